@@ -1,0 +1,381 @@
+//! What is known about one request: claims that the gate verified, plus what it observed itself.
+//!
+//! Every field that gathering can fail at is a [`Fact`]: a rule that meets `Unknown` denies and says why.
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A three-valued fact. `Absent` is knowledge (it is not there), `Unknown` is the lack of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fact<T> {
+    Is(T),
+    Absent,
+    Unknown(String),
+}
+
+impl<T> Fact<T> {
+    pub fn is(&self) -> Option<&T> {
+        match self {
+            Self::Is(value) => Some(value),
+            Self::Absent | Self::Unknown(_) => None,
+        }
+    }
+}
+
+/// Which door the request came through. Rules say which of them they rule on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Door {
+    Create,
+    Exec,
+    Update,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    pub door: Door,
+    /// Seconds since the epoch. Unknown when earlier than the last record of the trail or the policy's signing time.
+    pub now: Fact<u64>,
+    pub subject: Subject,
+    pub image: Fact<Image>,
+    pub rootfs: Fact<Rootfs>,
+    pub process: Process,
+    /// For exec: what the container's own sealed record bounds it to.
+    pub bound: Fact<Bound>,
+    pub namespaces: Namespaces,
+    pub user_namespace: Option<UserNamespace>,
+    pub hooks: Vec<Hook>,
+    /// A checkpoint to restore from was named.
+    pub restore: bool,
+    /// stdio URIs that would run a program (`binary://`), or that name a scheme that is not known.
+    pub log_programs: Vec<String>,
+    pub limits: Limits,
+    pub sysctls: BTreeMap<String, String>,
+    /// JSON paths of fields that are outside the sealed set, or that a reader would drop or misread (BS-PRC-008).
+    pub foreign_fields: Vec<String>,
+    pub mounts: Vec<Mount>,
+    pub root: Root,
+    pub devices: Devices,
+    pub seccomp: Seccomp,
+    pub label: Label,
+    pub owner: Fact<String>,
+    pub node: Fact<Node>,
+    pub kexec: Fact<Kexec>,
+    /// Whether the trail can take a record now.
+    pub audit: Fact<()>,
+}
+
+/// Whom it is about. Text for records and scopes; nothing here is evidence by itself but what its comment says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject {
+    pub containerd_namespace: String,
+    pub id: String,
+    pub exec_id: String,
+    /// The image name in containerd's record: text, never identity.
+    pub image_name: String,
+    pub pod_namespace: String,
+    pub pod_name: String,
+    pub pod_uid: String,
+    pub container_name: String,
+    /// From containerd's record and our own record of the sandbox, not from the annotation.
+    pub sandbox_id: String,
+    /// Annotations, containerd's record and our own record of the sandbox disagree: one line each.
+    pub disagreements: Vec<String>,
+    /// CRI: this is a container or a sandbox of a pod.
+    pub is_pod: bool,
+}
+
+/// The image as the proof chain shows it: each digest is of bytes that the gate hashed itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Digest that the image record points to (index or manifest), `sha256:<hex>`.
+    pub target: String,
+    pub manifest: String,
+    pub config: String,
+    pub chain_id: String,
+    /// Signatures that the gate verified with a key of the policy, over `target` or `manifest`.
+    pub signatures: Vec<Signature>,
+    /// Why each file that was looked at did not count, for the message; bounded.
+    pub rejected: Vec<String>,
+    /// Where signature files are looked for, for the message.
+    pub looked_in: String,
+    /// The config's own process fields.
+    pub user: String,
+    pub args: Vec<String>,
+    pub env: Vec<String>,
+    pub cwd: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signature {
+    /// Name of the policy's authority whose key verified it.
+    pub authority: String,
+    /// sha256 of the key's SPKI, hex.
+    pub key: String,
+    /// `cosign-signature` (cosign 2 `.sig`) or `sigstore-bundle` (cosign 3).
+    pub format: String,
+    /// The repository inside the signed bytes; None when the format names none.
+    pub repository: Option<String>,
+    /// The digest inside the signed bytes.
+    pub digest: String,
+}
+
+/// The root file system that containerd asks to mount, against containerd's own snapshot record and the image.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rootfs {
+    pub snapshotter: String,
+    /// Parent of the container's snapshot.
+    pub parent: String,
+    /// The snapshot is active (a container's own), not a view or committed.
+    pub active: bool,
+    /// The request's mounts equal those of the snapshot service, as sets of (type, source, options).
+    pub mounts_match: bool,
+    /// Why the mounts are not of the one known form (overlay; lowerdir, upperdir, workdir, index=off, ...).
+    pub unknown_form: Vec<String>,
+    /// Lower folders, top first.
+    pub lowers: Vec<String>,
+    /// The snapshot's upper folder has no entry.
+    pub upper_empty: Fact<bool>,
+    /// How well the bytes are bound to the signature: `unpacked`, `fsverity`, `dmverity-local`, `dmverity-signed`.
+    pub integrity: String,
+    /// `/dev`, `/proc`, `/sys` of the image that are not folders (a symlink among them).
+    pub unsafe_roots: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    pub args: Vec<String>,
+    pub env_names: BTreeSet<String>,
+    pub cwd: String,
+    pub uid: u32,
+    pub gid: u32,
+    pub additional_gids: Vec<u32>,
+    pub terminal: bool,
+    /// The five sets as the spec names them; None when the spec has no capabilities at all.
+    pub capabilities: Option<Capabilities>,
+    pub no_new_privileges: bool,
+    pub oom_score_adj: Option<i32>,
+    /// Lowest oom_score_adj that this process may set; None when any.
+    pub oom_score_floor: Option<i32>,
+    pub rlimits: BTreeMap<String, (u64, u64)>,
+}
+
+/// Names as `CAP_NET_BIND_SERVICE`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities {
+    pub bounding: BTreeSet<String>,
+    pub effective: BTreeSet<String>,
+    pub inheritable: BTreeSet<String>,
+    pub permitted: BTreeSet<String>,
+    pub ambient: BTreeSet<String>,
+}
+
+/// The ceiling of an exec: what the container itself was sealed to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    pub capabilities: BTreeSet<String>,
+    pub label: String,
+    pub user_namespace: bool,
+    pub uid: u32,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespaces {
+    /// One per namespace that the spec lists; a kind that is not listed is the host's.
+    pub listed: Vec<Namespace>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespace {
+    /// OCI name: pid, network, mount, ipc, uts, user, cgroup, time.
+    pub kind: String,
+    pub origin: Fact<NamespaceOrigin>,
+    /// The path that the spec names, for the message.
+    pub path: String,
+    /// nsfs (device, inode) of that path.
+    pub object: Option<(u64, u64)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NamespaceOrigin {
+    /// Made for this container.
+    New,
+    /// This pod's own, by the sealed record of its sandbox; or, for a sandbox, a network namespace that no other
+    /// container holds and that is not the host's.
+    OwnPod,
+    Host,
+    /// Held by the container named here, of another pod.
+    Foreign(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserNamespace {
+    /// (container id, host id, size)
+    pub uids: Vec<(u32, u32, u32)>,
+    pub gids: Vec<(u32, u32, u32)>,
+    /// Ids of other pods whose host range overlaps.
+    pub overlaps: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hook {
+    pub stage: String,
+    pub path: String,
+    pub args: Vec<String>,
+    pub env: Vec<String>,
+    pub digest: Fact<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Bytes; None when the spec sets none or -1.
+    pub memory: Option<i64>,
+    pub pids: Option<i64>,
+    /// A limit in force on an ancestor cgroup below the root.
+    pub ancestor_memory: Option<u64>,
+    pub ancestor_pids: Option<u64>,
+    /// For update: the change would remove or lift a limit that the policy demands; one line each.
+    pub removed: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    pub index: usize,
+    pub destination: String,
+    /// OCI type; `bind` for every bind.
+    pub kind: String,
+    pub source: String,
+    pub options: Vec<String>,
+    /// Options that are not in the known list.
+    pub unknown_options: Vec<String>,
+    pub writable: bool,
+    /// `private`, `rslave`, `rshared`, ... as the options say.
+    pub propagation: Option<String>,
+    /// For a bind: what its source is.
+    pub object: Fact<Object>,
+}
+
+/// A resolved bind source: judged as an object, not as a string.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Object {
+    /// (major, minor) of the file system.
+    pub device: (u32, u32),
+    /// Path inside that file system.
+    pub root: String,
+    pub fstype: String,
+    /// `folder`, `file`, `socket`, `block`, `char`, `fifo`.
+    pub kind: String,
+    /// Hard links of a regular file.
+    pub links: u64,
+    /// Canonical path on the host.
+    pub path: String,
+    /// Sensitive paths that it is, lies in, or contains - through bind aliases and overlay layers too:
+    /// (path of the list, `is` | `inside` | `contains`).
+    pub touches: Vec<(String, String)>,
+    /// What made it, when CRI or kubelet made it for this pod's own ids; `host` otherwise.
+    pub origin: Origin,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    #[default]
+    Host,
+    /// CRI's own file of this sandbox: `hosts`, `hostname`, `resolv.conf`, `shm`.
+    Cri(String),
+    /// kubelet's own of this pod uid: `etc-hosts`, `termination-log`, `empty-dir`, `configmap`, `secret`, `projected`, ...
+    Kubelet(String),
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Root {
+    pub readonly: bool,
+    pub masked: Vec<String>,
+    pub readonly_paths: Vec<String>,
+    pub propagation: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Devices {
+    /// Devices that the spec creates.
+    pub nodes: Vec<Device>,
+    /// Cgroup rules of the spec that allow something.
+    pub allowed: Vec<DeviceRule>,
+    /// cgroup v1 `devices` is there, so rules are in force; on pure v2 they are not yet.
+    pub enforced: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    pub path: String,
+    pub kind: char,
+    pub major: i64,
+    pub minor: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRule {
+    pub kind: char,
+    /// None is every number.
+    pub major: Option<i64>,
+    pub minor: Option<i64>,
+    pub access: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seccomp {
+    /// The spec brings a filter of its own.
+    pub present: bool,
+    /// Why that filter cannot be installed as it is (allow as default, notify, unknown names, foreign ABIs): one line each.
+    pub unusable: Vec<String>,
+    /// This kernel can install a filter.
+    pub available: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Label {
+    /// What the spec names.
+    pub apparmor: Option<String>,
+    pub selinux: Option<String>,
+    pub lsm: Lsm,
+    /// AppArmor: mode of that profile in the kernel (`enforce`, `complain`, `kill`, `unconfined`), None when not loaded.
+    pub mode: Option<String>,
+    /// AppArmor: mode of the policy's default profile, which is injected when the spec names none.
+    pub default_mode: Option<String>,
+    /// SELinux: enforcing.
+    pub enforcing: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lsm {
+    AppArmor,
+    Selinux,
+    /// Neither is active in this kernel.
+    #[default]
+    Neither,
+    Unknown(String),
+}
+
+/// The verdict on this node for this boot, re-verified for this start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// `hardware` for a kernel TPM device, `software` for a socket.
+    pub tpm: String,
+    /// The quote verifies against the enrolled key, is of this boot and of this policy.
+    pub verified: bool,
+    /// Why not, one line each: signature, boot id, policy digest, PCR value, ttl ...
+    pub problems: Vec<String>,
+    /// PCRs whose value the node policy does not accept: (index, value seen).
+    pub wrong_pcrs: Vec<(u32, String)>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kexec {
+    /// Both calls answer ENOSYS: not in this kernel.
+    pub absent: bool,
+    pub load_disabled: bool,
+    /// Lockdown mode: `none`, `integrity`, `confidentiality`.
+    pub lockdown: String,
+}

@@ -1,0 +1,251 @@
+//! The policy's typed form. Unknown keys are refused. One bundle: `policy.toml`, `policy.d/*.toml`, `trust/`.
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How much is enforced; see DESIGN section 5.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    Observe,
+    Baseline,
+    Restricted,
+    Strict,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    Enforce,
+    Warn,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// Format of this file; 1.
+    pub version: u32,
+    pub level: Level,
+    /// When it was made, seconds since the epoch: `now` is Unknown before it.
+    #[serde(default)]
+    pub signed_at: u64,
+    /// Mode per rule id, over the level.
+    #[serde(default)]
+    pub modes: BTreeMap<String, Mode>,
+    #[serde(default)]
+    pub registries: Registries,
+    #[serde(default, rename = "authority")]
+    pub authorities: Vec<Authority>,
+    #[serde(default, rename = "scope")]
+    pub scopes: Vec<Scope>,
+    #[serde(default)]
+    pub sandbox: Sandbox,
+    #[serde(default)]
+    pub image: ImageRules,
+    #[serde(default)]
+    pub process: ProcessRules,
+    #[serde(default)]
+    pub limits: LimitRules,
+    #[serde(default)]
+    pub label: LabelRules,
+    #[serde(default)]
+    pub mounts: MountRules,
+    #[serde(default)]
+    pub devices: DeviceRules,
+    #[serde(default)]
+    pub owner: OwnerRules,
+    #[serde(default)]
+    pub node: NodeRules,
+    #[serde(default)]
+    pub landlock: LandlockRules,
+    #[serde(default, rename = "allowance")]
+    pub allowances: Vec<Allowance>,
+    #[serde(default, rename = "exception")]
+    pub exceptions: Vec<Exception>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registries {
+    /// Registry or repository prefixes, on `/` boundaries (`ghcr.io/corp`). Empty allows none.
+    #[serde(default)]
+    pub allow: Vec<String>,
+}
+
+/// A key that may sign images.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Authority {
+    pub name: String,
+    /// File below `trust/`, PEM SubjectPublicKeyInfo, P-256.
+    pub key: String,
+    /// Repository prefixes that it may sign for. A format that signs no repository needs exactly one.
+    pub repositories: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scope {
+    /// Repository prefix; the longest that matches the verified repository is in force.
+    pub repository: String,
+    /// Any one of these suffices.
+    pub authorities: Vec<String>,
+    #[serde(default)]
+    pub level: Option<Level>,
+    #[serde(default)]
+    pub modes: BTreeMap<String, Mode>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sandbox {
+    /// Manifest or index digests that may be a pod's sandbox.
+    #[serde(default)]
+    pub digests: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ImageRules {
+    /// Least integrity level: `unpacked`, `fsverity`, `dmverity-local`, `dmverity-signed`.
+    pub integrity: String,
+    pub snapshotters: Vec<String>,
+    pub deny_digests: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProcessRules {
+    /// Capabilities that a container may keep, of the runtime's default set; others of that set are dropped.
+    pub capabilities: BTreeSet<String>,
+    /// sysctls that are namespaced and safe.
+    pub sysctls: BTreeSet<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitRules {
+    /// Bytes, when nothing sets a limit.
+    pub memory: u64,
+    pub pids: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LabelRules {
+    /// AppArmor profiles that may be named; the first is injected when none is.
+    pub apparmor: Vec<String>,
+    /// SELinux types that may be named; the first is injected when none is.
+    pub selinux: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MountRules {
+    /// Host paths that are never mounted writable and, unless an allowance names them, not at all.
+    pub sensitive: Vec<String>,
+    /// Size of tmpfs mounts that name none, bytes.
+    pub tmpfs_size: u64,
+    /// kubelet's root folder.
+    pub kubelet_root: String,
+    /// containerd's root and state folders.
+    pub containerd_root: String,
+    pub containerd_state: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeviceRules {
+    /// Paths of devices beside the standard ones (null, zero, full, random, urandom, tty, ptmx, pts, console).
+    pub allow: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OwnerRules {
+    /// `annotation` is the only level of this version.
+    pub level: String,
+    /// Patterns with `*`; the owner must match one. Empty allows none.
+    pub patterns: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NodeRules {
+    /// `/dev/tpmrm0`, or `unix:/absolute/path` of a software TPM (which needs a dated exception).
+    pub tpm: String,
+    /// Enrolled AK: file below `trust/`, PEM SubjectPublicKeyInfo; written by `boltseal node enroll`.
+    pub attestation_key: String,
+    /// Accepted values per PCR of the SHA-256 bank, hex.
+    pub pcrs: BTreeMap<String, Vec<String>>,
+    /// Seconds of CLOCK_BOOTTIME that a verdict lives.
+    pub ttl: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LandlockRules {
+    /// Least ABI of the kernel; below it every start is denied.
+    pub abi: u32,
+}
+
+/// Permanent, named permission for one image family. Recorded as `allowed by <id>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Allowance {
+    pub id: String,
+    pub authority: String,
+    pub repository: String,
+    #[serde(default)]
+    pub capabilities: BTreeSet<String>,
+    #[serde(default)]
+    pub mounts: Vec<AllowedMount>,
+    #[serde(default)]
+    pub devices: Vec<String>,
+    #[serde(default)]
+    pub sysctls: BTreeSet<String>,
+    /// OCI names: network, pid, ipc, uts.
+    #[serde(default)]
+    pub host_namespaces: BTreeSet<String>,
+    /// Destinations whose files may be executed.
+    #[serde(default)]
+    pub exec_volumes: Vec<String>,
+    #[serde(default)]
+    pub hooks: Vec<AllowedHook>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AllowedMount {
+    /// Canonical host path: the object itself, not what is below it.
+    pub source: String,
+    #[serde(default)]
+    pub writable: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AllowedHook {
+    pub stage: String,
+    pub path: String,
+    /// `sha256:<hex>` of the file.
+    pub digest: String,
+    #[serde(default)]
+    pub args: Vec<String>,
+}
+
+/// A dated exception. It turns a denial of its rule into `excepted`, shown in every record, never into a pass.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exception {
+    pub rule: String,
+    /// The rule's condition that it covers (`software-tpm`, `no-lsm`, ...); every condition of the rule when absent.
+    /// BS-NOD-001 and BS-MAC-001 demand one.
+    #[serde(default)]
+    pub condition: Option<String>,
+    /// Repository prefix; `*` for the node.
+    pub scope: String,
+    pub owner: String,
+    pub reason: String,
+    /// RFC 3339 date or date-time, UTC.
+    pub expires: String,
+}

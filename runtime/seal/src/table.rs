@@ -1,0 +1,60 @@
+//! What must be true of the container: compared with the kernel's view from inside and from outside.
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// In the order of the spec, the root first. Masked and read-only paths are listed apart.
+    pub mounts: Vec<ApprovedMount>,
+    pub masked: Vec<String>,
+    pub readonly: Vec<String>,
+    /// Names, for bounding, effective and permitted; inheritable and ambient are empty.
+    pub capabilities: BTreeSet<String>,
+    pub uid: u32,
+    pub gid: u32,
+    pub additional_gids: Vec<u32>,
+    pub cwd: String,
+    pub namespaces: Vec<ApprovedNamespace>,
+    pub label: Option<Label>,
+    pub landlock: Landlock,
+    /// The pod's own filter, OCI LinuxSeccomp as JSON; installed after the base filter.
+    pub pod_seccomp: Option<String>,
+    pub cgroup_path: String,
+    pub terminal: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovedMount {
+    pub destination: String,
+    /// As /proc/self/mountinfo names it (`overlay`, `proc`, `tmpfs`, ...); None for a bind, whose source decides.
+    pub fstype: Option<String>,
+    /// For a bind: (major, minor) and path in that file system.
+    pub source: Option<((u32, u32), String)>,
+    pub readonly: bool,
+    pub nosuid: bool,
+    pub nodev: bool,
+    pub noexec: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovedNamespace {
+    /// OCI name.
+    pub kind: String,
+    /// nsfs (device, inode) to be in; None: any but the host's.
+    pub object: Option<(u64, u64)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Label {
+    AppArmor(String),
+    Selinux(String),
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Landlock {
+    /// Least ABI; the ruleset is a hard requirement.
+    pub abi: u32,
+    /// Folders and files below which writing is allowed: declared writable volumes and the usual nodes of /dev.
+    pub writable: Vec<String>,
+}
