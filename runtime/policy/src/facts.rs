@@ -13,6 +13,13 @@ pub enum Fact<T> {
     Unknown(String),
 }
 
+/// A field that nobody filled in denies.
+impl<T> Default for Fact<T> {
+    fn default() -> Self {
+        Self::Unknown("not gathered".into())
+    }
+}
+
 impl<T> Fact<T> {
     pub fn is(&self) -> Option<&T> {
         match self {
