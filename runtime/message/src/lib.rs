@@ -5,10 +5,17 @@
 //! dependencies and does no I/O: it turns values into bytes and back. It trusts neither side: every length is
 //! bounded before anything is allocated, and a frame with bytes left over is refused.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")
+)]
 
+mod codec;
 mod wire;
 
-pub use wire::{DecodeError, FrameHeader, HEADER_LEN, MAX_FRAME, VERSION};
+pub use wire::{
+    DecodeError, FrameHeader, FrameKind, HEADER_LEN, MAX_BYTES, MAX_FRAME, MAX_LIST, MAX_STRING, VERSION, read_frame,
+};
 
 /// What the shim asks of the gate: one run of the gate answers one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,7 +123,9 @@ pub enum Reply {
     /// Init is parked. Fds: pidfd, release socket, exec-status pipe (read end), then the console's master if `terminal`.
     Created(Created),
     /// The exec'd process runs. Fds: pidfd, then the console's master if `terminal`.
-    Execed { pid: u32 },
+    Execed {
+        pid: u32,
+    },
     Done,
 }
 
