@@ -1,0 +1,120 @@
+//! Signature files of one image: found by the manifest's digest, named by their own content.
+use crate::file::{Folder, Owner, Problem, sha256};
+use std::path::{Path, PathBuf};
+
+/// Most files that are looked at.
+pub const MAX_FILES: usize = 16;
+/// Bytes of the largest.
+pub const MAX_FILE: u64 = 64 << 10;
+/// Most names that a folder may hold at all.
+const MAX_NAMES: usize = 1024;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignatureFile {
+    /// sha256 of the content, hex.
+    pub name: String,
+    pub bytes: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Signatures {
+    pub files: Vec<SignatureFile>,
+    /// Why each of the others was not read, for the message.
+    pub skipped: Vec<String>,
+    /// The folder, for the message.
+    pub looked_in: PathBuf,
+}
+
+/// Reads the files in `<root>/sha256/<hex>/` for `digest` (`sha256:<hex>`). No folder is no file, not an error.
+/// A file counts when it is regular, no link, root's, small, and named by the sha256 of its content.
+///
+/// # Errors
+/// A digest of another form, or a folder that cannot be read or that others may write to.
+pub fn files(root: &Path, digest: &str) -> Result<Signatures, Problem> {
+    let hex = digest.strip_prefix("sha256:").filter(|hex| is_sha256(hex));
+    let hex = hex.ok_or_else(|| Problem::new(root, format!("cannot hold signatures of {digest:?}"), "name a sha256 digest"))?;
+    let looked_in = root.join("sha256").join(hex);
+    let folder = match Folder::open(&looked_in, Owner::Root) {
+        Err(problem) if problem.missing => return Ok(Signatures { looked_in, ..Signatures::default() }),
+        other => other?,
+    };
+    let mut found = Signatures { looked_in, ..Signatures::default() };
+    for name in folder.names(MAX_NAMES)? {
+        let skip = if found.files.len() == MAX_FILES {
+            Some(format!("there are {MAX_FILES} before it"))
+        } else if !is_sha256(&name) {
+            Some("its name is no sha256".to_owned())
+        } else {
+            match folder.read(&name, MAX_FILE, Owner::Root) {
+                Ok((bytes, _)) if sha256(&bytes) == name => {
+                    found.files.push(SignatureFile { name: name.clone(), bytes });
+                    None
+                }
+                Ok(_) => Some("its name is not the sha256 of its content".to_owned()),
+                Err(problem) => Some(problem.fact),
+            }
+        };
+        if let Some(why) = skip {
+            found.skipped.push(format!("{name}: {why}"));
+        }
+    }
+    Ok(found)
+}
+
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn store() -> (tempfile::TempDir, String, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let hex = "ab".repeat(32);
+        let folder = dir.path().join("sha256").join(&hex);
+        fs::create_dir_all(&folder).unwrap();
+        (dir, format!("sha256:{hex}"), folder)
+    }
+
+    #[test]
+    fn reads_what_is_named_by_its_content() {
+        let (dir, digest, folder) = store();
+        fs::write(folder.join(sha256(b"one")), "one").unwrap();
+        fs::write(folder.join(sha256(b"two")), "changed").unwrap();
+        fs::write(folder.join("README"), "x").unwrap();
+        std::os::unix::fs::symlink(sha256(b"one"), folder.join("cd".repeat(32))).unwrap();
+        let big = vec![0; (64 << 10) + 1];
+        fs::write(folder.join(sha256(&big)), &big).unwrap();
+        let found = files(dir.path(), &digest).unwrap();
+        assert_eq!(found.files, [SignatureFile { name: sha256(b"one"), bytes: b"one".to_vec() }]);
+        assert_eq!(found.skipped.len(), 4, "{:?}", found.skipped);
+        assert_eq!(found.looked_in, folder);
+    }
+
+    #[test]
+    fn no_folder_is_no_signature() {
+        let (dir, _, _) = store();
+        let found = files(dir.path(), &format!("sha256:{}", "00".repeat(32))).unwrap();
+        assert!(found.files.is_empty() && found.skipped.is_empty());
+    }
+
+    #[test]
+    fn at_most_sixteen() {
+        let (dir, digest, folder) = store();
+        for n in 0..20_u8 {
+            fs::write(folder.join(sha256(&[n])), [n]).unwrap();
+        }
+        let found = files(dir.path(), &digest).unwrap();
+        assert_eq!((found.files.len(), found.skipped.len()), (16, 4));
+    }
+
+    #[test]
+    fn digests_are_not_paths() {
+        let (dir, _, _) = store();
+        for bad in ["sha256:../../etc", "md5:00", "", &format!("sha256:{}", "AB".repeat(32))] {
+            assert!(files(dir.path(), bad).is_err(), "{bad}");
+        }
+    }
+}
