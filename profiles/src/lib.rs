@@ -1,1 +1,130 @@
-//! placeholder
+//! The profiles as data: seccomp, AppArmor, SELinux, Landlock. The files beside this crate are the source; this
+//! embeds them and, in its tests, checks that each parses and names only what the kernel has.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
+
+mod syscalls;
+
+pub use syscalls::{Arch, number, numbers};
+
+/// The filter that every container gets: OCI LinuxSeccomp as JSON, with a `comment` per group.
+#[must_use]
+pub fn base_seccomp() -> &'static str {
+    include_str!("../seccomp/base.json")
+}
+
+/// Source of the AppArmor profile `boltseal-default`.
+#[must_use]
+pub fn apparmor_profile() -> &'static str {
+    include_str!("../apparmor/boltseal-default")
+}
+
+/// Source (CIL) of the SELinux domain `boltseal_t`.
+#[must_use]
+pub fn selinux_module() -> &'static str {
+    include_str!("../selinux/boltseal.cil")
+}
+
+/// Paths whose files every container may write, but make none: `/proc`.
+pub const LANDLOCK_WRITE_FILE: &[&str] = &["/proc"];
+
+/// Nodes and folders of the container's own `/dev` that every container may write, as far as they are there.
+pub const LANDLOCK_DEVICES: &[&str] = &[
+    "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx", "/dev/pts",
+    "/dev/console", "/dev/shm", "/dev/mqueue",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+    use std::collections::BTreeSet;
+
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Profile {
+        default_action: String,
+        syscalls: Vec<Rule>,
+    }
+
+    #[derive(Deserialize)]
+    struct Rule {
+        comment: String,
+        names: Vec<String>,
+        #[serde(default)]
+        args: Vec<serde_json::Value>,
+    }
+
+    fn base() -> Profile {
+        serde_json::from_str(base_seccomp()).expect("base.json parses")
+    }
+
+    #[test]
+    fn every_name_of_the_base_filter_is_known_and_every_group_says_why() {
+        let profile = base();
+        assert_eq!(profile.default_action, "SCMP_ACT_ERRNO");
+        for rule in &profile.syscalls {
+            assert!(rule.comment.len() > 5, "{:?} has no reason", rule.names);
+            for name in &rule.names {
+                assert!(number(Arch::X86_64, name).or(number(Arch::Aarch64, name)).is_some(), "{name} is unknown");
+            }
+        }
+    }
+
+    #[test]
+    fn closed_calls_stay_closed() {
+        let open: BTreeSet<String> = base().syscalls.into_iter().filter(|r| r.args.is_empty()).flat_map(|r| r.names).collect();
+        for name in [
+            "socket", "clone", "personality", "io_uring_setup", "io_uring_enter", "userfaultfd", "keyctl", "add_key",
+            "request_key", "bpf", "perf_event_open", "mount", "umount2", "fsopen", "fsmount", "fsconfig", "fspick", "move_mount",
+            "open_tree", "open_tree_attr", "mount_setattr", "pivot_root", "unshare", "setns", "ptrace", "process_vm_readv",
+            "process_vm_writev", "pidfd_getfd", "open_by_handle_at", "name_to_handle_at", "kexec_load", "kexec_file_load",
+            "init_module", "finit_module", "delete_module", "reboot", "swapon", "syslog", "settimeofday", "clock_settime",
+            "modify_ldt", "iopl", "ioperm", "quotactl", "acct", "vmsplice",
+        ] {
+            assert!(!open.contains(name), "{name} is open without a condition");
+        }
+    }
+
+    #[test]
+    fn the_landlock_file_and_the_constants_agree() {
+        #[derive(Deserialize)]
+        struct File {
+            write_file: Vec<String>,
+            devices: Vec<String>,
+        }
+        let file: File = serde_json::from_str(include_str!("../landlock/base.json")).expect("parses");
+        assert_eq!(file.write_file, LANDLOCK_WRITE_FILE);
+        assert_eq!(file.devices, LANDLOCK_DEVICES);
+    }
+
+    #[test]
+    fn the_apparmor_profile_is_whole() {
+        let text = apparmor_profile();
+        assert_eq!(text.matches("\nprofile boltseal-default ").count(), 1);
+        assert!(!text.contains("complain") && !text.contains("unconfined)"));
+        let mut lines = text.lines().filter(|l| !l.trim_start().starts_with('#') && !l.trim().is_empty());
+        assert!(lines.all(|l| l.ends_with(',') || l.ends_with('{') || l == "}"), "a rule without its comma");
+        for rule in ["audit deny mount,", "audit deny network alg,", "audit deny /sys/kernel/security/** rwklx,"] {
+            assert!(text.contains(rule), "{rule}");
+        }
+    }
+
+    #[test]
+    fn the_selinux_module_is_balanced() {
+        let mut depth = 0_i32;
+        for line in selinux_module().lines().filter(|l| !l.starts_with(';')) {
+            for c in line.chars() {
+                depth += match c {
+                    '(' => 1,
+                    ')' => -1,
+                    _ => 0,
+                };
+                assert!(depth >= 0, "{line}");
+            }
+            assert_eq!(depth, 0, "{line}");
+        }
+        assert!(selinux_module().contains("(typeattributeset mcs_constrained_type (boltseal_t))"));
+        assert!(!selinux_module().contains("typepermissive"));
+    }
+}
