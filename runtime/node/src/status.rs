@@ -1,0 +1,94 @@
+//! What an operator sees of a node: the TPM now, and the kept verdict. Reads only; quotes nothing, repairs nothing.
+use crate::channel::Address;
+use crate::enroll::name_hex;
+use crate::folder::Folder;
+use crate::tpm::Tpm;
+use crate::verdict::{self, Expected, Unfit, Verdict};
+use crate::{Boot, Error, NodePolicy, hex};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Status {
+    pub software: bool,
+    /// Name of the enrolled key, hex; empty when the policy's key is unusable.
+    pub ak_name_hex: String,
+    /// This TPM has the enrolled key. None when it could not be asked.
+    pub ak_matches: Option<bool>,
+    /// Four letters that the TPM says of itself.
+    pub manufacturer: Option<String>,
+    /// Boots and suspends that the TPM counted. Unsigned here.
+    pub resets: Option<u32>,
+    pub restarts: Option<u32>,
+    /// The policy's PCRs: (value now in hex, accepted). Unsigned here: only a verdict is proof.
+    pub pcrs: BTreeMap<u32, (String, bool)>,
+    /// The kept verdict holds for this boot and this policy.
+    pub verified: bool,
+    /// Seconds that it lives on.
+    pub expires_in: Option<u64>,
+    /// What is wrong, one line each.
+    pub problems: Vec<String>,
+}
+
+/// Looks at the TPM and the kept verdict. Never hangs past `deadline`.
+pub fn status(dir: &Path, policy: &NodePolicy<'_>, policy_digest: &str, boot: &Boot, deadline: Instant) -> Status {
+    let mut status = Status::default();
+    if let Err(error) = look_at_tpm(policy, deadline, &mut status) {
+        status.problems.push(error.to_string());
+    }
+    match look_at_verdict(dir, policy, policy_digest, boot) {
+        Ok(Some(kept)) => {
+            status.verified = true;
+            let end = kept.made_at / 1_000_000_000 + kept.ttl.min(policy.ttl.as_secs());
+            status.expires_in = Some(end.saturating_sub(boot.boottime_ns / 1_000_000_000));
+        }
+        Ok(None) => status.problems.push("no node verdict is kept: the next start asks the TPM".into()),
+        Err(unfit) => status.problems.push(format!("the kept node verdict does not hold: {unfit}")),
+    }
+    status
+}
+
+fn look_at_tpm(policy: &NodePolicy<'_>, deadline: Instant, status: &mut Status) -> Result<(), Error> {
+    status.software = Address::parse(policy.tpm)?.software();
+    let key = policy.key()?;
+    status.ak_name_hex = name_hex(&key);
+    let mut tpm = Tpm::open(policy.tpm, deadline)?;
+    status.manufacturer = Some(tpm.manufacturer()?);
+    let time = tpm.time()?;
+    status.resets = Some(time.resets);
+    status.restarts = Some(time.restarts);
+    for (pcr, value) in tpm.pcrs(policy.pcrs.keys().copied())? {
+        let accepted = policy.pcrs.get(&pcr).is_some_and(|all| all.contains(&value));
+        status.pcrs.insert(pcr, (hex::encode(&value), accepted));
+        if !accepted {
+            status.problems.push(format!("PCR {pcr} has a value that the node policy does not accept"));
+        }
+    }
+    match tpm.with_key(&key, |_, _| Ok(())) {
+        Ok(()) => status.ak_matches = Some(true),
+        Err(error @ Error::Refused(_)) => {
+            status.ak_matches = Some(false);
+            return Err(error);
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+fn look_at_verdict(
+    dir: &Path,
+    policy: &NodePolicy<'_>,
+    policy_digest: &str,
+    boot: &Boot,
+) -> Result<Option<Verdict>, Unfit> {
+    let key = policy.key()?;
+    policy.valid(policy_digest)?;
+    let expected = Expected { key: &key, pcrs: &policy.pcrs, ttl: policy.ttl, policy_digest, boot };
+    let Some(bytes) = Folder::open(dir)?.read()? else {
+        return Ok(None);
+    };
+    let verdict = verdict::parse(&bytes)?;
+    verdict.verify(&expected).map(|()| Some(verdict))
+}
