@@ -1,1 +1,16 @@
-//! placeholder
+//! A whole node in a private corner of this machine, for tests, demo and bench: containerd, registry, TPM, signed images,
+//! policy, and clients for containerd's gRPC, `ctr` and the CRI.
+#![forbid(unsafe_code)]
+
+pub mod client;
+pub mod containerd;
+pub mod image;
+pub mod leak;
+pub mod node;
+pub mod policy;
+pub mod private;
+pub mod process;
+pub mod registry;
+pub mod sign;
+pub mod spec;
+pub mod tpm;

@@ -1,0 +1,249 @@
+//! The whole node: registry, signed images, TPM, policy, containerd with boltseal, and a client of it.
+use crate::client::{BOLTSEAL, Client, Request, SNAPSHOTTER, Status};
+use crate::containerd::{self, Containerd, Version};
+use crate::image::{self, Image, Recipe};
+use crate::policy::{self, Policy};
+use crate::process::{Daemon, Said, output, run};
+use crate::sign::{self, Cosign, Key};
+use crate::tpm::Tpm;
+use crate::{private, registry, spec};
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// containerd namespace of all requests that come from the gRPC client and `ctr`.
+pub const NAMESPACE: &str = "tests";
+pub const CRI_NAMESPACE: &str = "k8s.io";
+pub const BINARIES: [&str; 3] = ["containerd-shim-boltseal-v1", "boltseal-runtime", "boltseal"];
+
+/// What is made once and serves every containerd that is started on it.
+#[derive(Debug)]
+pub struct Node {
+    pub work: PathBuf,
+    pub images: Images,
+    pub policy: Policy,
+    pub tpm: Tpm,
+    pub key: Key,
+    _registry: Daemon,
+}
+
+/// Images by what is special about them; `app` and `pause` are the good ones.
+#[derive(Debug, Default)]
+pub struct Images(BTreeMap<&'static str, Image>);
+
+impl Images {
+    pub fn get(&self, name: &str) -> Result<&Image> {
+        self.0.get(name).with_context(|| format!("no image {name}"))
+    }
+    pub fn iter(&self) -> impl Iterator<Item = &Image> {
+        self.0.values()
+    }
+}
+
+impl Node {
+    /// With only `app`, `app3` and `pause` unless `all`.
+    pub fn make(scratch: &Path, all: bool) -> Result<Self> {
+        install()?;
+        let work = scratch.join("work");
+        fs::create_dir(&work)?;
+        let registry = registry::start(&work)?;
+        let key = Key::generate(&work, "ci")?;
+        let images = images(&work, &key, all)?;
+        let tpm = Tpm::start(&work)?;
+        let pause = images.get("pause")?;
+        let policy = Policy::for_this_node(std::slice::from_ref(&pause.manifest))?;
+        policy::trust("ci.pub", &key.public)?;
+        policy.write()?;
+        Ok(Self { work, images, policy, tpm, key, _registry: registry })
+    }
+
+    /// Enrols the TPM: its key goes into the policy's trust folder.
+    pub fn enroll(&self) -> Result<()> {
+        run(Command::new("boltseal").args(["node", "enroll"]))?;
+        Ok(())
+    }
+
+    /// Copies every signature, bundle and attestation that the registry holds of the image into the signature folder.
+    pub fn import(&self, image: &Image) -> Result<()> {
+        for (tag, layout) in sign::fetch(&self.work, image)? {
+            run(Command::new("boltseal").args(["sig", "import"]).arg(&layout)).with_context(|| tag)?;
+        }
+        Ok(())
+    }
+}
+
+/// The three programs, as `make build` left them, where an operator would put them.
+fn install() -> Result<()> {
+    let built = private::project().join("target/x86_64-unknown-linux-musl/release");
+    for name in BINARIES {
+        let from = built.join(name);
+        if !from.exists() {
+            bail!("{} is missing. Fix: make build", from.display());
+        }
+        fs::copy(&from, Path::new("/usr/local/bin").join(name))?;
+    }
+    Ok(())
+}
+
+fn images(work: &Path, key: &Key, all: bool) -> Result<Images> {
+    let build = |path: &str, recipe: Recipe| image::build(work, registry::ADDRESS, path, "1", &recipe);
+    let release = |text: &str| Recipe { release: text.into(), ..Recipe::default() };
+    let mut images = BTreeMap::new();
+
+    images.insert("app", build("demo/app", release("app"))?);
+    images.insert("app3", build("demo/app3", release("app3"))?);
+    images.insert("pause", build("pause", Recipe { applets: vec!["sleep"], ..release("pause") })?);
+    if all {
+        images.insert("other", build("demo/other", release("other"))?);
+        images.insert("unsigned", build("demo/unsigned", release("unsigned"))?);
+        images.insert("wrongkey", build("demo/wrongkey", release("wrongkey"))?);
+        images.insert("swapped", build("demo/swapped", release("swapped"))?);
+        images.insert("attested", build("demo/attested", release("attested"))?);
+        images.insert("attested3", build("demo/attested3", release("attested3"))?);
+        images.insert("devlink", build("demo/devlink", Recipe { dev_symlink: true, ..release("devlink") })?);
+        images.insert("elsewhere", build("elsewhere/app", release("elsewhere"))?);
+    }
+    let images = Images(images);
+    for name in ["app", "pause"] {
+        key.sign(Cosign::V2, images.get(name)?)?;
+    }
+    key.sign(Cosign::V3, images.get("app3")?)?;
+    if all {
+        for name in ["other", "devlink", "elsewhere"] {
+            key.sign(Cosign::V2, images.get(name)?)?;
+        }
+        Key::generate(work, "mallory")?.sign(Cosign::V2, images.get("wrongkey")?)?;
+        key.attest(Cosign::V2, images.get("attested")?)?;
+        key.attest(Cosign::V3, images.get("attested3")?)?;
+    }
+    Ok(images)
+}
+
+/// A node with a running containerd.
+#[derive(Debug)]
+pub struct World {
+    pub node: Node,
+    pub containerd: Containerd,
+    pub client: Client,
+    /// Handler that requests name.
+    pub runtime: &'static str,
+    count: u32,
+    undo: Vec<fn(&mut Self) -> Result<()>>,
+}
+
+/// How a request that started ended.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    pub status: u32,
+    pub output: String,
+}
+
+impl World {
+    pub fn start(node: Node, version: Version) -> Result<Self> {
+        let pause = node.images.get("pause")?.name.clone();
+        let containerd = Containerd::start(version, &node.work, &pause)?;
+        for image in node.images.iter() {
+            containerd.pull(NAMESPACE, &image.name)?;
+            containerd.pull(CRI_NAMESPACE, &image.name)?;
+        }
+        let client = Client::new(containerd::SOCKET, NAMESPACE)?;
+        Ok(Self { node, containerd, client, runtime: BOLTSEAL, count: 0, undo: Vec::new() })
+    }
+
+    /// The same node under another containerd.
+    pub fn switch(self, version: Version) -> Result<Self> {
+        let Self { node, mut containerd, client, .. } = self;
+        drop(client);
+        containerd.stop()?;
+        Self::start(node, version)
+    }
+
+    /// A request that starts: the workload image with `args`, stdout and stderr in a file.
+    pub fn request(&mut self, image: &str, args: &[&str]) -> Result<Request> {
+        self.count += 1;
+        let id = format!("c{}", self.count);
+        let image = self.node.images.get(image)?;
+        let stdout = format!("file://{}", self.output_file(&id).display());
+        Ok(Request {
+            spec: spec::spec(NAMESPACE, &id, args),
+            raw_spec: None,
+            image: image.name.clone(),
+            runtime: self.runtime.into(),
+            snapshotter: SNAPSHOTTER.into(),
+            key: id.clone(),
+            parent: image.chain_id.clone(),
+            view: false,
+            rootfs: |_| {},
+            stdin: String::new(),
+            stderr: stdout.clone(),
+            stdout,
+            terminal: false,
+            checkpoint: None,
+            labels: std::collections::HashMap::new(),
+            id,
+        })
+    }
+
+    #[must_use]
+    pub fn output_file(&self, id: &str) -> PathBuf {
+        self.node.work.join(format!("{id}.out"))
+    }
+
+    /// Creates container and task; on failure what was made is removed and the status answered.
+    pub fn create(&self, request: &Request) -> Result<u32, Status> {
+        let made = self.client.create_container(request).and_then(|mounts| self.client.create_task(request, mounts));
+        if made.is_err() {
+            self.client.remove(request)?;
+        }
+        made
+    }
+
+    /// The whole life of a container: create, start, wait, delete.
+    pub fn complete(&self, request: &Request) -> Result<Ended, Status> {
+        self.create(request)?;
+        let ended = self.client.start(&request.id, "").and_then(|_| self.client.wait(&request.id, ""));
+        let removed = self.client.remove(request);
+        let status = ended?;
+        removed?;
+        let output = fs::read_to_string(self.output_file(&request.id)).unwrap_or_default();
+        Ok(Ended { status, output })
+    }
+
+    /// Leaves a running container.
+    pub fn run(&self, request: &Request) -> Result<u32, Status> {
+        let pid = self.create(request)?;
+        if let Err(status) = self.client.start(&request.id, "") {
+            self.client.remove(request)?;
+            return Err(status);
+        }
+        Ok(pid)
+    }
+
+    /// Something to put back once the case is over.
+    pub fn undo_later(&mut self, undo: fn(&mut Self) -> Result<()>) {
+        self.undo.push(undo);
+    }
+
+    pub fn undo(&mut self) -> Result<()> {
+        while let Some(undo) = self.undo.pop() {
+            undo(self)?;
+        }
+        Ok(())
+    }
+
+    pub fn ctr(&self, args: &[&str]) -> Result<Said> {
+        output(self.containerd.ctr(NAMESPACE).args(args))
+    }
+}
+
+/// The trail as `boltseal audit list` shows it, oldest first.
+pub fn trail() -> Result<Vec<Value>> {
+    let text = run(Command::new("boltseal").args(["audit", "list", "-o", "json"]))?;
+    match serde_json::from_str::<Value>(&text) {
+        Ok(Value::Array(records)) => Ok(records),
+        _ => text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect(),
+    }
+}
