@@ -53,7 +53,7 @@ impl SyncHandle {
     ///
     /// # Errors
     /// The record may be lost. The kernel says so once: deny, do not try again.
-    pub fn sync(self) -> Result<(), TrailError> {
+    pub fn sync(&self) -> Result<(), TrailError> {
         self.file.sync_data().map_err(TrailError::io("fdatasync"))
     }
 }
