@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 pub const MAX_FILES: usize = 16;
 /// Bytes of the largest.
 pub const MAX_FILE: u64 = 64 << 10;
+/// Ends of the names of files that a verifier knows.
+const ENDS: [&str; 2] = [".sig.json", ".bundle.json"];
 /// Most names that a folder may hold at all.
 const MAX_NAMES: usize = 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignatureFile {
-    /// sha256 of the content, hex.
+    /// sha256 of the content, hex, then `.sig.json` (cosign 2) or `.bundle.json` (Sigstore bundle).
     pub name: String,
     pub bytes: Vec<u8>,
 }
@@ -42,11 +44,11 @@ pub fn files(root: &Path, digest: &str) -> Result<Signatures, Problem> {
     for name in folder.names(MAX_NAMES)? {
         let skip = if found.files.len() == MAX_FILES {
             Some(format!("there are {MAX_FILES} before it"))
-        } else if !is_sha256(&name) {
-            Some("its name is no sha256".to_owned())
+        } else if !stem(&name).is_some_and(is_sha256) {
+            Some("its name is not a sha256 with .sig.json or .bundle.json".to_owned())
         } else {
             match folder.read(&name, MAX_FILE, Owner::Root) {
-                Ok((bytes, _)) if sha256(&bytes) == name => {
+                Ok((bytes, _)) if stem(&name) == Some(&sha256(&bytes)) => {
                     found.files.push(SignatureFile { name: name.clone(), bytes });
                     None
                 }
@@ -59,6 +61,11 @@ pub fn files(root: &Path, digest: &str) -> Result<Signatures, Problem> {
         }
     }
     Ok(found)
+}
+
+/// The name without the end that tells the format.
+fn stem(name: &str) -> Option<&str> {
+    ENDS.iter().find_map(|end| name.strip_suffix(end))
 }
 
 fn is_sha256(text: &str) -> bool {
@@ -81,14 +88,15 @@ mod tests {
     #[test]
     fn reads_what_is_named_by_its_content() {
         let (dir, digest, folder) = store();
-        fs::write(folder.join(sha256(b"one")), "one").unwrap();
-        fs::write(folder.join(sha256(b"two")), "changed").unwrap();
+        let named = |bytes: &[u8]| format!("{}.sig.json", sha256(bytes));
+        fs::write(folder.join(named(b"one")), "one").unwrap();
+        fs::write(folder.join(named(b"two")), "changed").unwrap();
         fs::write(folder.join("README"), "x").unwrap();
-        std::os::unix::fs::symlink(sha256(b"one"), folder.join("cd".repeat(32))).unwrap();
+        std::os::unix::fs::symlink(sha256(b"one"), folder.join(format!("{}.sig.json", "cd".repeat(32)))).unwrap();
         let big = vec![0; (64 << 10) + 1];
-        fs::write(folder.join(sha256(&big)), &big).unwrap();
+        fs::write(folder.join(named(&big)), &big).unwrap();
         let found = files(dir.path(), &digest).unwrap();
-        assert_eq!(found.files, [SignatureFile { name: sha256(b"one"), bytes: b"one".to_vec() }]);
+        assert_eq!(found.files, [SignatureFile { name: named(b"one"), bytes: b"one".to_vec() }]);
         assert_eq!(found.skipped.len(), 4, "{:?}", found.skipped);
         assert_eq!(found.looked_in, folder);
     }
@@ -104,7 +112,7 @@ mod tests {
     fn at_most_sixteen() {
         let (dir, digest, folder) = store();
         for n in 0..20_u8 {
-            fs::write(folder.join(sha256(&[n])), [n]).unwrap();
+            fs::write(folder.join(format!("{}.bundle.json", sha256(&[n]))), [n]).unwrap();
         }
         let found = files(dir.path(), &digest).unwrap();
         assert_eq!((found.files.len(), found.skipped.len()), (16, 4));
