@@ -56,7 +56,7 @@ pub struct NodeState {
 }
 
 /// Checks the node for one start. `dir` is root's own folder of mode 0700 on a tmpfs (`/run/boltseal`);
-/// `policy_digest` names the whole policy that is in force; `boot` was read just now.
+/// `policy_digest` is over the whole policy that is in force, this node part included; `boot` was read just now.
 ///
 /// Never hangs past `deadline`, never panics, and says verified only after verifying a quote in this very call.
 pub fn check(dir: &Path, policy: &NodePolicy<'_>, policy_digest: &str, boot: &Boot, deadline: Instant) -> NodeState {
