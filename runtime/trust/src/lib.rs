@@ -1,1 +1,33 @@
-//! placeholder
+//! Bytes -> proposals and claims. No I/O, no clock.
+//!
+//! Two halves with a hard line between them (DESIGN section 1):
+//! - [`propose`] parses what an author chooses freely. It runs in the jailed worker and is not believed. What it finds
+//!   crosses the line as a [`Proposal`] in a small bounded format of its own.
+//! - [`verify`](verify_signature) and [`bind`](bind_child) run in the gate. They have no parser: they hash and verify
+//!   the raw bytes, rebuild the text that a signature must have and compare it, and walk a JSON text with a tokenizer
+//!   of fixed memory to show that a proposed value really stands where it was proposed.
+//!
+//! Whatever the worker answers, [`verify_signature`] returns a claim only for a signature by that key over bytes that
+//! name exactly that digest, and [`bind_child`], [`bind_diff_ids`], [`bind_config`] only for values of those bytes.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
+
+mod bind;
+mod digest;
+mod key;
+mod propose;
+mod store;
+mod text;
+mod verify;
+mod wire;
+
+pub use bind::{Link, Unbound, bind_child, bind_config, bind_diff_ids, chain_id};
+pub use digest::{Digest, NotADigest, digest};
+pub use key::{Key, KeyError};
+pub use propose::{
+    Answer, Config, Descriptor, Index, IndexEntry, MAX_IMAGE_FILE, MAX_SIGNATURE_FILE, Malformed, Manifest, Placed,
+    Proposal, SignatureProposal, Source, decode_answer, encode_answer, propose,
+};
+pub use store::{ImportError, Imported, StoreFile, bundle_file, import_layout, signature_file};
+pub use verify::{Claim, Format, Reject, verify_signature};
+pub use wire::{DecodeError, MAX_PROPOSAL};

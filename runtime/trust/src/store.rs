@@ -1,0 +1,260 @@
+//! From what the tools leave behind to files of the signature store. For the importer, which nobody trusts: a start
+//! verifies every file anew.
+use crate::digest::{Digest, digest};
+use crate::propose::json::{Object, object};
+use crate::propose::signature::{bundle, cosign};
+use crate::propose::{MAX_IMAGE_FILE, MAX_NAME, MAX_SIGNATURE_FILE, Malformed, SignatureProposal};
+use crate::verify::SIGN;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use std::collections::BTreeSet;
+use std::fmt::{self, Display};
+
+const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
+const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+const DSSE: &str = "application/vnd.dsse.envelope.v1+json";
+const SIGNATURE_ANNOTATION: &str = "dev.cosignproject.cosign/signature";
+/// Indexes inside each other.
+const MAX_NESTED: usize = 3;
+/// Blobs of one layout that are read.
+const MAX_BLOBS: usize = 1024;
+/// Larger than a base64 signature needs.
+const MAX_ANNOTATION: usize = 512;
+
+/// A file for `/var/lib/boltseal/sig/sha256/<manifest_hex>/<name>`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StoreFile {
+    /// The image (manifest or index) that the signature names: 64 hex digits.
+    pub manifest_hex: String,
+    /// `<sha256 of bytes>.sig.json` or `.bundle.json`.
+    pub name: String,
+    pub bytes: Vec<u8>,
+}
+
+/// What a layout gave.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// Each once, in the order of their names.
+    pub files: Vec<StoreFile>,
+    /// What looked like a signature and was not taken, or could not be read: one line each.
+    pub skipped: Vec<String>,
+}
+
+/// The layout itself cannot be walked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportError(Malformed);
+
+impl Display for ImportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "index.json: {}. Fix: give the folder of an OCI image layout (cosign save, skopeo copy --all, oras copy -r)",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for ImportError {}
+
+/// The store file of one cosign 2 signature: the layer of a `.sig` manifest, and the base64 text of its annotation
+/// `dev.cosignproject.cosign/signature`.
+///
+/// # Errors
+/// [`Malformed`] when the two are not a signature that a start could take.
+pub fn signature_file(payload: &[u8], signature: &str) -> Result<StoreFile, Malformed> {
+    let Ok(raw) = STANDARD.decode(signature) else {
+        return Err(Malformed::new("the signature annotation is not base64"));
+    };
+    let (payload, signature) = (STANDARD.encode(payload), STANDARD.encode(raw));
+    let bytes = format!("{{\"payload\":\"{payload}\",\"signature\":\"{signature}\"}}\n").into_bytes();
+    let named = match cosign(&bytes)? {
+        SignatureProposal::Cosign { digest, .. } | SignatureProposal::Bundle { digest, .. } => digest,
+    };
+    Ok(store_file(named, "sig.json", bytes))
+}
+
+/// The store file of one cosign 3 bundle, as it is. Also for a blob that no index names: `cosign save` of 3.1 leaves
+/// the bundles in `blobs/` and out of `index.json`.
+///
+/// # Errors
+/// [`Malformed`] when it is not a keyed signature bundle; an attestation is one of these.
+pub fn bundle_file(bytes: &[u8]) -> Result<StoreFile, Malformed> {
+    match bundle(bytes)? {
+        SignatureProposal::Bundle { predicate_type, digest, .. } if predicate_type == SIGN => {
+            Ok(store_file(digest, "bundle.json", bytes.to_vec()))
+        }
+        SignatureProposal::Bundle { predicate_type, .. } => {
+            Err(Malformed::new(format!("an attestation ({predicate_type}), not a signature")))
+        }
+        SignatureProposal::Cosign { .. } => Err(Malformed::new("not a bundle")),
+    }
+}
+
+fn store_file(named: Digest, end: &str, bytes: Vec<u8>) -> StoreFile {
+    StoreFile { manifest_hex: named.hex(), name: format!("{}.{end}", digest(&bytes).hex()), bytes }
+}
+
+/// Walks an OCI image layout from its `index.json` and takes every signature: cosign 2 `.sig` manifests and cosign 3
+/// referrers, at whatever tag or depth they stand. `read_blob` gets `sha256:<hex>` and is asked for manifests (at most
+/// 4 MiB by their descriptor) and signature layers (64 KiB) only; what it returns is hashed here.
+///
+/// # Errors
+/// [`ImportError`] when `index_json` is not an index. Everything below it that fails is a line of `skipped`.
+pub fn import_layout<E: Display>(
+    read_blob: impl FnMut(&str) -> Result<Vec<u8>, E>,
+    index_json: &[u8],
+) -> Result<Imported, ImportError> {
+    let mut walk = Walk { read_blob, seen: BTreeSet::new(), found: Imported::default() };
+    walk.index(index_json, 0).map_err(ImportError)?;
+    let mut found = walk.found;
+    found.files.sort();
+    found.files.dedup();
+    Ok(found)
+}
+
+struct Walk<R> {
+    read_blob: R,
+    seen: BTreeSet<Digest>,
+    found: Imported,
+}
+
+impl<R, E: Display> Walk<R>
+where
+    R: FnMut(&str) -> Result<Vec<u8>, E>,
+{
+    fn index(&mut self, bytes: &[u8], nested: usize) -> Result<(), Malformed> {
+        let file = object(bytes, "index", MAX_IMAGE_FILE)?;
+        for entry in file.list("manifests")? {
+            let entry = entry.object("manifests")?;
+            if let Err(why) = self.entry(entry, nested) {
+                let name = printable_digest(entry);
+                self.found.skipped.push(format!("{name}: {why}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: &Object<'_>, nested: usize) -> Result<(), Malformed> {
+        let Some(bytes) = self.blob(entry, MAX_IMAGE_FILE)? else {
+            return Ok(());
+        };
+        let file = object(&bytes, "manifest", MAX_IMAGE_FILE)?;
+        if !file.has("manifests")? {
+            return self.manifest(&file);
+        }
+        if nested == MAX_NESTED {
+            return Err(Malformed::new("indexes nested too deeply"));
+        }
+        self.index(&bytes, nested + 1)
+    }
+
+    fn manifest(&mut self, manifest: &Object<'_>) -> Result<(), Malformed> {
+        for layer in manifest.list("layers")? {
+            let layer = layer.object("layers")?;
+            let kind = layer.text("mediaType", MAX_NAME)?;
+            let taken = match kind {
+                SIMPLE_SIGNING => self.simple_signing(layer),
+                BUNDLE => self.bundle(layer, manifest),
+                DSSE => Err(Malformed::new("a cosign 2 attestation, not a signature")),
+                _ => continue,
+            };
+            if let Err(why) = taken {
+                let name = printable_digest(layer);
+                self.found.skipped.push(format!("{name}: {why}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn simple_signing(&mut self, layer: &Object<'_>) -> Result<(), Malformed> {
+        let signature = layer.object("annotations")?.need_text(SIGNATURE_ANNOTATION, MAX_ANNOTATION)?;
+        // Two signatures of one payload are two layers of one blob, told apart by the annotation: read it each time.
+        let payload = self.read(layer, MAX_SIGNATURE_FILE)?;
+        self.found.files.push(signature_file(&payload, signature)?);
+        Ok(())
+    }
+
+    fn bundle(&mut self, layer: &Object<'_>, manifest: &Object<'_>) -> Result<(), Malformed> {
+        let Some(bytes) = self.blob(layer, MAX_SIGNATURE_FILE)? else {
+            return Ok(());
+        };
+        let file = bundle_file(&bytes)?;
+        let subject = manifest.object("subject")?.need_text("digest", MAX_NAME)?;
+        if subject.strip_prefix("sha256:") != Some(&file.manifest_hex) {
+            return Err(Malformed::new("the referrer's subject is not what the bundle signs"));
+        }
+        self.found.files.push(file);
+        Ok(())
+    }
+
+    /// A blob the first time that it is met.
+    fn blob(&mut self, descriptor: &Object<'_>, max: usize) -> Result<Option<Vec<u8>>, Malformed> {
+        let named = descriptor_digest(descriptor)?;
+        if !self.seen.insert(named) {
+            return Ok(None);
+        }
+        self.read(descriptor, max).map(Some)
+    }
+
+    fn read(&mut self, descriptor: &Object<'_>, max: usize) -> Result<Vec<u8>, Malformed> {
+        let named = descriptor_digest(descriptor)?;
+        self.seen.insert(named);
+        if self.seen.len() > MAX_BLOBS {
+            return Err(Malformed::new(format!("more than {MAX_BLOBS} blobs")));
+        }
+        if descriptor.need("size")?.number("size")? > max as u64 {
+            return Err(Malformed::new(format!("larger than {max} bytes")));
+        }
+        let bytes =
+            (self.read_blob)(&named.to_string()).map_err(|error| Malformed::new(format!("cannot be read: {error}")))?;
+        if digest(&bytes) != named {
+            return Err(Malformed::new("the blob does not have its digest"));
+        }
+        Ok(bytes)
+    }
+}
+
+fn descriptor_digest(descriptor: &Object<'_>) -> Result<Digest, Malformed> {
+    let text = descriptor.need_text("digest", MAX_NAME)?;
+    text.parse().map_err(|error| Malformed::new(format!("digest: {error}")))
+}
+
+fn printable_digest(descriptor: &Object<'_>) -> String {
+    descriptor_digest(descriptor).map_or_else(|_| "an entry without a digest".to_owned(), |digest| digest.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blob_that_is_not_its_digest_is_skipped() {
+        let named = digest(b"{}");
+        let index = format!(r#"{{"manifests":[{{"digest":"{named}","size":2}}]}}"#);
+        let found = import_layout(|_| Ok::<_, String>(b"[]".to_vec()), index.as_bytes()).unwrap();
+        assert!(found.files.is_empty());
+        assert!(found.skipped[0].contains("does not have its digest"), "{:?}", found.skipped);
+        let found = import_layout(|_| Err::<Vec<u8>, _>("gone"), index.as_bytes()).unwrap();
+        assert!(found.skipped[0].contains("cannot be read: gone"), "{:?}", found.skipped);
+    }
+
+    #[test]
+    fn an_index_that_holds_itself_is_too_small_to_matter_but_nesting_ends() {
+        let mut body = r#"{"manifests":[]}"#.to_owned();
+        let mut blobs = std::collections::BTreeMap::new();
+        for _ in 0..5 {
+            let named = digest(body.as_bytes()).to_string();
+            let next = format!(r#"{{"manifests":[{{"digest":"{named}","size":{}}}]}}"#, body.len());
+            blobs.insert(named, body.into_bytes());
+            body = next;
+        }
+        let found = import_layout(|name| blobs.get(name).cloned().ok_or("gone"), body.as_bytes()).unwrap();
+        assert!(found.skipped[0].contains("nested too deeply"), "{:?}", found.skipped);
+    }
+
+    #[test]
+    fn what_is_not_an_index_is_an_error() {
+        let error = import_layout(|_| Err::<Vec<u8>, _>(""), b"[]").unwrap_err().to_string();
+        assert!(error.contains("index.json") && error.contains("Fix:"), "{error}");
+    }
+}

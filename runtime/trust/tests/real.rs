@@ -1,0 +1,215 @@
+//! What the real tools write (tests/fixtures/make.sh) goes through, and what only looks like it does not.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "tests"
+)]
+use boltseal_trust::{
+    Claim, Digest, Format, Imported, Key, Malformed, Proposal, Reject, SignatureProposal, Source, bundle_file, digest,
+    import_layout, propose, verify_signature,
+};
+use std::path::{Path, PathBuf};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+fn file(path: &str) -> Vec<u8> {
+    std::fs::read(fixtures().join(path)).unwrap()
+}
+
+fn key(name: &str) -> Key {
+    Key::from_spki_pem(&String::from_utf8(file(&format!("keys/{name}.pub"))).unwrap()).unwrap()
+}
+
+fn image(name: &str) -> Digest {
+    digest(&file(&format!("image/{name}.json")))
+}
+
+fn import(layout: &str) -> Imported {
+    let root = fixtures().join("layouts").join(layout);
+    import_layout(
+        |digest| std::fs::read(root.join("blobs").join(digest.replace(':', "/"))),
+        &std::fs::read(root.join("index.json")).unwrap(),
+    )
+    .unwrap()
+}
+
+/// The one signature of a layout, by way of its store file.
+fn signature(layout: &str) -> SignatureProposal {
+    let found = import(layout);
+    let [file] = &found.files[..] else { panic!("{layout}: {found:?}") };
+    let (hash, end) = file.name.split_once('.').unwrap();
+    assert_eq!(hash, digest(&file.bytes).hex());
+    let source = match end {
+        "sig.json" => Source::CosignSignature,
+        "bundle.json" => Source::SigstoreBundle,
+        other => panic!("{other}"),
+    };
+    let Proposal::Signature(proposal) = propose(source, &file.bytes).unwrap() else { panic!() };
+    let named = match &proposal {
+        SignatureProposal::Cosign { digest, .. } | SignatureProposal::Bundle { digest, .. } => digest,
+    };
+    assert_eq!(named.hex(), file.manifest_hex);
+    let encoded = Proposal::Signature(proposal.clone()).encode();
+    assert_eq!(Proposal::decode(&encoded).unwrap(), Proposal::Signature(proposal.clone()));
+    proposal
+}
+
+fn claim(format: Format, repository: Option<&str>, digest: Digest) -> Claim {
+    Claim { format, repository: repository.map(Into::into), digest }
+}
+
+#[test]
+fn cosign_2_and_3_verify() {
+    let key = key("signer");
+    let app = image("app.manifest");
+    let repository = Some("127.0.0.1:5901/team/app");
+    for (layout, want) in [
+        ("cosign2", claim(Format::CosignSignature, repository, app)),
+        ("cosign2-save", claim(Format::CosignSignature, repository, app)),
+        ("cosign2-annotated", claim(Format::CosignSignature, repository, app)),
+        ("cosign2-identity", claim(Format::CosignSignature, Some("registry.example/other/name"), app)),
+        ("cosign2-index", claim(Format::CosignSignature, repository, image("app.index"))),
+        ("cosign3", claim(Format::SigstoreBundle, None, app)),
+        ("cosign3-annotated", claim(Format::SigstoreBundle, None, app)),
+        ("cosign3-index", claim(Format::SigstoreBundle, None, image("app.index"))),
+    ] {
+        assert_eq!(verify_signature(&signature(layout), &key, &want.digest), Ok(want), "{layout}");
+    }
+}
+
+#[test]
+fn another_key_verifies_nothing() {
+    let app = image("app.manifest");
+    for (layout, right, wrong) in [
+        ("cosign2", "signer", "stranger"),
+        ("cosign3", "signer", "stranger"),
+        ("cosign2-stranger", "stranger", "signer"),
+        ("cosign3-stranger", "stranger", "signer"),
+    ] {
+        assert!(verify_signature(&signature(layout), &key(right), &app).is_ok(), "{layout}");
+        let wrong = key(wrong);
+        assert_eq!(
+            verify_signature(&signature(layout), &wrong, &app),
+            Err(Reject::Signature { key: wrong.id().to_owned() }),
+            "{layout}"
+        );
+    }
+}
+
+#[test]
+fn another_images_signature_names_that_image() {
+    let named = image("other.manifest");
+    for layout in ["cosign2-other", "cosign3-other"] {
+        let other = signature(layout);
+        assert!(verify_signature(&other, &key("signer"), &named).is_ok());
+        let reject = verify_signature(&other, &key("signer"), &image("app.manifest"));
+        assert_eq!(reject, Err(Reject::OtherImage { named }), "{layout}");
+    }
+}
+
+#[test]
+fn an_altered_payload_or_signature_does_not_verify() {
+    let key = key("signer");
+    let app = image("app.manifest");
+    for layout in ["cosign2", "cosign3"] {
+        let good = signature(layout);
+        let (SignatureProposal::Cosign { payload, signature, .. }
+        | SignatureProposal::Bundle { payload, signature, .. }) = &good;
+        for at in 0..payload.len() + signature.len() {
+            let mut bad = good.clone();
+            let (SignatureProposal::Cosign { payload, signature, .. }
+            | SignatureProposal::Bundle { payload, signature, .. }) = &mut bad;
+            match payload.len() {
+                len if at < len => payload[at] ^= 1,
+                len => signature[at - len] ^= 1,
+            }
+            assert!(matches!(verify_signature(&bad, &key, &app), Err(Reject::Signature { .. })), "{layout} {at}");
+        }
+    }
+}
+
+#[test]
+fn an_attestation_is_not_a_signature() {
+    for layout in ["cosign2-attest", "cosign3-attest"] {
+        let found = import(layout);
+        assert!(found.files.is_empty());
+        assert!(found.skipped.iter().any(|line| line.contains("attestation")), "{:?}", found.skipped);
+    }
+    // The real bundle of `cosign attest`, put into the store by hand.
+    let proposal = attestation();
+    let app = image("app.manifest");
+    let reject = verify_signature(&proposal, &key("signer"), &app).unwrap_err();
+    assert!(
+        matches!(&reject, Reject::NotASignature { predicate_type } if predicate_type.ends_with("/vuln/v1")),
+        "{reject}"
+    );
+    // Its DSSE does verify: another key is another reason.
+    assert!(matches!(verify_signature(&proposal, &key("stranger"), &app), Err(Reject::Signature { .. })));
+    // A worker that lies about the predicate type.
+    let SignatureProposal::Bundle { payload_type, payload, signature, digest, .. } = proposal else { panic!() };
+    let lie = SignatureProposal::Bundle {
+        payload_type,
+        payload,
+        signature,
+        predicate_type: "https://sigstore.dev/cosign/sign/v1".into(),
+        digest,
+    };
+    assert_eq!(verify_signature(&lie, &key("signer"), &app), Err(Reject::Text { format: Format::SigstoreBundle }));
+}
+
+fn small_blobs(layout: &str) -> Vec<Vec<u8>> {
+    let folder = fixtures().join("layouts").join(layout).join("blobs/sha256");
+    std::fs::read_dir(folder).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect()
+}
+
+fn attestation() -> SignatureProposal {
+    let bundles: Vec<_> =
+        small_blobs("cosign3-attest").iter().filter_map(|blob| propose(Source::SigstoreBundle, blob).ok()).collect();
+    let [Proposal::Signature(proposal)] = &bundles[..] else { panic!("{bundles:?}") };
+    proposal.clone()
+}
+
+#[test]
+fn cosign_3_save_leaves_its_bundle_unlisted() {
+    assert!(import("cosign3-save").files.is_empty());
+    let files: Vec<_> = small_blobs("cosign3-save").iter().filter_map(|blob| bundle_file(blob).ok()).collect();
+    let [file] = &files[..] else { panic!("{files:?}") };
+    assert_eq!(*file, import("cosign3").files[0]);
+    let refused: Vec<Malformed> =
+        small_blobs("cosign3-attest").iter().filter_map(|blob| bundle_file(blob).err()).collect();
+    assert!(refused.iter().any(|why| why.reason().contains("an attestation")));
+}
+
+#[test]
+fn a_worker_that_always_says_valid_gets_nowhere() {
+    let (app, signer) = (image("app.manifest"), key("signer"));
+    let payload = format!(
+        r#"{{"critical":{{"identity":{{"docker-reference":"127.0.0.1:5901/team/app"}},"image":{{"docker-manifest-digest":"{app}"}},"type":"cosign container image signature"}},"optional":null}}"#
+    );
+    let SignatureProposal::Cosign { signature: borrowed, .. } = signature("cosign2-other") else { panic!() };
+    for forged in [vec![], vec![0; 72], borrowed] {
+        let lie = SignatureProposal::Cosign {
+            payload: payload.clone().into_bytes(),
+            signature: forged,
+            reference: "127.0.0.1:5901/team/app".into(),
+            digest: app,
+        };
+        assert!(matches!(verify_signature(&lie, &signer, &app), Err(Reject::Signature { .. })));
+    }
+    // A real signature of another image, said to be of this one, or of this repository.
+    for layout in ["cosign2-other", "cosign3-other"] {
+        let mut lie = signature(layout);
+        let (SignatureProposal::Cosign { digest, .. } | SignatureProposal::Bundle { digest, .. }) = &mut lie;
+        *digest = app;
+        assert!(matches!(verify_signature(&lie, &signer, &app), Err(Reject::Text { .. })), "{layout}");
+    }
+    let mut lie = signature("cosign2");
+    let SignatureProposal::Cosign { reference, .. } = &mut lie else { panic!() };
+    *reference = "127.0.0.1:5901/prod/app".into();
+    assert_eq!(verify_signature(&lie, &signer, &app), Err(Reject::Text { format: Format::CosignSignature }));
+}
