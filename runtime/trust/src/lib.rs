@@ -17,6 +17,7 @@ mod digest;
 mod key;
 mod propose;
 mod store;
+mod strings;
 mod text;
 mod verify;
 mod wire;
