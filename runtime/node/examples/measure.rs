@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 const FIRST: usize = 50;
-const KEPT: usize = 2000;
+const KEPT: usize = 500;
 
 fn main() -> Result<(), Error> {
     let io = |e: std::io::Error| Error::Io("a folder for the verdict".into(), e.to_string());
