@@ -160,6 +160,18 @@ fn a_torn_first_record_is_marked_too() {
 }
 
 #[test]
+fn an_end_without_its_decision_shows() {
+    let dir = folder();
+    let trail = small(dir.path());
+    let _nameless = add(&trail, &Entry { ev: Event::Aborted, ..Entry::default() });
+    assert_eq!(verify(dir.path(), None).unwrap().problems, []);
+    let _foreign = add(&trail, &Entry { ev: Event::Started, of: "00000000".into(), ..Entry::default() });
+    let _undecided = add(&trail, &Entry::default());
+    let what: Vec<String> = verify(dir.path(), None).unwrap().problems.into_iter().map(|p| p.what).collect();
+    assert_eq!(what, ["record 7 ends a decision that the trail does not hold", "record 8 does not say what was decided"]);
+}
+
+#[test]
 fn files_follow_each_other() {
     let dir = folder();
     let trail = Trail::open(dir.path()).unwrap().rotating_at(20_000);

@@ -202,7 +202,8 @@ impl Walk<'_> {
                 } else {
                     self.report.aborted += 1;
                 }
-                if !self.allowed.contains(&record.of) {
+                // What ended before the decision's own record could be read names none.
+                if !record.of.is_empty() && !self.allowed.contains(&record.of) {
                     self.problem(file, format!("record {} ends a decision that the trail does not hold", record.seq));
                 }
                 self.open.retain(|_, unfinished| unfinished.id != record.of);
