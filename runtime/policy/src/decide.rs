@@ -1,7 +1,196 @@
-//! Placeholder: every request is denied until the rules are here.
-use crate::{Denial, Facts, Policy, Verdict};
+//! The one place where a request is decided, and the only one that makes a [`Permit`].
+use crate::policy::{Level, Mode};
+use crate::rules::{self, Ctx, Rule};
+use crate::verdict::{Denial, Finding, Outcome, Permit, Verdict};
+use crate::{Fact, Facts, Policy, date, pattern, terms};
 
-/// Evaluates every rule.
-pub fn decide(_policy: &Policy, _facts: &Facts) -> Verdict {
-    Verdict::Deny(Denial { findings: Vec::new() })
+/// Evaluates every rule that rules on the request's door and never stops at the first finding.
+///
+/// A denial becomes `Excepted` by a dated exception that is in force, or `Warn` where the rule's mode is `warn` or the
+/// level in force (the scope's, else the node's) lies below the rule's; a mode speaks before the level, a scope's before
+/// the node's. BS-AUD-001 is touched by none of these. A warned request starts as it asked; tightening stays.
+pub fn decide(policy: &Policy, facts: &Facts) -> Verdict {
+    let ctx = Ctx::new(policy, facts);
+    let mut findings = Vec::new();
+    for rule in rules::all().iter().filter(|r| r.doors.contains(&facts.door)) {
+        let mut found = (rule.check)(&ctx);
+        if found.is_empty() {
+            found.push(silent(rule));
+        }
+        found.sort_by(|a, b| (&a.condition, &a.fact).cmp(&(&b.condition, &b.fact)));
+        found.dedup();
+        findings.extend(found.into_iter().map(|f| settle(&ctx, rule, f)));
+    }
+    if findings.iter().any(|f| f.outcome == Outcome::Deny) {
+        findings.sort_by_key(|f| f.outcome != Outcome::Deny);
+        Verdict::Deny(Denial { findings })
+    } else {
+        Verdict::Allow(Permit { findings, terms: Box::new(terms::terms(&ctx)), facts: Box::new(facts.clone()) })
+    }
+}
+
+/// A check that says nothing is a defect of the check: it denies.
+fn silent(rule: &Rule) -> Finding {
+    Finding {
+        rule: rule.id.into(),
+        outcome: Outcome::Deny,
+        condition: rules::UNKNOWN.into(),
+        fact: "the rule gave no finding".into(),
+        fix: "report this as a defect of boltseal".into(),
+    }
+}
+
+fn settle(ctx: &Ctx<'_>, rule: &Rule, mut finding: Finding) -> Finding {
+    if finding.outcome != Outcome::Deny || rule.id == "BS-AUD-001" {
+        return finding;
+    }
+    if !enforced(ctx, rule) {
+        finding.outcome = Outcome::Warn;
+    } else if let Some(by) = exception(ctx, rule, &finding.condition) {
+        finding.outcome = Outcome::Excepted(by);
+    }
+    finding
+}
+
+fn enforced(ctx: &Ctx<'_>, rule: &Rule) -> bool {
+    let mode = ctx.scope.and_then(|s| s.modes.get(rule.id)).or_else(|| ctx.policy.modes.get(rule.id));
+    let level: Level = ctx.scope.and_then(|s| s.level).unwrap_or(ctx.policy.level);
+    match mode {
+        Some(Mode::Enforce) => true,
+        Some(Mode::Warn) => false,
+        None => level >= rule.from,
+    }
+}
+
+/// The first exception in force for that condition, as `owner, expires, reason`. Without a known time none is.
+fn exception(ctx: &Ctx<'_>, rule: &Rule, condition: &str) -> Option<String> {
+    let Fact::Is(now) = ctx.facts.now else { return None };
+    let e = ctx.policy.exceptions.iter().find(|e| {
+        e.rule == rule.id
+            && e.condition.as_deref().is_none_or(|c| c == condition)
+            && (e.scope == "*" || ctx.repository().is_some_and(|r| pattern::covers(&e.scope, r)))
+            && date::end_of(&e.expires).is_some_and(|end| now < end)
+    })?;
+    Some(format!("{}, {}, {}", crate::text::show(&e.owner), crate::text::show(&e.expires), crate::text::show(&e.reason)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::{Bound, Door, Lsm};
+    use crate::fixture;
+
+    fn outcome(verdict: &Verdict, rule: &str) -> Vec<Outcome> {
+        let findings = match verdict {
+            Verdict::Allow(p) => &p.findings,
+            Verdict::Deny(d) => &d.findings,
+        };
+        findings.iter().filter(|f| f.rule == rule).map(|f| f.outcome.clone()).collect()
+    }
+
+    fn allowed(policy: &Policy, facts: &Facts) -> bool {
+        matches!(decide(policy, facts), Verdict::Allow(_))
+    }
+
+    #[test]
+    fn the_fixture_is_allowed_and_every_rule_spoke() {
+        let Verdict::Allow(permit) = decide(&fixture::policy(), &fixture::facts()) else { panic!("denied") };
+        for rule in rules::all() {
+            assert!(permit.findings.iter().any(|f| f.rule == rule.id), "{}", rule.id);
+        }
+        assert_eq!(permit.terms.repository.as_deref(), Some("ghcr.io/corp/app"));
+        assert_eq!(permit.facts(), &fixture::facts());
+    }
+
+    #[test]
+    fn the_default_policy_starts_nothing() {
+        let Verdict::Deny(denial) = decide(&Policy::default(), &fixture::facts()) else { panic!("allowed") };
+        for rule in ["BS-IMG-001", "BS-OWN-001", "BS-NOD-001"] {
+            assert!(denial.findings.iter().any(|f| f.rule == rule && f.outcome == Outcome::Deny), "{rule}");
+        }
+    }
+
+    #[test]
+    fn a_mode_speaks_before_the_level_and_a_scope_before_the_node() {
+        let (mut policy, mut facts) = (fixture::policy(), fixture::facts());
+        facts.process.uid = 0;
+        assert!(!allowed(&policy, &facts));
+        policy.level = Level::Baseline;
+        assert_eq!(outcome(&decide(&policy, &facts), "BS-PRC-003"), [Outcome::Warn]);
+        policy.modes.insert("BS-PRC-003".into(), Mode::Enforce);
+        assert!(!allowed(&policy, &facts));
+        policy.scopes[0].modes.insert("BS-PRC-003".into(), Mode::Warn);
+        assert!(allowed(&policy, &facts));
+        policy.scopes[0].modes.clear();
+        policy.modes.clear();
+        policy.scopes[0].level = Some(Level::Strict);
+        assert!(!allowed(&policy, &facts));
+    }
+
+    #[test]
+    fn observe_enforces_the_trail_alone() {
+        let (mut policy, mut facts) = (Policy { level: Level::Observe, ..Policy::default() }, fixture::facts());
+        facts.process.uid = 0;
+        facts.node = Fact::Absent;
+        assert!(allowed(&policy, &facts));
+        policy.modes.insert("BS-AUD-001".into(), Mode::Warn);
+        policy.exceptions.push(fixture::exception("BS-AUD-001", None));
+        facts.audit = Fact::Unknown("full".into());
+        assert_eq!(outcome(&decide(&policy, &facts), "BS-AUD-001"), [Outcome::Deny]);
+    }
+
+    #[test]
+    fn exceptions_are_dated_scoped_and_of_one_condition() {
+        let mut facts = fixture::facts();
+        facts.label.lsm = Lsm::Neither;
+        let with = |change: &dyn Fn(&mut crate::policy::Exception), now: Fact<u64>| {
+            let mut policy = fixture::policy();
+            let mut e = fixture::exception("BS-MAC-001", Some("no-lsm"));
+            change(&mut e);
+            policy.exceptions.push(e);
+            allowed(&policy, &Facts { now, ..facts.clone() })
+        };
+        let today = || facts.now.clone();
+        assert!(with(&|_| {}, today()));
+        assert!(with(&|e| e.scope = "ghcr.io/corp".into(), today()));
+        assert!(with(&|e| e.condition = None, today()));
+        assert!(!with(&|e| e.scope = "ghcr.io/other".into(), today()));
+        assert!(!with(&|e| e.condition = Some("complain".into()), today()));
+        assert!(!with(&|e| e.rule = "BS-DEV-001".into(), today()));
+        assert!(!with(&|e| e.expires = "2026-11-22".into(), today()));
+        assert!(!with(&|e| e.expires = "never".into(), today()));
+        assert!(!with(&|_| {}, Fact::Unknown("clock went back".into())));
+        assert!(!with(&|_| {}, Fact::Absent));
+        // It is shown with who, until when, and why; and never as a pass.
+        let mut policy = fixture::policy();
+        policy.exceptions.push(fixture::exception("BS-MAC-001", Some("no-lsm")));
+        assert_eq!(outcome(&decide(&policy, &facts), "BS-MAC-001"), [Outcome::Excepted("ops@corp.example, 2026-12-31, test".into())]);
+    }
+
+    #[test]
+    fn a_scope_counts_only_with_a_verified_repository() {
+        let (mut policy, mut facts) = (fixture::policy(), fixture::facts());
+        policy.scopes[0].level = Some(Level::Observe);
+        facts.process.uid = 0;
+        assert!(allowed(&policy, &facts));
+        facts.image = Fact::Absent;
+        assert!(!allowed(&policy, &facts));
+    }
+
+    #[test]
+    fn exec_and_update_meet_their_own_rules() {
+        let (policy, mut facts) = (fixture::policy(), fixture::facts());
+        facts.bound = Fact::Is(Bound { label: "boltseal-default".into(), uid: 1000, ..Default::default() });
+        facts.image = Fact::Unknown("not gathered".into());
+        facts.rootfs = Fact::Unknown("not gathered".into());
+        for (door, expected) in [
+            (Door::Exec, "BS-PRC-001 BS-PRC-002 BS-PRC-003 BS-PRC-005 BS-PRC-006 BS-PRC-008 BS-PRC-010 BS-MAC-001 BS-NOD-001 BS-NOD-002 BS-AUD-001"),
+            (Door::Update, "BS-PRC-006 BS-PRC-008 BS-AUD-001"),
+        ] {
+            facts.door = door;
+            let Verdict::Allow(permit) = decide(&policy, &facts) else { panic!("denied") };
+            let rules: Vec<_> = permit.findings.iter().map(|f| f.rule.as_str()).collect();
+            assert_eq!(rules.join(" "), expected);
+        }
+    }
 }

@@ -4,7 +4,8 @@
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A three-valued fact. `Absent` is knowledge (it is not there), `Unknown` is the lack of it.
+/// A three-valued fact. `Absent` is knowledge (it is not there), `Unknown` is the lack of it, and says why; a reason that
+/// begins with `timeout` makes the denial UNAVAILABLE.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fact<T> {
@@ -102,7 +103,8 @@ pub struct Image {
     pub chain_id: String,
     /// Signatures that the gate verified with a key of the policy, over `target` or `manifest`.
     pub signatures: Vec<Signature>,
-    /// Why each file that was looked at did not count, for the message; bounded.
+    /// Why each file that was looked at did not count, for the message; bounded. A line that begins with
+    /// `wrong-key: `, `other-digest: `, `attestation: ` or `malformed: ` gives the denial that condition.
     pub rejected: Vec<String>,
     /// Where signature files are looked for, for the message.
     pub looked_in: String,
@@ -184,6 +186,10 @@ pub struct Bound {
     pub label: String,
     pub user_namespace: bool,
     pub uid: u32,
+    /// The verified repository and authority of its image (`Terms` of its permit): scopes, allowances and exceptions
+    /// go by them.
+    pub repository: Option<String>,
+    pub authority: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

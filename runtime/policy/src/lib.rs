@@ -4,13 +4,26 @@
 //! rule and never stops at the first finding. A `Permit` is made in one place, here, and cannot be forged outside.
 #![forbid(unsafe_code)]
 
-pub mod facts;
-pub mod policy;
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
+
+mod date;
 mod decide;
+pub mod facts;
+#[cfg(any(test, feature = "fixture"))]
+pub mod fixture;
+mod message;
+#[cfg(test)]
+mod properties;
+pub mod pattern;
+pub mod policy;
 pub mod rules;
+pub mod standard;
+mod terms;
+pub mod text;
 mod verdict;
 
 pub use decide::decide;
 pub use facts::{Fact, Facts};
+pub use message::Class;
 pub use policy::Policy;
 pub use verdict::{Denial, Finding, Outcome, Permit, Terms, Verdict};

@@ -1,4 +1,9 @@
 //! The policy's typed form. Unknown keys are refused. One bundle: `policy.toml`, `policy.d/*.toml`, `trust/`.
+mod defaults;
+mod lint;
+pub(crate) use lint::INTEGRITY;
+mod parse;
+
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +28,9 @@ pub enum Mode {
 #[serde(deny_unknown_fields)]
 pub struct Policy {
     /// Format of this file; 1.
+    #[serde(default)]
     pub version: u32,
+    #[serde(default = "defaults::level")]
     pub level: Level,
     /// When it was made, seconds since the epoch: `now` is Unknown before it.
     #[serde(default)]
@@ -103,7 +110,7 @@ pub struct Sandbox {
     pub digests: Vec<String>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ImageRules {
     /// Least integrity level: `unpacked`, `fsverity`, `dmverity-local`, `dmverity-signed`.
@@ -112,16 +119,17 @@ pub struct ImageRules {
     pub deny_digests: Vec<String>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ProcessRules {
-    /// Capabilities that a container may keep, of the runtime's default set; others of that set are dropped.
+    /// Capabilities that a container may keep, of the runtime's default set; others of that set are dropped. Empty by
+    /// default: what a workload needs, an allowance grants by name.
     pub capabilities: BTreeSet<String>,
     /// sysctls that are namespaced and safe.
     pub sysctls: BTreeSet<String>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitRules {
     /// Bytes, when nothing sets a limit.
@@ -129,7 +137,7 @@ pub struct LimitRules {
     pub pids: u64,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LabelRules {
     /// AppArmor profiles that may be named; the first is injected when none is.
@@ -138,10 +146,11 @@ pub struct LabelRules {
     pub selinux: Vec<String>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MountRules {
-    /// Host paths that are never mounted writable and, unless an allowance names them, not at all.
+    /// Host paths that are never mounted writable and, unless an allowance names them, not at all. The built-in list
+    /// (`standard::SENSITIVE`) is always part of it; a policy file only adds.
     pub sensitive: Vec<String>,
     /// Size of tmpfs mounts that name none, bytes.
     pub tmpfs_size: u64,
@@ -159,7 +168,7 @@ pub struct DeviceRules {
     pub allow: Vec<String>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OwnerRules {
     /// `annotation` is the only level of this version.
@@ -168,7 +177,7 @@ pub struct OwnerRules {
     pub patterns: Vec<String>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NodeRules {
     /// `/dev/tpmrm0`, or `unix:/absolute/path` of a software TPM (which needs a dated exception).
@@ -181,7 +190,7 @@ pub struct NodeRules {
     pub ttl: u64,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LandlockRules {
     /// Least ABI of the kernel; below it every start is denied.

@@ -1,4 +1,5 @@
 //! The verdict, and the permit that only an allowing verdict holds.
+use crate::Facts;
 use crate::policy::LandlockRules;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,10 +35,12 @@ pub struct Finding {
 /// What the seal may do: everything the policy granted to this request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {
-    /// The ceiling for all five capability sets.
+    /// Bounding, effective and permitted set; inheritable and ambient are always empty.
     pub capabilities: BTreeSet<String>,
-    pub memory: u64,
-    pub pids: u64,
+    /// Limits to set, bytes and processes; None: leave it unset, an ancestor cgroup limits.
+    pub memory: Option<u64>,
+    pub pids: Option<u64>,
+    /// Size of tmpfs mounts that name none, bytes.
     pub tmpfs_size: u64,
     /// Label to write: AppArmor profile or SELinux context; None only under an exception.
     pub apparmor: Option<String>,
@@ -51,21 +54,34 @@ pub struct Terms {
     pub landlock: LandlockRules,
     pub oom_score_adj: Option<i32>,
     pub sysctls: BTreeMap<String, String>,
+    /// The pod's own filter may be installed after the base filter.
+    pub pod_seccomp: bool,
+    /// The image's verified repository and the authority that signed it; None for a pinned sandbox image.
+    pub repository: Option<String>,
+    pub authority: Option<String>,
+    /// The image is one of `[sandbox]`'s digests, started with its own arguments.
+    pub sandbox: bool,
 }
 
 /// Proof that `decide` allowed. It cannot be made elsewhere and is taken by value.
 ///
-/// ```compile_fail
-/// let forged = boltseal_policy::Permit { findings: vec![], terms: todo!() };
+/// ```compile_fail,E0451
+/// let forged = boltseal_policy::Permit { findings: vec![], terms: todo!(), facts: todo!() };
 /// ```
 #[must_use]
 #[derive(Debug)]
 pub struct Permit {
     pub(crate) findings: Vec<Finding>,
-    pub(crate) terms: Terms,
+    pub(crate) terms: Box<Terms>,
+    pub(crate) facts: Box<Facts>,
 }
 
 impl Permit {
+    /// What was judged: the seal builds for these facts and no others.
+    #[must_use]
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
     #[must_use]
     pub fn findings(&self) -> &[Finding] {
         &self.findings

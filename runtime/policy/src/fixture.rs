@@ -1,0 +1,209 @@
+//! A policy and facts that pass every rule, for tests here and in crates that need a permit (feature `fixture`).
+use crate::facts::{
+    Capabilities, Devices, Door, Fact, Facts, Image, Kexec, Label, Limits, Lsm, Mount, Namespace, NamespaceOrigin, Namespaces, Node,
+    Object, Process, Root, Rootfs, Seccomp, Signature, Subject,
+};
+use crate::policy::{Allowance, AllowedHook, AllowedMount, Authority, Exception, Policy, Scope};
+use crate::standard;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// `sha256:` and 64 times the digit.
+#[must_use]
+pub fn digest(digit: char) -> String {
+    format!("sha256:{}", digit.to_string().repeat(64))
+}
+
+#[must_use]
+pub fn set(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(ToString::to_string).collect()
+}
+
+/// Level `restricted`, one authority, one scope, no allowance, no exception.
+#[must_use]
+pub fn policy() -> Policy {
+    let mut p = Policy::default();
+    p.registries.allow = vec!["ghcr.io/corp".into()];
+    p.authorities = vec![Authority { name: "ci".into(), key: "ci.pub".into(), repositories: vec!["ghcr.io/corp".into()] }];
+    p.scopes = vec![Scope { repository: "ghcr.io/corp".into(), authorities: vec!["ci".into()], level: None, modes: BTreeMap::new() }];
+    p.owner.patterns = vec!["*@corp.example".into()];
+    p.node.attestation_key = "ak.pub".into();
+    p.node.pcrs = BTreeMap::from([("7".to_owned(), vec!["a".repeat(64)])]);
+    p
+}
+
+/// One of each thing that an allowance can grant, for the fixture's image: id `test`.
+#[must_use]
+pub fn allowance() -> Allowance {
+    Allowance {
+        id: "test".into(),
+        authority: "ci".into(),
+        repository: "ghcr.io/corp/app".into(),
+        capabilities: set(&["CAP_NET_ADMIN"]),
+        mounts: vec![
+            AllowedMount { source: "/opt/readable".into(), writable: false },
+            AllowedMount { source: "/opt/writable".into(), writable: true },
+        ],
+        devices: vec!["/dev/fuse".into()],
+        sysctls: set(&["net.ipv4.ip_forward"]),
+        host_namespaces: set(&["network"]),
+        exec_volumes: vec!["/plugins".into()],
+        hooks: vec![AllowedHook { stage: "createRuntime".into(), path: "/opt/hook".into(), digest: digest('d'), args: vec!["hook".into()] }],
+    }
+}
+
+/// An exception for the whole node that ends with 2026.
+#[must_use]
+pub fn exception(rule: &str, condition: Option<&str>) -> Exception {
+    Exception {
+        rule: rule.into(),
+        condition: condition.map(str::to_owned),
+        scope: "*".into(),
+        owner: "ops@corp.example".into(),
+        reason: "test".into(),
+        expires: "2026-12-31".into(),
+    }
+}
+
+/// A create request that passes every rule of [`policy`].
+#[must_use]
+pub fn facts() -> Facts {
+    Facts {
+        door: Door::Create,
+        // 2026-11-23.
+        now: Fact::Is(1_795_392_000),
+        subject: Subject { id: "c1".into(), image_name: "ghcr.io/corp/app:1".into(), sandbox_id: "s1".into(), is_pod: true, ..Default::default() },
+        image: Fact::Is(image()),
+        rootfs: Fact::Is(Rootfs {
+            snapshotter: "overlayfs".into(),
+            parent: digest('e'),
+            active: true,
+            mounts_match: true,
+            lowers: vec!["/var/lib/containerd/1/fs".into()],
+            upper_empty: Fact::Is(true),
+            integrity: "unpacked".into(),
+            ..Default::default()
+        }),
+        process: Process {
+            args: vec!["/app".into()],
+            cwd: "/".into(),
+            uid: 1000,
+            gid: 1000,
+            capabilities: Some(Capabilities::default()),
+            no_new_privileges: true,
+            ..Default::default()
+        },
+        bound: Fact::Absent,
+        namespaces: Namespaces { listed: ["pid", "ipc", "uts", "mount", "network", "cgroup"].map(namespace).to_vec() },
+        user_namespace: None,
+        hooks: Vec::new(),
+        restore: false,
+        log_programs: Vec::new(),
+        limits: Limits { memory: Some(1 << 28), pids: Some(100), ..Default::default() },
+        sysctls: BTreeMap::new(),
+        foreign_fields: Vec::new(),
+        mounts: mounts(),
+        root: Root {
+            readonly: true,
+            masked: standard::MASKED.iter().map(ToString::to_string).collect(),
+            readonly_paths: standard::READONLY.iter().map(ToString::to_string).collect(),
+            propagation: None,
+        },
+        devices: Devices { enforced: true, ..Default::default() },
+        seccomp: Seccomp { present: true, unusable: Vec::new(), available: true },
+        label: Label {
+            apparmor: Some("boltseal-default".into()),
+            lsm: Lsm::AppArmor,
+            mode: Some("enforce".into()),
+            default_mode: Some("enforce".into()),
+            ..Default::default()
+        },
+        owner: Fact::Is("team-a@corp.example".into()),
+        node: Fact::Is(Node { tpm: "hardware".into(), verified: true, ..Default::default() }),
+        kexec: Fact::Is(Kexec { load_disabled: true, ..Default::default() }),
+        audit: Fact::Is(()),
+    }
+}
+
+fn image() -> Image {
+    Image {
+        target: digest('a'),
+        manifest: digest('b'),
+        config: digest('c'),
+        chain_id: digest('e'),
+        signatures: vec![Signature {
+            authority: "ci".into(),
+            key: "1".repeat(64),
+            format: "cosign-signature".into(),
+            repository: Some("ghcr.io/corp/app".into()),
+            digest: digest('a'),
+        }],
+        args: vec!["/app".into()],
+        ..Default::default()
+    }
+}
+
+fn namespace(kind: &str) -> Namespace {
+    Namespace { kind: kind.into(), origin: Fact::Is(NamespaceOrigin::New), path: String::new(), object: None }
+}
+
+/// The fresh system mounts, as containerd's default spec has them.
+#[must_use]
+pub fn mounts() -> Vec<Mount> {
+    let all = [("/proc", "proc"), ("/dev", "tmpfs"), ("/dev/pts", "devpts"), ("/dev/shm", "tmpfs"), ("/dev/mqueue", "mqueue"), ("/sys", "sysfs")];
+    all.iter()
+        .enumerate()
+        .map(|(index, (at, kind))| Mount {
+            index,
+            destination: (*at).into(),
+            kind: (*kind).into(),
+            source: (*kind).into(),
+            options: ["nosuid", "nodev", "noexec", "size=65536k"].map(str::to_owned).to_vec(),
+            unknown_options: Vec::new(),
+            writable: *kind != "sysfs",
+            propagation: None,
+            object: Fact::Absent,
+        })
+        .collect()
+}
+
+/// A read-only bind of a harmless-looking host folder that nothing grants.
+#[must_use]
+pub fn bind(destination: &str) -> Mount {
+    Mount {
+        index: 0,
+        destination: destination.into(),
+        kind: "bind".into(),
+        source: "/srv/folder".into(),
+        options: vec!["rbind".into(), "ro".into()],
+        unknown_options: Vec::new(),
+        writable: false,
+        propagation: None,
+        object: Fact::Is(Object {
+            device: (8, 1),
+            root: "/srv/folder".into(),
+            fstype: "ext4".into(),
+            kind: "folder".into(),
+            links: 2,
+            path: "/srv/folder".into(),
+            ..Default::default()
+        }),
+    }
+}
+
+/// A tmpfs with all flags.
+#[must_use]
+pub fn tmpfs(destination: &str, size: Option<&str>) -> Mount {
+    let mut options = ["nosuid", "nodev", "noexec"].map(str::to_owned).to_vec();
+    options.extend(size.map(str::to_owned));
+    Mount {
+        index: 0,
+        destination: destination.into(),
+        kind: "tmpfs".into(),
+        source: "tmpfs".into(),
+        options,
+        unknown_options: Vec::new(),
+        writable: true,
+        propagation: None,
+        object: Fact::Absent,
+    }
+}

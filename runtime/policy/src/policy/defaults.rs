@@ -1,0 +1,93 @@
+//! What is in force when a policy file says nothing.
+use super::{
+    DeviceRules, ImageRules, LabelRules, LandlockRules, Level, LimitRules, MountRules, NodeRules, OwnerRules, Policy, ProcessRules,
+    Registries, Sandbox,
+};
+use crate::standard;
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(super) fn level() -> Level {
+    Level::Restricted
+}
+
+/// The level `restricted` that nothing passes yet: no authority, no registry, no owner, no node is named.
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            version: 1,
+            level: level(),
+            signed_at: 0,
+            modes: BTreeMap::new(),
+            registries: Registries::default(),
+            authorities: Vec::new(),
+            scopes: Vec::new(),
+            sandbox: Sandbox::default(),
+            image: ImageRules::default(),
+            process: ProcessRules::default(),
+            limits: LimitRules::default(),
+            label: LabelRules::default(),
+            mounts: MountRules::default(),
+            devices: DeviceRules::default(),
+            owner: OwnerRules::default(),
+            node: NodeRules::default(),
+            landlock: LandlockRules::default(),
+            allowances: Vec::new(),
+            exceptions: Vec::new(),
+        }
+    }
+}
+
+impl Default for ImageRules {
+    fn default() -> Self {
+        Self { integrity: "unpacked".into(), snapshotters: vec!["overlayfs".into()], deny_digests: Vec::new() }
+    }
+}
+
+impl Default for ProcessRules {
+    fn default() -> Self {
+        Self { capabilities: BTreeSet::new(), sysctls: standard::SAFE_SYSCTLS.iter().map(ToString::to_string).collect() }
+    }
+}
+
+impl Default for LimitRules {
+    fn default() -> Self {
+        Self { memory: 512 << 20, pids: 1024 }
+    }
+}
+
+impl Default for LabelRules {
+    fn default() -> Self {
+        Self { apparmor: vec!["boltseal-default".into()], selinux: vec!["boltseal_t".into(), "container_t".into()] }
+    }
+}
+
+impl Default for MountRules {
+    fn default() -> Self {
+        Self {
+            sensitive: standard::SENSITIVE.iter().map(ToString::to_string).collect(),
+            tmpfs_size: 64 << 20,
+            kubelet_root: "/var/lib/kubelet".into(),
+            containerd_root: "/var/lib/containerd".into(),
+            containerd_state: "/run/containerd".into(),
+        }
+    }
+}
+
+impl Default for OwnerRules {
+    fn default() -> Self {
+        Self { level: "annotation".into(), patterns: Vec::new() }
+    }
+}
+
+impl Default for NodeRules {
+    fn default() -> Self {
+        Self { tpm: "/dev/tpmrm0".into(), attestation_key: String::new(), pcrs: BTreeMap::new(), ttl: 86_400 }
+    }
+}
+
+impl Default for LandlockRules {
+    /// ABI 4 (Linux 6.7): the first with TCP rights.
+    fn default() -> Self {
+        Self { abi: 4 }
+    }
+}

@@ -1,0 +1,375 @@
+//! What a well-formed policy may still get wrong. Each problem is one line that names the key.
+use super::{Allowance, Exception, Mode, Policy, Scope};
+use crate::{date, pattern, rules, standard, text};
+use std::collections::BTreeSet;
+
+/// Integrity levels of the rootfs, weakest first.
+pub(crate) const INTEGRITY: [&str; 4] = ["unpacked", "fsverity", "dmverity-local", "dmverity-signed"];
+
+/// Rules whose every condition is a different risk: an exception must say which it accepts.
+const CONDITION_NEEDED: [&str; 2] = ["BS-NOD-001", "BS-MAC-001"];
+
+impl Policy {
+    /// Problems of a policy that parsed; empty when it may be used.
+    #[must_use]
+    pub fn validate(&self) -> Vec<String> {
+        let mut out = Vec::new();
+        if self.version != 1 {
+            out.push("policy.toml: `version` must be 1".into());
+        }
+        modes("modes", &self.modes, &mut out);
+        self.images(&mut out);
+        self.numbers_and_paths(&mut out);
+        self.names(&mut out);
+        self.node_rules(&mut out);
+        self.allowances.iter().for_each(|a| self.allowance(a, &mut out));
+        self.exceptions.iter().for_each(|e| exception(e, &mut out));
+        out
+    }
+
+    fn images(&self, out: &mut Vec<String>) {
+        for prefix in &self.registries.allow {
+            repository("registries.allow", prefix, out);
+        }
+        let mut names = BTreeSet::new();
+        for a in &self.authorities {
+            let name = text::show(&a.name);
+            if a.name.trim().is_empty() {
+                out.push("authority: `name` is empty".into());
+            }
+            if !names.insert(a.name.as_str()) {
+                out.push(format!("authority \"{name}\": the name is used twice"));
+            }
+            key_file(&format!("authority \"{name}\": `key`"), &a.key, out);
+            if a.repositories.is_empty() {
+                out.push(format!("authority \"{name}\": `repositories` is empty; name what it may sign for"));
+            }
+            for prefix in &a.repositories {
+                repository(&format!("authority \"{name}\": `repositories`"), prefix, out);
+            }
+        }
+        let mut seen = BTreeSet::new();
+        for scope in &self.scopes {
+            self.scope(scope, &mut seen, out);
+        }
+        for digest in self.sandbox.digests.iter().chain(&self.image.deny_digests) {
+            if !pattern::is_digest(digest) {
+                out.push(format!("digest \"{}\": must be sha256: and 64 lower-case hex digits", text::show(digest)));
+            }
+        }
+        if !INTEGRITY.contains(&self.image.integrity.as_str()) {
+            out.push(format!("image.integrity: must be one of {}", INTEGRITY.join(", ")));
+        }
+        if self.image.snapshotters.is_empty() {
+            out.push("image.snapshotters: empty; nothing could start".into());
+        }
+    }
+
+    fn scope<'a>(&'a self, scope: &'a Scope, seen: &mut BTreeSet<&'a str>, out: &mut Vec<String>) {
+        let at = format!("scope \"{}\"", text::show(&scope.repository));
+        repository(&format!("{at}: `repository`"), &scope.repository, out);
+        if !seen.insert(scope.repository.trim_end_matches('/')) {
+            out.push(format!("{at}: named twice"));
+        }
+        if scope.authorities.is_empty() {
+            out.push(format!("{at}: `authorities` is empty; nothing could start"));
+        }
+        for name in &scope.authorities {
+            if !self.authorities.iter().any(|a| a.name == *name) {
+                out.push(format!("{at}: no authority is named \"{}\"", text::show(name)));
+            }
+        }
+        modes(&at, &scope.modes, out);
+    }
+
+    fn numbers_and_paths(&self, out: &mut Vec<String>) {
+        const MEBIBYTE: u64 = 1 << 20;
+        if self.limits.memory < MEBIBYTE || i64::try_from(self.limits.memory).is_err() {
+            out.push("limits.memory: at least 1 MiB, in bytes".into());
+        }
+        if !(1..=4_194_304).contains(&self.limits.pids) {
+            out.push("limits.pids: from 1 to 4194304".into());
+        }
+        if self.mounts.tmpfs_size < 4096 || i64::try_from(self.mounts.tmpfs_size).is_err() {
+            out.push("mounts.tmpfs_size: at least 4096, in bytes".into());
+        }
+        let m = &self.mounts;
+        let named = [("kubelet_root", &m.kubelet_root), ("containerd_root", &m.containerd_root), ("containerd_state", &m.containerd_state)];
+        let listed = m.sensitive.iter().map(|p| ("sensitive", p));
+        for (key, path) in named.into_iter().chain(listed) {
+            plain_path(&format!("mounts.{key}"), path, out);
+        }
+        for path in &self.devices.allow {
+            device("devices.allow", path, out);
+        }
+        if !(1..=64).contains(&self.landlock.abi) {
+            out.push("landlock.abi: at least 1".into());
+        }
+    }
+
+    fn names(&self, out: &mut Vec<String>) {
+        for name in &self.process.capabilities {
+            if !standard::DEFAULT_CAPABILITIES.contains(&name.as_str()) {
+                out.push(format!(
+                    "process.capabilities: {} is not of the default set; grant it to one image by an allowance",
+                    text::show(name)
+                ));
+            }
+        }
+        for name in &self.process.sysctls {
+            sysctl("process.sysctls", name, out);
+        }
+        for (key, list) in [("apparmor", &self.label.apparmor), ("selinux", &self.label.selinux)] {
+            for name in list {
+                if name == "unconfined" || name == "unconfined_t" || name == "spc_t" || !plain_name(name) {
+                    out.push(format!("label.{key}: \"{}\" is not a confining profile's name", text::show(name)));
+                }
+            }
+        }
+        if self.owner.level != "annotation" {
+            out.push("owner.level: this version knows `annotation` only".into());
+        }
+        if self.owner.patterns.iter().any(String::is_empty) {
+            out.push("owner.patterns: an empty pattern matches nobody".into());
+        }
+    }
+
+    fn node_rules(&self, out: &mut Vec<String>) {
+        let n = &self.node;
+        match n.tpm.strip_prefix("unix:") {
+            Some(path) => plain_path("node.tpm", path, out),
+            None if n.tpm.starts_with("/dev/tpm") => plain_path("node.tpm", &n.tpm, out),
+            None => out.push("node.tpm: `/dev/tpmrm0` or `unix:/absolute/path`".into()),
+        }
+        if !n.attestation_key.is_empty() {
+            key_file("node.attestation_key", &n.attestation_key, out);
+        }
+        if n.ttl == 0 {
+            out.push("node.ttl: at least 1, in seconds".into());
+        }
+        for (index, values) in &n.pcrs {
+            if !index.parse::<u32>().is_ok_and(|i| i < 24 && i.to_string() == *index) {
+                out.push(format!("node.pcrs: \"{}\" is no PCR index from 0 to 23", text::show(index)));
+            }
+            if values.is_empty() {
+                out.push(format!("node.pcrs.{}: empty; nothing could start", text::show(index)));
+            }
+            for value in values {
+                if !pattern::is_sha256_hex(value) {
+                    out.push(format!("node.pcrs.{}: values are 64 lower-case hex digits", text::show(index)));
+                } else if value.bytes().all(|b| b == b'0') || value.bytes().all(|b| b == b'f') {
+                    out.push(format!("node.pcrs.{}: a PCR that nothing measured into proves nothing", text::show(index)));
+                }
+            }
+        }
+    }
+
+    fn allowance(&self, a: &Allowance, out: &mut Vec<String>) {
+        let at = format!("allowance \"{}\"", text::show(&a.id));
+        if !plain_name(&a.id) {
+            out.push(format!("{at}: `id` must be letters, digits, `-`, `_`, `.`"));
+        }
+        if self.allowances.iter().filter(|other| other.id == a.id).count() > 1 {
+            out.push(format!("{at}: the id is used twice"));
+        }
+        if !self.authorities.iter().any(|x| x.name == a.authority) {
+            out.push(format!("{at}: no authority is named \"{}\"", text::show(&a.authority)));
+        }
+        repository(&format!("{at}: `repository`"), &a.repository, out);
+        for name in &a.capabilities {
+            let known = name.strip_prefix("CAP_").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'));
+            if !known {
+                out.push(format!("{at}: \"{}\" is no capability; write it as CAP_NET_ADMIN", text::show(name)));
+            }
+        }
+        for mount in &a.mounts {
+            plain_path(&format!("{at}: `mounts.source`"), &mount.source, out);
+            let touched = self.mounts.sensitive.iter().find(|s| pattern::within(&mount.source, s) || pattern::within(s, &mount.source));
+            if let Some(touched) = touched.filter(|_| mount.writable) {
+                out.push(format!("{at}: {} touches {touched}, which is never writable", text::show(&mount.source)));
+            }
+        }
+        a.devices.iter().for_each(|d| device(&at, d, out));
+        a.sysctls.iter().for_each(|s| sysctl(&at, s, out));
+        for kind in &a.host_namespaces {
+            if !["network", "pid", "ipc", "uts"].contains(&kind.as_str()) {
+                out.push(format!("{at}: host_namespaces may name network, pid, ipc, uts; not \"{}\"", text::show(kind)));
+            }
+        }
+        for path in &a.exec_volumes {
+            plain_path(&format!("{at}: `exec_volumes`"), path, out);
+        }
+        for hook in &a.hooks {
+            if !["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"].contains(&hook.stage.as_str()) {
+                out.push(format!("{at}: \"{}\" is no hook stage", text::show(&hook.stage)));
+            }
+            plain_path(&format!("{at}: `hooks.path`"), &hook.path, out);
+            if !pattern::is_digest(&hook.digest) {
+                out.push(format!("{at}: `hooks.digest` must be sha256: and 64 lower-case hex digits"));
+            }
+        }
+    }
+}
+
+fn exception(e: &Exception, out: &mut Vec<String>) {
+    let at = format!("exception of {} for \"{}\"", text::show(&e.rule), text::show(&e.scope));
+    let Some(rule) = rules::find(&e.rule) else {
+        out.push(format!("{at}: no such rule"));
+        return;
+    };
+    if rule.id == "BS-AUD-001" {
+        out.push(format!("{at}: nothing is excepted from the trail"));
+    }
+    match &e.condition {
+        Some(condition) if !rule.conditions.iter().any(|(name, _)| name == condition) => {
+            let known: Vec<&str> = rule.conditions.iter().map(|(name, _)| *name).collect();
+            out.push(format!("{at}: {} has no condition \"{}\"; it has {}", rule.id, text::show(condition), known.join(", ")));
+        }
+        None if CONDITION_NEEDED.contains(&rule.id) => {
+            out.push(format!("{at}: must name a `condition`, such as \"{}\"", rule.conditions.first().map_or("", |(name, _)| name)));
+        }
+        _ => {}
+    }
+    if e.scope != "*" {
+        repository(&format!("{at}: `scope`"), &e.scope, out);
+        let unverified = rule.id == "BS-IMG-001" && e.condition.as_deref() != Some("denied-digest");
+        if unverified {
+            out.push(format!("{at}: an image that BS-IMG-001 refuses has no verified repository; the scope can only be \"*\""));
+        }
+    }
+    for (key, value) in [("owner", &e.owner), ("reason", &e.reason)] {
+        if value.trim().is_empty() {
+            out.push(format!("{at}: `{key}` is empty"));
+        }
+    }
+    if date::end_of(&e.expires).is_none() {
+        out.push(format!("{at}: `expires` must be YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ"));
+    }
+}
+
+fn modes(at: &str, modes: &std::collections::BTreeMap<String, Mode>, out: &mut Vec<String>) {
+    for (id, mode) in modes {
+        if rules::find(id).is_none() {
+            out.push(format!("{at}: modes: no rule is named \"{}\"", text::show(id)));
+        } else if id == "BS-AUD-001" && *mode != Mode::Enforce {
+            out.push(format!("{at}: modes: BS-AUD-001 is always enforced"));
+        }
+    }
+}
+
+fn repository(at: &str, prefix: &str, out: &mut Vec<String>) {
+    if !pattern::is_repository(prefix) {
+        out.push(format!("{at}: \"{}\" is no repository prefix (as ghcr.io/corp: no scheme, tag, pattern or trailing `/`)", text::show(prefix)));
+    }
+}
+
+fn key_file(at: &str, name: &str, out: &mut Vec<String>) {
+    if name.is_empty() || name.starts_with('.') || name.contains('/') || name.contains('\0') {
+        out.push(format!("{at}: \"{}\" must name a file in trust/", text::show(name)));
+    }
+}
+
+fn plain_path(at: &str, path: &str, out: &mut Vec<String>) {
+    if pattern::normal(path).as_deref() != Some(path) {
+        out.push(format!("{at}: \"{}\" must be an absolute path without `..`, `.` or doubled slashes", text::show(path)));
+    }
+}
+
+fn device(at: &str, path: &str, out: &mut Vec<String>) {
+    if !path.starts_with("/dev/") || pattern::normal(path).as_deref() != Some(path) {
+        out.push(format!("{at}: \"{}\" must be a path below /dev", text::show(path)));
+    }
+}
+
+fn sysctl(at: &str, name: &str, out: &mut Vec<String>) {
+    if !rules::prc_007_sysctls::is_namespaced(name) {
+        out.push(format!("{at}: \"{}\" is not a namespaced sysctl", text::show(name)));
+    }
+}
+
+fn plain_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AUTHORITY: &str = "[[authority]]\nname = \"ci\"\nkey = \"ci.pub\"\nrepositories = [\"ghcr.io/corp\"]\n";
+
+    fn problems(text: &str) -> Vec<String> {
+        Policy::parse(&format!("version = 1\n{text}"), &[]).err().unwrap_or_default()
+    }
+
+    #[test]
+    fn good_policies_have_no_problem() {
+        for good in [
+            String::new(),
+            format!("{AUTHORITY}[[scope]]\nrepository = \"ghcr.io/corp\"\nauthorities = [\"ci\"]\nlevel = \"strict\"\nmodes = {{ BS-DEV-001 = \"warn\" }}"),
+            "[[exception]]\nrule = \"BS-NOD-001\"\ncondition = \"software-tpm\"\nscope = \"*\"\nowner = \"a\"\nreason = \"b\"\nexpires = \"2027-01-01\"".into(),
+            "[[exception]]\nrule = \"BS-FSY-002\"\nscope = \"ghcr.io/corp\"\nowner = \"a\"\nreason = \"b\"\nexpires = \"2027-01-01\"".into(),
+            "[node]\ntpm = \"unix:/run/swtpm.sock\"\nattestation_key = \"ak.pub\"".into(),
+        ] {
+            assert_eq!(problems(&good), Vec::<String>::new(), "{good}");
+        }
+    }
+
+    #[test]
+    fn each_mistake_is_named() {
+        let exception = |rule: &str, more: &str| {
+            format!("[[exception]]\nrule = \"{rule}\"\n{more}\n")
+        };
+        let rest = "owner = \"a\"\nreason = \"b\"\nexpires = \"2027-01-01\"";
+        let allowance = |more: &str| format!("{AUTHORITY}[[allowance]]\nid = \"x\"\nauthority = \"ci\"\nrepository = \"ghcr.io/corp/x\"\n{more}");
+        for (bad, expected) in [
+            (format!("{AUTHORITY}{AUTHORITY}"), "used twice"),
+            (AUTHORITY.replace("ci.pub", "../ci.pub"), "must name a file in trust/"),
+            (AUTHORITY.replace("ci.pub", ""), "must name a file in trust/"),
+            (AUTHORITY.replace("[\"ghcr.io/corp\"]", "[]"), "`repositories` is empty"),
+            ("[[scope]]\nrepository = \"ghcr.io\"\nauthorities = [\"ci\"]".into(), "no authority is named \"ci\""),
+            ("[[scope]]\nrepository = \"ghcr.io\"\nauthorities = []".into(), "nothing could start"),
+            ("[registries]\nallow = [\"ghcr.io/*\"]".into(), "no repository prefix"),
+            ("[sandbox]\ndigests = [\"sha256:1\"]".into(), "64 lower-case hex"),
+            ("[image]\nintegrity = \"none\"".into(), "image.integrity"),
+            ("[image]\nsnapshotters = []".into(), "image.snapshotters"),
+            ("[modes]\nBS-AUD-001 = \"warn\"".into(), "BS-AUD-001 is always enforced"),
+            ("[modes]\nBS-XXX-001 = \"warn\"".into(), "no rule is named"),
+            ("[process]\ncapabilities = [\"CAP_SYS_ADMIN\"]".into(), "not of the default set"),
+            ("[process]\nsysctls = [\"kernel.core_pattern\"]".into(), "not a namespaced sysctl"),
+            ("[label]\napparmor = [\"unconfined\"]".into(), "not a confining profile"),
+            ("[owner]\nlevel = \"proven\"".into(), "owner.level"),
+            ("[limits]\nmemory = 0".into(), "limits.memory"),
+            ("[limits]\npids = 0".into(), "limits.pids"),
+            ("[mounts]\ntmpfs_size = 0".into(), "mounts.tmpfs_size"),
+            ("[mounts]\nkubelet_root = \"var\"".into(), "mounts.kubelet_root"),
+            ("[mounts]\nsensitive = [\"/a/../b\"]".into(), "mounts.sensitive"),
+            ("[devices]\nallow = [\"/etc/passwd\"]".into(), "below /dev"),
+            ("[node]\ntpm = \"/tmp/x\"".into(), "node.tpm"),
+            ("[node]\nttl = 0".into(), "node.ttl"),
+            ("[node.pcrs]\n99 = []".into(), "no PCR index"),
+            ("[node.pcrs]\n7 = []".into(), "nothing could start"),
+            (format!("[node.pcrs]\n7 = [\"{}\"]", "0".repeat(64)), "proves nothing"),
+            ("[node.pcrs]\n7 = [\"zz\"]".into(), "64 lower-case hex"),
+            ("[landlock]\nabi = 0".into(), "landlock.abi"),
+            (exception("BS-XXX-001", &format!("scope = \"*\"\n{rest}")), "no such rule"),
+            (exception("BS-AUD-001", &format!("scope = \"*\"\n{rest}")), "nothing is excepted"),
+            (exception("BS-NOD-001", &format!("scope = \"*\"\n{rest}")), "must name a `condition`"),
+            (exception("BS-MAC-001", &format!("scope = \"*\"\n{rest}")), "must name a `condition`"),
+            (exception("BS-DEV-001", &format!("scope = \"*\"\ncondition = \"moon\"\n{rest}")), "has no condition"),
+            (exception("BS-IMG-001", &format!("scope = \"ghcr.io\"\n{rest}")), "can only be \"*\""),
+            (exception("BS-DEV-001", "scope = \"*\"\nowner = \"\"\nreason = \"b\"\nexpires = \"2027-01-01\""), "`owner` is empty"),
+            (exception("BS-DEV-001", "scope = \"*\"\nowner = \"a\"\nreason = \" \"\nexpires = \"2027-01-01\""), "`reason` is empty"),
+            (exception("BS-DEV-001", "scope = \"*\"\nowner = \"a\"\nreason = \"b\"\nexpires = \"soon\""), "`expires` must be"),
+            (exception("BS-DEV-001", &format!("scope = \"\"\n{rest}")), "no repository prefix"),
+            (allowance("capabilities = [\"net_admin\"]"), "is no capability"),
+            (allowance("mounts = [{ source = \"/etc/cni\", writable = true }]"), "never writable"),
+            (allowance("mounts = [{ source = \"/var\", writable = true }]"), "never writable"),
+            (allowance("host_namespaces = [\"mount\"]"), "host_namespaces may name"),
+            (allowance("hooks = [{ stage = \"x\", path = \"/a\", digest = \"1\" }]"), "is no hook stage"),
+            (allowance("").replace("authority = \"ci\"\nrepository", "authority = \"xx\"\nrepository"), "no authority is named \"xx\""),
+        ] {
+            let found = problems(&bad);
+            assert!(found.iter().any(|p| p.contains(expected)), "{bad}\nexpected {expected}\nfound {found:?}");
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! BS-MAC-001: an allow-listed AppArmor profile or SELinux label is in force.
+use super::{Ctx, PROCESSES, Rule, TIMEOUT_ROW, UNKNOWN_ROW};
+use crate::facts::{Door, Fact, Lsm};
+use crate::policy::Level;
+use crate::verdict::Finding;
+use crate::{standard, text};
+
+pub(super) static RULE: Rule = Rule {
+    id: "BS-MAC-001",
+    title: "An allow-listed AppArmor profile in enforce mode, or SELinux label, is in force",
+    nist: "4.4.3",
+    from: Level::Restricted,
+    misfit: "seal when none is named, deny otherwise",
+    doors: PROCESSES,
+    reads: "label.*, bound.label, policy label.{apparmor,selinux}",
+    predicate: "AppArmor or SELinux is active; the profile or type that is named, or the policy's first when none is (or only CRI's \
+        runtime default), is listed and enforced. An exec gets its container's.",
+    fix: "name a profile of the policy's [label] lists, loaded in enforce mode",
+    conditions: &[
+        ("no-lsm", "neither AppArmor nor SELinux is active in this kernel"),
+        ("unconfined", "the request asks to be unconfined"),
+        ("unknown-profile", "the profile or type is not listed in the policy"),
+        ("not-loaded", "the profile is not loaded in the kernel"),
+        ("complain", "the profile only complains"),
+        ("not-enforcing", "the LSM or the profile does not enforce"),
+        ("other-lsm", "a label of the LSM that is not active is named"),
+        ("differs", "an exec asks for another label than its container's"),
+        ("injected", "sealed: the policy's default label is set"),
+        UNKNOWN_ROW,
+        TIMEOUT_ROW,
+    ],
+    cves: &["CVE-2019-16884", "CVE-2023-28642", "CVE-2025-52881"],
+    check,
+};
+
+/// What the spec names: empty text and CRI's `RuntimeDefault` (which means the runtime's own) name nothing.
+fn named<'a>(ctx: &Ctx<'a>) -> (Option<&'a str>, Option<&'a str>) {
+    let l = &ctx.facts.label;
+    let default = |name: &&str| *name == standard::CRI_DEFAULT_APPARMOR && !ctx.policy.label.apparmor.iter().any(|p| p == name);
+    let apparmor = l.apparmor.as_deref().filter(|name| !name.is_empty() && !default(name));
+    (apparmor, l.selinux.as_deref().filter(|name| !name.is_empty()))
+}
+
+fn container_label<'a>(ctx: &Ctx<'a>) -> Option<&'a str> {
+    match ctx.facts.door {
+        Door::Exec => ctx.facts.bound.is().map(|b| b.label.as_str()).filter(|l| !l.is_empty()),
+        _ => None,
+    }
+}
+
+/// The label to write: (AppArmor profile, SELinux context); none where there is no LSM or nothing that could be entered,
+/// which only an exception or a warning lets start.
+pub(crate) fn granted(ctx: &Ctx<'_>) -> (Option<String>, Option<String>) {
+    let l = &ctx.facts.label;
+    let (apparmor, selinux) = named(ctx);
+    let exec = container_label(ctx).map(str::to_owned);
+    match l.lsm {
+        Lsm::AppArmor => {
+            let create = match apparmor {
+                Some("unconfined") => None,
+                Some(name) => l.mode.is_some().then(|| name.to_owned()),
+                None => ctx.policy.label.apparmor.first().filter(|_| l.default_mode.is_some()).cloned(),
+            };
+            (if ctx.facts.door == Door::Exec { exec } else { create }, None)
+        }
+        Lsm::Selinux => {
+            let create = || selinux.map(str::to_owned).or_else(|| ctx.policy.label.selinux.first().map(|kind| context(ctx, kind)));
+            (None, if ctx.facts.door == Door::Exec { exec } else { create() })
+        }
+        Lsm::Neither | Lsm::Unknown(_) => (None, None),
+    }
+}
+
+/// A context of the type with two categories of the pod's own, so that pods do not share files.
+fn context(ctx: &Ctx<'_>, kind: &str) -> String {
+    let s = &ctx.facts.subject;
+    let of = if s.sandbox_id.is_empty() { &s.id } else { &s.sandbox_id };
+    let hash = of.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    let (a, b) = ((hash >> 20) % 1024, (hash >> 40) % 1023);
+    let b = if b >= a { b + 1 } else { b };
+    format!("system_u:system_r:{kind}:s0:c{},c{}", a.min(b), a.max(b))
+}
+
+fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
+    let l = &ctx.facts.label;
+    if ctx.facts.door == Door::Exec {
+        match &ctx.facts.bound {
+            Fact::Is(_) => {}
+            Fact::Absent => return vec![RULE.unknown("the container's label", "it has no sealed record")],
+            Fact::Unknown(why) => return vec![RULE.unknown("the container's label", why)],
+        }
+    }
+    let finding = match &l.lsm {
+        Lsm::Unknown(why) => RULE.unknown("which LSM is active", why),
+        Lsm::Neither => RULE.deny_fix(
+            "no-lsm",
+            "neither AppArmor nor SELinux is active in this kernel",
+            "boot with one of them, or add a dated [[exception]] for `no-lsm`",
+        ),
+        Lsm::AppArmor => apparmor(ctx),
+        Lsm::Selinux => selinux(ctx),
+    };
+    vec![finding]
+}
+
+fn apparmor(ctx: &Ctx<'_>) -> Finding {
+    let l = &ctx.facts.label;
+    let (name, other) = named(ctx);
+    if let Some(other) = other {
+        return RULE.deny("other-lsm", format!("an SELinux label is named ({}), AppArmor is active", text::show(other)));
+    }
+    let default = ctx.policy.label.apparmor.first().map(String::as_str);
+    if ctx.facts.door == Door::Exec {
+        return match (container_label(ctx), name) {
+            (None, _) => RULE.deny("unconfined", "its container has no label"),
+            (Some(label), Some(name)) if label != name => differs(name, label),
+            (Some(label), _) if Some(label) == default => mode(label, l.default_mode.as_deref()).unwrap_or_else(|| pass(label)),
+            (Some(label), Some(_)) => mode(label, l.mode.as_deref()).unwrap_or_else(|| pass(label)),
+            (Some(label), None) => pass(label),
+        };
+    }
+    match (name, default) {
+        (Some("unconfined"), _) => RULE.deny("unconfined", "asks to be unconfined"),
+        (Some(name), _) if !ctx.policy.label.apparmor.iter().any(|p| p == name) => {
+            RULE.deny("unknown-profile", format!("profile \"{}\" is not in label.apparmor", text::show(name)))
+        }
+        (Some(name), _) => mode(name, l.mode.as_deref()).unwrap_or_else(|| pass(name)),
+        (None, Some(default)) => mode(default, l.default_mode.as_deref())
+            .unwrap_or_else(|| RULE.sealed("injected", format!("profile {} set; the request names none", text::show(default)))),
+        (None, None) => RULE.deny("unconfined", "no profile is named, and label.apparmor has no default"),
+    }
+}
+
+/// Why a profile in that mode does not confine.
+fn mode(name: &str, mode: Option<&str>) -> Option<Finding> {
+    let name = text::show(name);
+    match mode {
+        Some("enforce" | "kill") => None,
+        None => Some(RULE.deny("not-loaded", format!("profile \"{name}\" is not loaded in the kernel"))),
+        Some("complain") => Some(RULE.deny("complain", format!("profile \"{name}\" only complains"))),
+        Some(mode) => Some(RULE.deny("not-enforcing", format!("profile \"{name}\" is in mode {}", text::show(mode)))),
+    }
+}
+
+fn selinux(ctx: &Ctx<'_>) -> Finding {
+    let l = &ctx.facts.label;
+    let (other, label) = named(ctx);
+    if !l.enforcing {
+        return RULE.deny_fix("not-enforcing", "SELinux is active but permissive", "setenforce 1, and boot with enforcing=1");
+    }
+    if let Some(other) = other {
+        return RULE.deny("other-lsm", format!("an AppArmor profile is named ({}), SELinux is active", text::show(other)));
+    }
+    if ctx.facts.door == Door::Exec {
+        return match (container_label(ctx), label) {
+            (None, _) => RULE.deny("unconfined", "its container has no label"),
+            (Some(has), Some(asked)) if has != asked => differs(asked, has),
+            (Some(has), _) => pass(has),
+        };
+    }
+    match (label, ctx.policy.label.selinux.first()) {
+        (Some(label), _) => match label.split(':').nth(2) {
+            Some(kind) if label.split(':').count() >= 4 && ctx.policy.label.selinux.iter().any(|t| t == kind) => pass(label),
+            Some("unconfined_t" | "spc_t") => RULE.deny("unconfined", format!("asks for {}", text::show(label))),
+            _ => RULE.deny("unknown-profile", format!("the type of \"{}\" is not in label.selinux", text::show(label))),
+        },
+        (None, Some(default)) => RULE.sealed("injected", format!("{} set; the request names no label", context(ctx, default))),
+        (None, None) => RULE.deny("unconfined", "no label is named, and label.selinux has no default"),
+    }
+}
+
+fn pass(label: &str) -> Finding {
+    RULE.pass(format!("{} in force", text::show(label)))
+}
+
+fn differs(asked: &str, has: &str) -> Finding {
+    let fact = format!("exec asks for label \"{}\", its container has \"{}\"", text::show(asked), text::show(has));
+    RULE.deny_fix("differs", fact, "exec with the container's own label")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::outcomes;
+    use super::*;
+    use crate::facts::{Bound, Facts, Label};
+    use crate::fixture;
+    use crate::policy::Policy;
+
+    fn table(change: impl Fn(&mut Label)) -> (String, (Option<String>, Option<String>)) {
+        let (policy, mut facts) = (fixture::policy(), fixture::facts());
+        change(&mut facts.label);
+        (outcomes(&RULE, &policy, &facts).remove(0), granted(&Ctx::new(&policy, &facts)))
+    }
+
+    fn named(apparmor: &str, mode: Option<&str>) -> (String, Option<String>) {
+        let (outcome, (label, _)) = table(|l| {
+            l.apparmor = Some(apparmor.into());
+            l.mode = mode.map(str::to_owned);
+        });
+        (outcome, label)
+    }
+
+    #[test]
+    fn truth_table_apparmor() {
+        let default = Some("boltseal-default".to_owned());
+        assert_eq!(named("boltseal-default", Some("enforce")), ("pass".into(), default.clone()));
+        assert_eq!(named("boltseal-default", Some("kill")), ("pass".into(), default.clone()));
+        assert_eq!(named("boltseal-default", Some("complain")), ("deny complain".into(), default.clone()));
+        assert_eq!(named("boltseal-default", Some("unconfined")), ("deny not-enforcing".into(), default.clone()));
+        assert_eq!(named("boltseal-default", None), ("deny not-loaded".into(), None));
+        assert_eq!(named("other", Some("enforce")), ("deny unknown-profile".into(), Some("other".into())));
+        assert_eq!(named("unconfined", Some("unconfined")), ("deny unconfined".into(), None));
+        assert_eq!(named("", None), ("seal injected".into(), default.clone()));
+        // CRI's runtime default means the runtime's own, and this runtime's is ours.
+        assert_eq!(named("cri-containerd.apparmor.d", None), ("seal injected".into(), default));
+        let (outcome, label) = table(|l| {
+            l.apparmor = None;
+            l.default_mode = Some("complain".into());
+        });
+        assert_eq!((outcome.as_str(), label.0.is_some()), ("deny complain", true));
+        let (outcome, label) = table(|l| {
+            l.apparmor = None;
+            l.default_mode = None;
+        });
+        assert_eq!((outcome.as_str(), label.0), ("deny not-loaded", None));
+        assert_eq!(table(|l| l.selinux = Some("a:b:container_t:s0".into())).0, "deny other-lsm");
+    }
+
+    #[test]
+    fn truth_table_lsm() {
+        assert_eq!(table(|l| l.lsm = Lsm::Neither), ("deny no-lsm".into(), (None, None)));
+        assert_eq!(table(|l| l.lsm = Lsm::Unknown("x".into())), ("deny unknown".into(), (None, None)));
+        assert_eq!(table(|l| *l = Label::default()).0, "deny no-lsm");
+    }
+
+    #[test]
+    fn truth_table_selinux() {
+        let selinux = |label: Option<&str>, enforcing| {
+            let (outcome, (_, label)) = table(|l| *l = Label { lsm: Lsm::Selinux, selinux: label.map(str::to_owned), enforcing, ..Default::default() });
+            (outcome, label)
+        };
+        let good = "system_u:system_r:container_t:s0:c1,c2";
+        assert_eq!(selinux(Some(good), true), ("pass".into(), Some(good.into())));
+        assert_eq!(selinux(Some(good), false).0, "deny not-enforcing");
+        assert_eq!(selinux(Some("a:b:spc_t:s0"), true).0, "deny unconfined");
+        assert_eq!(selinux(Some("a:b:other_t:s0"), true).0, "deny unknown-profile");
+        assert_eq!(selinux(Some("container_t"), true).0, "deny unknown-profile");
+        assert_eq!(selinux(Some("a:b:container_t"), true).0, "deny unknown-profile");
+        let (outcome, label) = selinux(None, true);
+        assert_eq!(outcome, "seal injected");
+        assert!(label.unwrap().starts_with("system_u:system_r:boltseal_t:s0:c"));
+    }
+
+    #[test]
+    fn exec_gets_its_containers_label() {
+        let exec = |asked: Option<&str>, has: &str| {
+            let (policy, mut facts): (Policy, Facts) = (fixture::policy(), fixture::facts());
+            facts.door = Door::Exec;
+            facts.label.apparmor = asked.map(str::to_owned);
+            facts.bound = Fact::Is(Bound { label: has.into(), ..Default::default() });
+            (outcomes(&RULE, &policy, &facts).remove(0), granted(&Ctx::new(&policy, &facts)).0.unwrap_or_default())
+        };
+        let row = |outcome: &str, label: &str| (outcome.to_owned(), label.to_owned());
+        assert_eq!(exec(None, "boltseal-default"), row("pass", "boltseal-default"));
+        assert_eq!(exec(Some("cri-containerd.apparmor.d"), "boltseal-default"), row("pass", "boltseal-default"));
+        assert_eq!(exec(Some("unconfined"), "boltseal-default"), row("deny differs", "boltseal-default"));
+        assert_eq!(exec(Some("other"), "boltseal-default"), row("deny differs", "boltseal-default"));
+        assert_eq!(exec(None, ""), row("deny unconfined", ""));
+        let (policy, mut facts) = (fixture::policy(), fixture::facts());
+        facts.door = Door::Exec;
+        for bound in [Fact::Absent, Fact::Unknown("x".into())] {
+            facts.bound = bound;
+            assert_eq!(outcomes(&RULE, &policy, &facts), ["deny unknown"]);
+        }
+    }
+}

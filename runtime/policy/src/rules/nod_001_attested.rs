@@ -1,0 +1,113 @@
+//! BS-NOD-001: the node is attested for this boot.
+use super::{Ctx, PROCESSES, Rule, TIMEOUT_ROW, UNKNOWN_ROW};
+use crate::facts::{Fact, Node};
+use crate::policy::Level;
+use crate::text;
+use crate::verdict::Finding;
+
+pub(super) static RULE: Rule = Rule {
+    id: "BS-NOD-001",
+    title: "The node is attested for this boot",
+    nist: "4.3.5, 4.6",
+    from: Level::Restricted,
+    misfit: "deny",
+    doors: PROCESSES,
+    reads: "node.*, policy node.{attestation_key,pcrs}",
+    predicate: "a quote of a hardware TPM, made in this boot for this policy, verifies against the enrolled key, and every PCR of the \
+        node policy has an accepted value.",
+    fix: "boltseal node status; then boltseal node enroll, or set node.pcrs",
+    conditions: &[
+        ("no-tpm", "there is no TPM where the policy says"),
+        ("software-tpm", "the TPM is software: it proves nothing about the hardware"),
+        ("wrong-pcr", "a PCR has a value that the policy does not accept"),
+        ("not-verified", "the quote does not verify for this boot and policy"),
+        ("no-policy", "no key is enrolled, or the policy accepts no PCR value"),
+        UNKNOWN_ROW,
+        TIMEOUT_ROW,
+    ],
+    cves: &[],
+    check,
+};
+
+fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
+    let rules = &ctx.policy.node;
+    let mut out = Vec::new();
+    if rules.attestation_key.is_empty() {
+        out.push(RULE.deny("no-policy", "no attestation key is enrolled (node.attestation_key)"));
+    }
+    if rules.pcrs.is_empty() {
+        out.push(RULE.deny("no-policy", "the policy names no PCR values (node.pcrs)"));
+    }
+    match &ctx.facts.node {
+        Fact::Is(node) => out.extend(judge(node)),
+        Fact::Absent => out.push(RULE.deny_fix("no-tpm", format!("there is no TPM at {}", text::show(&rules.tpm)), "enable the TPM, or set node.tpm")),
+        Fact::Unknown(why) => out.push(RULE.unknown("the node's attestation", why)),
+    }
+    if out.is_empty() {
+        out.push(RULE.pass("quote verified for this boot"));
+    }
+    out
+}
+
+fn judge(node: &Node) -> Vec<Finding> {
+    let mut out = Vec::new();
+    match node.tpm.as_str() {
+        "hardware" => {}
+        "software" => out.push(RULE.deny_fix(
+            "software-tpm",
+            "the node's TPM is software, which proves nothing about the hardware",
+            "use a hardware TPM, or add a dated [[exception]] for `software-tpm`",
+        )),
+        other => out.push(RULE.deny("not-verified", format!("the TPM's kind is \"{}\"", text::show(other)))),
+    }
+    for (index, value) in &node.wrong_pcrs {
+        out.push(RULE.deny("wrong-pcr", format!("PCR {index} is {}, which node.pcrs does not accept", text::shorten(&text::escape(value), 20))));
+    }
+    if !node.problems.is_empty() {
+        out.push(RULE.deny("not-verified", format!("the node's quote: {}", text::list(&node.problems))));
+    } else if !node.verified {
+        out.push(RULE.deny("not-verified", "the node's quote is not verified"));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::outcomes;
+    use super::*;
+    use crate::fixture;
+
+    fn table(change: impl Fn(&mut Node)) -> Vec<String> {
+        let mut facts = fixture::facts();
+        if let Fact::Is(node) = &mut facts.node {
+            change(node);
+        }
+        outcomes(&RULE, &fixture::policy(), &facts)
+    }
+
+    #[test]
+    fn truth_table() {
+        assert_eq!(table(|_| {}), ["pass"]);
+        assert_eq!(table(|n| n.tpm = "software".into()), ["deny software-tpm"]);
+        assert_eq!(table(|n| n.tpm = String::new()), ["deny not-verified"]);
+        assert_eq!(table(|n| n.verified = false), ["deny not-verified"]);
+        assert_eq!(table(|n| n.problems = vec!["another boot".into()]), ["deny not-verified"]);
+        assert_eq!(table(|n| n.wrong_pcrs = vec![(7, "ab".into())]), ["deny wrong-pcr"]);
+        assert_eq!(table(|n| *n = Node::default()), ["deny not-verified"]);
+        for (node, expected) in [(Fact::Absent, "deny no-tpm"), (Fact::Unknown("x".into()), "deny unknown"), (Fact::Unknown("timeout".into()), "deny timeout")] {
+            let mut facts = fixture::facts();
+            facts.node = node;
+            assert_eq!(outcomes(&RULE, &fixture::policy(), &facts), [expected]);
+        }
+    }
+
+    #[test]
+    fn without_a_node_policy_nothing_is_attested() {
+        let mut policy = fixture::policy();
+        policy.node.attestation_key.clear();
+        assert_eq!(outcomes(&RULE, &policy, &fixture::facts()), ["deny no-policy"]);
+        let mut policy = fixture::policy();
+        policy.node.pcrs.clear();
+        assert_eq!(outcomes(&RULE, &policy, &fixture::facts()), ["deny no-policy"]);
+    }
+}

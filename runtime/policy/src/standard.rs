@@ -1,0 +1,157 @@
+//! Lists that rules and seal share: what runtimes give by default, and what every container gets.
+
+/// The capabilities that container runtimes give when nobody asks. Within them a request is tightened, beyond them
+/// it is denied (BS-PRC-002).
+pub const DEFAULT_CAPABILITIES: [&str; 14] = [
+    "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_MKNOD",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_RAW",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+];
+
+/// Paths hidden in every container: the union of what containerd, podman and Kubernetes hide.
+pub const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// Paths that are read-only in every container.
+pub const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Character devices that every container has: path, major, minor (None: every minor).
+pub const DEVICES: [(&str, i64, Option<i64>); 9] = [
+    ("/dev/null", 1, Some(3)),
+    ("/dev/zero", 1, Some(5)),
+    ("/dev/full", 1, Some(7)),
+    ("/dev/random", 1, Some(8)),
+    ("/dev/urandom", 1, Some(9)),
+    ("/dev/tty", 5, Some(0)),
+    ("/dev/console", 5, Some(1)),
+    ("/dev/ptmx", 5, Some(2)),
+    ("/dev/pts", 136, None),
+];
+
+/// Fresh file systems of every container: destination and type.
+pub const FRESH: [(&str, &str); 7] = [
+    ("/proc", "proc"),
+    ("/dev", "tmpfs"),
+    ("/dev/pts", "devpts"),
+    ("/dev/shm", "tmpfs"),
+    ("/dev/mqueue", "mqueue"),
+    ("/sys", "sysfs"),
+    ("/sys/fs/cgroup", "cgroup"),
+];
+
+/// Namespaces that a container must have, OCI names; `cgroup` is added by the seal.
+pub const NAMESPACES: [&str; 5] = ["pid", "ipc", "uts", "mount", "network"];
+
+/// The sysctls that Kubernetes calls safe: namespaced, and harmless to other pods.
+pub const SAFE_SYSCTLS: [&str; 12] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_wmem",
+];
+
+/// Host paths whose contents are worth a node. CIS Docker 5.6's folders, secrets and state of the orchestrator, sockets
+/// that hand out containers, and our own. Always in force; a policy only adds.
+pub const SENSITIVE: [&str; 46] = [
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/home",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/opt/cni",
+    "/opt/containerd",
+    "/proc",
+    "/root",
+    "/run",
+    "/run/boltseal",
+    "/run/containerd",
+    "/run/containerd/containerd.sock",
+    "/run/crio/crio.sock",
+    "/run/docker.sock",
+    "/run/podman/podman.sock",
+    "/run/systemd/private",
+    "/run/dbus/system_bus_socket",
+    "/sbin",
+    "/sys",
+    "/sys/fs/bpf",
+    "/sys/fs/cgroup",
+    "/sys/kernel/debug",
+    "/sys/kernel/security",
+    "/sys/kernel/tracing",
+    "/usr",
+    "/usr/local/bin",
+    "/usr/local/sbin",
+    "/var/lib/boltseal",
+    "/var/lib/cni",
+    "/var/lib/containerd",
+    "/var/lib/containers",
+    "/var/lib/dbus",
+    "/var/lib/docker",
+    "/var/lib/dpkg",
+    "/var/lib/etcd",
+    "/var/lib/kubelet",
+    "/var/lib/rpm",
+    "/var/lib/systemd",
+    "/var/log",
+    "/var/run",
+    "/var/spool/cron",
+];
+
+/// File systems that are the kernel's own windows; binding from one is never harmless.
+pub const KERNEL_FILESYSTEMS: [&str; 17] = [
+    "autofs",
+    "binfmt_misc",
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "debugfs",
+    "devpts",
+    "devtmpfs",
+    "efivarfs",
+    "fusectl",
+    "mqueue",
+    "proc",
+    "pstore",
+    "securityfs",
+    "sysfs",
+    "tracefs",
+];
+
+/// The name that CRI writes for `RuntimeDefault`: it asks for the runtime's own profile, which here is ours.
+pub const CRI_DEFAULT_APPARMOR: &str = "cri-containerd.apparmor.d";

@@ -1,0 +1,40 @@
+//! What a permit grants. Reached only when nothing is denied: so what the request asks for and no rule tightens is granted
+//! as asked, be it that the rule passed it, an allowance or exception let it through, or the rule only warns. What a
+//! rule tightens (capabilities of the default set, limits, oom score, sizes) stays tightened at every level and mode.
+use crate::facts::{Door, Fact, NamespaceOrigin};
+use crate::rules::{self, Ctx, Identity};
+use crate::standard;
+use crate::verdict::Terms;
+
+pub(crate) fn terms(ctx: &Ctx<'_>) -> Terms {
+    let (memory, pids) = rules::filled_limits(ctx);
+    let (apparmor, selinux) = rules::granted_label(ctx);
+    let (repository, authority) = match &ctx.identity {
+        Identity::Signed { repository, authority, .. } => (Some(repository.clone()), Some(authority.clone())),
+        Identity::Pinned(_) | Identity::None(_) => (None, None),
+    };
+    let listed = &ctx.facts.namespaces.listed;
+    let of_host = |kind: &str| {
+        let mut own = listed.iter().filter(|n| n.kind == kind).peekable();
+        own.peek().is_none() || own.any(|n| n.origin == Fact::Is(NamespaceOrigin::Host))
+    };
+    let create = ctx.facts.door == Door::Create;
+    Terms {
+        capabilities: rules::kept_capabilities(ctx),
+        memory,
+        pids,
+        tmpfs_size: ctx.policy.mounts.tmpfs_size,
+        apparmor,
+        selinux,
+        exec_volumes: ctx.allowances.iter().flat_map(|a| a.exec_volumes.iter().cloned()).collect(),
+        host_namespaces: standard::NAMESPACES.iter().filter(|k| create && of_host(k)).map(ToString::to_string).collect(),
+        devices: ctx.facts.devices.nodes.iter().map(|d| d.path.clone()).filter(|p| !standard::DEVICES.iter().any(|(s, _, _)| s == p)).collect(),
+        landlock: ctx.policy.landlock.clone(),
+        oom_score_adj: rules::oom_score(ctx),
+        sysctls: ctx.facts.sysctls.clone(),
+        pod_seccomp: ctx.facts.seccomp.present && ctx.facts.seccomp.unusable.is_empty(),
+        repository,
+        authority,
+        sandbox: matches!(ctx.identity, Identity::Pinned(_)),
+    }
+}
