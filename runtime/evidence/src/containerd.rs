@@ -23,12 +23,24 @@ pub enum Error {
     /// No answer in time. The call that waited.
     Timeout(&'static str),
     /// The socket cannot be reached, or what answers does not speak gRPC.
-    Unavailable { call: &'static str, why: String },
-    NotFound { call: &'static str, what: String },
+    Unavailable {
+        call: &'static str,
+        why: String,
+    },
+    NotFound {
+        call: &'static str,
+        what: String,
+    },
     /// An answer that breaks its own contract, or a name that cannot be sent.
-    Malformed { call: &'static str, why: String },
+    Malformed {
+        call: &'static str,
+        why: String,
+    },
     /// More bytes than the caller allows.
-    TooLarge { call: &'static str, cap: usize },
+    TooLarge {
+        call: &'static str,
+        cap: usize,
+    },
 }
 
 impl std::fmt::Display for Error {
@@ -142,8 +154,8 @@ impl Client {
     /// Any of [`Error`].
     pub fn container(&self, id: &str) -> Result<Container, Error> {
         const CALL: &str = "Containers.Get";
-        let mut service = api::containers_client::ContainersClient::new(self.channel.clone())
-            .max_decoding_message_size(MAX_MESSAGE);
+        let mut service =
+            api::containers_client::ContainersClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE);
         let request = self.request(api::GetContainerRequest { id: id.to_owned() });
         let found = self.call(CALL, &format!("container {id:?}"), service.get(request))?.container;
         let found = found.ok_or_else(|| malformed(CALL, "no container in it"))?;
@@ -219,10 +231,8 @@ impl Client {
     /// Any of [`Error`].
     pub fn snapshot_stat(&self, snapshotter: &str, key: &str) -> Result<SnapshotStat, Error> {
         const CALL: &str = "Snapshots.Stat";
-        let request = self.request(api::snapshots::StatSnapshotRequest {
-            snapshotter: snapshotter.to_owned(),
-            key: key.to_owned(),
-        });
+        let request = self
+            .request(api::snapshots::StatSnapshotRequest { snapshotter: snapshotter.to_owned(), key: key.to_owned() });
         let mut service = api::snapshots::snapshots_client::SnapshotsClient::new(self.channel.clone())
             .max_decoding_message_size(MAX_MESSAGE);
         let found = self.call(CALL, &format!("snapshot {key:?}"), service.stat(request))?.info;
@@ -244,8 +254,8 @@ impl Client {
     pub fn snapshot(&self, snapshotter: &str, key: &str) -> Result<Snapshot, Error> {
         const CALL: &str = "Snapshots.Mounts";
         let stat = self.snapshot_stat(snapshotter, key)?;
-        let request = self
-            .request(api::snapshots::MountsRequest { snapshotter: snapshotter.to_owned(), key: key.to_owned() });
+        let request =
+            self.request(api::snapshots::MountsRequest { snapshotter: snapshotter.to_owned(), key: key.to_owned() });
         let mut service = api::snapshots::snapshots_client::SnapshotsClient::new(self.channel.clone())
             .max_decoding_message_size(MAX_MESSAGE);
         let mounts = self.call(CALL, &format!("snapshot {key:?}"), service.mounts(request))?.mounts;
@@ -282,9 +292,7 @@ impl Client {
             let why = format!("{:?}: {}", status.code(), status.message());
             match status.code() {
                 tonic::Code::NotFound => Error::NotFound { call, what: what.to_owned() },
-                tonic::Code::OutOfRange | tonic::Code::ResourceExhausted => {
-                    Error::TooLarge { call, cap: MAX_MESSAGE }
-                }
+                tonic::Code::OutOfRange | tonic::Code::ResourceExhausted => Error::TooLarge { call, cap: MAX_MESSAGE },
                 tonic::Code::DeadlineExceeded => Error::Timeout(call),
                 _ => Error::Unavailable { call, why },
             }
@@ -335,7 +343,7 @@ mod tests {
 
     #[test]
     fn a_silent_peer_costs_no_more_than_the_deadline() {
-        let (_dir, address) = peer(|stream| std::mem::forget(stream));
+        let (_dir, address) = peer(std::mem::forget);
         let (result, took) = ask(&address, Duration::from_millis(300));
         assert!(matches!(result, Err(Error::Timeout(_))), "{result:?}");
         assert!(took < Duration::from_millis(600), "{took:?}");
@@ -343,7 +351,7 @@ mod tests {
 
     #[test]
     fn the_cap_holds_whatever_the_caller_would_wait() {
-        let (_dir, address) = peer(|stream| std::mem::forget(stream));
+        let (_dir, address) = peer(std::mem::forget);
         let (result, took) = ask(&address, Duration::from_secs(60));
         assert!(matches!(result, Err(Error::Timeout(_))), "{result:?}");
         assert!(took < CAP + Duration::from_millis(500), "{took:?}");

@@ -128,10 +128,16 @@ mod tests {
 
     #[test]
     fn reads_both_kinds() {
-        let c = with(CONTAINER, r#"{"Version":"v1","Metadata":{"ID":"c","SandboxID":"s","Config":{"metadata":{"name":"app"}},"X":1}}"#);
+        let c = with(
+            CONTAINER,
+            r#"{"Version":"v1","Metadata":{"ID":"c","SandboxID":"s","Config":{"metadata":{"name":"app"}},"X":1}}"#,
+        );
         let found = metadata("c", &c).unwrap().unwrap();
         assert_eq!((found.is_sandbox, found.sandbox_id.as_str(), found.container_name.as_str()), (false, "s", "app"));
-        let s = with(SANDBOX, r#"{"Version":"v1","Metadata":{"ID":"s","NetNSPath":"/run/netns/n","Config":{"metadata":{"name":"p","uid":"u","namespace":"ns"}}}}"#);
+        let s = with(
+            SANDBOX,
+            r#"{"Version":"v1","Metadata":{"ID":"s","NetNSPath":"/run/netns/n","Config":{"metadata":{"name":"p","uid":"u","namespace":"ns"}}}}"#,
+        );
         let found = metadata("s", &s).unwrap().unwrap();
         assert_eq!(found.pod.unwrap().uid, "u");
         assert_eq!(found.netns, "/run/netns/n");
@@ -140,7 +146,8 @@ mod tests {
 
     #[test]
     fn refuses_what_it_cannot_be_sure_of() {
-        let doubled = r#"{"Version":"v1","Metadata":{"ID":"c","SandboxID":"a","SandboxID":"b","Config":{"metadata":{}}}}"#;
+        let doubled =
+            r#"{"Version":"v1","Metadata":{"ID":"c","SandboxID":"a","SandboxID":"b","Config":{"metadata":{}}}}"#;
         assert!(metadata("c", &with(CONTAINER, doubled)).is_err());
         let other = r#"{"Version":"v1","Metadata":{"ID":"d","SandboxID":"a","Config":{"metadata":{}}}}"#;
         assert!(metadata("c", &with(CONTAINER, other)).is_err());

@@ -74,8 +74,10 @@ impl Folder {
     /// # Errors
     /// The folder on the way that is wrong.
     pub fn open(path: &Path, owner: Owner) -> Result<Self, Problem> {
-        let mut here =
-            Self { fd: open("/", FOLDER, Mode::empty()).map_err(|e| Problem::errno(path, "opened", e))?, path: "/".into() };
+        let mut here = Self {
+            fd: open("/", FOLDER, Mode::empty()).map_err(|e| Problem::errno(path, "opened", e))?,
+            path: "/".into(),
+        };
         let names: Vec<_> = path.components().collect();
         if names.first() != Some(&Component::RootDir) {
             return Err(Problem::new(path, "is not an absolute path", "name the whole path"));
@@ -137,12 +139,32 @@ impl Folder {
             let name = std::str::from_utf8(name)
                 .map_err(|_| Problem::new(&self.path, "holds a name that is not UTF-8", "remove it"))?;
             if names.len() == most {
-                return Err(Problem::new(&self.path, format!("holds more than {most} files"), "remove what is not needed"));
+                return Err(Problem::new(
+                    &self.path,
+                    format!("holds more than {most} files"),
+                    "remove what is not needed",
+                ));
             }
             names.push(name.to_owned());
         }
         names.sort();
         Ok(names)
+    }
+
+    /// Whether nothing is in the folder; stops at the first name.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn is_empty(&self) -> Result<bool, Problem> {
+        let own = openat(&self.fd, ".", FOLDER, Mode::empty()).map_err(|e| Problem::errno(&self.path, "opened", e))?;
+        let mut dir = Dir::from_fd(own).map_err(|e| Problem::errno(&self.path, "read", e))?;
+        for entry in dir.iter() {
+            let entry = entry.map_err(|e| Problem::errno(&self.path, "read", e))?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Type, owner, mode and size of a name in the folder, the link itself if it is one.
@@ -244,7 +266,11 @@ fn check(path: &Path, stat: &FileStat, owner: Owner, sticky: bool) -> Result<(),
         Owner::RootPrivate => 0o077,
     };
     if stat.st_uid != 0 {
-        return Err(Problem::new(path, format!("is owned by uid {}, not by root", stat.st_uid), format!("chown root {shown}")));
+        return Err(Problem::new(
+            path,
+            format!("is owned by uid {}, not by root", stat.st_uid),
+            format!("chown root {shown}"),
+        ));
     }
     if sticky && stat.st_mode & libc::S_ISVTX != 0 {
         return Ok(());

@@ -3,10 +3,7 @@
 //! Every failure is an error or a `Fact::Unknown(why)`, never a default that passes. What is returned is observation:
 //! digests are computed by the caller over the bytes that this crate hands out, and nothing here is a verdict.
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    test,
-    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")
-)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
 
 pub mod containerd;
 pub mod cri;
@@ -16,6 +13,7 @@ pub mod json;
 pub mod mountinfo;
 pub mod mounts;
 pub mod namespaces;
+mod origin;
 pub mod policy_files;
 pub mod record;
 pub mod rootfs;

@@ -1,1 +1,197 @@
-//! to come
+//! The mount table of this process, `/proc/self/mountinfo`. Source: proc_pid_mountinfo(5).
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// Bytes of the largest table that is read: some tens of thousands of mounts.
+const CAP: u64 = 16 << 20;
+
+/// One mount. Paths are bytes: a mount point need not be UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub id: u64,
+    pub parent: u64,
+    /// (major, minor) of the file system.
+    pub device: (u32, u32),
+    /// Folder of the file system that is the mount's root.
+    pub root: PathBuf,
+    /// The mount's root has been removed meanwhile.
+    pub deleted: bool,
+    pub point: PathBuf,
+    pub options: String,
+    pub fstype: String,
+    pub source: PathBuf,
+    /// The file system's own options, each name with its value, unescaped.
+    pub data: Vec<(String, OsString)>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Table {
+    pub entries: Vec<Entry>,
+}
+
+impl Table {
+    /// # Errors
+    /// When the table cannot be read or a line makes no sense.
+    pub fn read() -> Result<Self, String> {
+        use std::io::Read;
+        const PATH: &str = "/proc/self/mountinfo";
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(PATH).map_err(|e| format!("{PATH}: {e}"))?;
+        file.take(CAP + 1).read_to_end(&mut bytes).map_err(|e| format!("{PATH}: {e}"))?;
+        if u64::try_from(bytes.len()).map_or(true, |n| n > CAP) {
+            return Err(format!("{PATH} is larger than {CAP} bytes"));
+        }
+        Self::parse(&bytes)
+    }
+
+    /// # Errors
+    /// The first line that makes no sense.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let lines = bytes.split(|&b| b == b'\n').filter(|line| !line.is_empty());
+        Ok(Self { entries: lines.map(parse_line).collect::<Result<_, _>>()? })
+    }
+
+    #[must_use]
+    pub fn by_id(&self, id: u64) -> Option<&Entry> {
+        self.entries.iter().find(|e| e.id == id)
+    }
+
+    /// Mounts below `path`, not the one at it.
+    pub fn below<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = &'a Entry> {
+        self.entries.iter().filter(move |e| e.point != path && e.point.starts_with(path))
+    }
+}
+
+/// Parses one line. Pure; fuzzed.
+///
+/// # Errors
+/// What is missing or wrong, with the line.
+pub fn parse_line(line: &[u8]) -> Result<Entry, String> {
+    let wrong = |what: &str| format!("mountinfo: {what} in {:?}", String::from_utf8_lossy(line));
+    let mut fields = line.split(|&b| b == b' ');
+    let mut field = |what| fields.next().filter(|f| !f.is_empty()).ok_or_else(|| wrong(&format!("no {what}")));
+    let id = number(field("mount id")?).ok_or_else(|| wrong("a bad mount id"))?;
+    let parent = number(field("parent id")?).ok_or_else(|| wrong("a bad parent id"))?;
+    let device = device(field("device")?).ok_or_else(|| wrong("a bad device"))?;
+    let root = unescape(field("root")?);
+    let point = unescape(field("mount point")?);
+    let options = text(field("options")?);
+    // Optional fields (shared:1 master:2 ...) end with a single dash.
+    while field("end of the optional fields")? != b"-" {}
+    let fstype = text(field("type")?);
+    // A source may be empty; then two blanks follow each other.
+    let source = unescape(fields.next().ok_or_else(|| wrong("no source"))?);
+    let data = fields.next().unwrap_or_default();
+    if fields.next().is_some() {
+        return Err(wrong("too many fields"));
+    }
+    let deleted = root.as_bytes().strip_suffix(b"//deleted").map(|r| OsString::from_vec(r.to_vec()));
+    Ok(Entry {
+        id,
+        parent,
+        device,
+        deleted: deleted.is_some(),
+        root: deleted.unwrap_or(root).into(),
+        point: point.into(),
+        options,
+        fstype,
+        source: source.into(),
+        data: data.split(|&b| b == b',').map(option).collect(),
+    })
+}
+
+fn option(raw: &[u8]) -> (String, OsString) {
+    match raw.iter().position(|&b| b == b'=') {
+        Some(at) => {
+            let (name, value) = raw.split_at(at);
+            (text(name), unescape(value.get(1..).unwrap_or_default()))
+        }
+        None => (text(raw), OsString::new()),
+    }
+}
+
+fn text(raw: &[u8]) -> String {
+    unescape(raw).to_string_lossy().into_owned()
+}
+
+fn number(raw: &[u8]) -> Option<u64> {
+    std::str::from_utf8(raw).ok()?.parse().ok()
+}
+
+fn device(raw: &[u8]) -> Option<(u32, u32)> {
+    let (major, minor) = std::str::from_utf8(raw).ok()?.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// Undoes the kernel's `\ooo` for blanks, tabs, line ends, backslashes, commas.
+fn unescape(raw: &[u8]) -> OsString {
+    let mut out = Vec::with_capacity(raw.len());
+    let mut rest = raw;
+    while let Some((&first, tail)) = rest.split_first() {
+        let octal = tail.get(..3).filter(|d| first == b'\\' && d.iter().all(|b| (b'0'..=b'7').contains(b)));
+        let byte = octal.and_then(|d| d.iter().try_fold(0_u8, |n, b| n.checked_mul(8)?.checked_add(b - b'0')));
+        match byte {
+            Some(byte) => {
+                out.push(byte);
+                rest = tail.get(3..).unwrap_or_default();
+            }
+            None => {
+                out.push(first);
+                rest = tail;
+            }
+        }
+    }
+    OsString::from_vec(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_a_line() {
+        let line = br"36 35 98:0 /mnt1 /mnt\0402 rw,noatime master:1 shared:7 - ext3 /dev/root rw,errors=continue";
+        let e = parse_line(line).unwrap();
+        assert_eq!((e.id, e.parent, e.device), (36, 35, (98, 0)));
+        assert_eq!((e.root.as_path(), e.point.as_path()), (Path::new("/mnt1"), Path::new("/mnt 2")));
+        assert_eq!((e.fstype.as_str(), e.deleted), ("ext3", false));
+        assert_eq!(e.data[1], ("errors".into(), "continue".into()));
+    }
+
+    #[test]
+    fn reads_the_odd_ones() {
+        let e = parse_line(br"1 2 0:4 net:[4026531840] /run/netns/x rw - nsfs nsfs rw").unwrap();
+        assert_eq!(e.root, Path::new("net:[4026531840]"));
+        assert!(parse_line(b"1 2 0:4 /a//deleted /b rw - ext4 x rw").unwrap().deleted);
+        assert_eq!(
+            parse_line(b"1 2 0:4 / /b rw -  tmpfs rw").map(|e| e.fstype),
+            Err("mountinfo: no type in \"1 2 0:4 / /b rw -  tmpfs rw\"".to_owned())
+        );
+        assert_eq!(parse_line(b"1 2 0:4 / /b rw - tmpfs  rw").unwrap().source, Path::new(""));
+        let e = parse_line(br"1 2 0:4 / /b rw - overlay o rw,lowerdir=/a\134:b:/c\054d").unwrap();
+        assert_eq!(e.data[1].1, r"/a\:b:/c,d");
+        assert_eq!(parse_line(b"1 2 0:4 / /\xff rw - tmpfs t rw").unwrap().point.as_os_str().as_bytes(), b"/\xff");
+    }
+
+    #[test]
+    fn refuses_nonsense() {
+        for bad in [
+            "",
+            "1",
+            "1 2 0:4 / /b rw",
+            "x 2 0:4 / /b rw - a b c",
+            "1 2 04 / /b rw - a b c",
+            "1 2 0:4 / /b rw - a b c d",
+        ] {
+            assert!(parse_line(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn this_process_has_a_table() {
+        let table = Table::read().unwrap();
+        assert!(table.entries.iter().any(|e| e.point == Path::new("/proc")));
+        assert!(table.below(Path::new("/")).all(|e| e.point != Path::new("/")));
+    }
+}

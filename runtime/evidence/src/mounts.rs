@@ -1,1 +1,474 @@
-//! to come
+//! What a bind source is: the object on its file system, not the path that names it.
+//!
+//! The same folder has many names: symlinks, bind mounts, an overlay with it as a lower layer. So every path is turned
+//! into keys (file system, path in it), and keys are compared in both directions with those of the sensitive list.
+//! Between this and the mount by libcontainer the path may change; inspection compares what was mounted with what was
+//! judged.
+use crate::mountinfo::{Entry, Table};
+use crate::origin;
+use boltseal_policy::facts::{Fact, Mount, Object};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, SFlag, fstat, lstat};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+
+/// File systems that are a view of the kernel or of another program. A bind of one is a touch of its own, named
+/// `fstype:<type>`.
+const VIEWS: &[&str] = &[
+    "proc",
+    "sysfs",
+    "cgroup",
+    "cgroup2",
+    "devtmpfs",
+    "devpts",
+    "securityfs",
+    "debugfs",
+    "tracefs",
+    "bpf",
+    "configfs",
+    "efivarfs",
+    "pstore",
+    "selinuxfs",
+    "smackfs",
+    "fusectl",
+    "binfmt_misc",
+    "nsfs",
+    "resctrl",
+    "autofs",
+    "rpc_pipefs",
+    "nfsd",
+    "hugetlbfs",
+    "mqueue",
+    "aufs",
+    "ecryptfs",
+    "shiftfs",
+];
+/// Overlays on overlays, and layers in all, that are followed.
+const MAX_DEPTH: usize = 16;
+const MAX_KEYS: usize = 1024;
+
+/// Where the sensitive paths and the folders of CRI and kubelet are, and whose pod it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MountContext<'a> {
+    /// The policy's `mounts.sensitive`: absolute paths. Of `/` only the root itself counts, not all that is in it.
+    pub sensitive: &'a [String],
+    pub kubelet_root: &'a str,
+    pub containerd_root: &'a str,
+    pub containerd_state: &'a str,
+    /// From our own records and containerd's, never from annotations; empty when there is none.
+    pub sandbox_id: &'a str,
+    pub pod_uid: &'a str,
+    pub container_id: &'a str,
+    pub container_name: &'a str,
+}
+
+/// Fills in what the source of each bind is; the other mounts keep what they have. What cannot be found out is Unknown.
+pub fn resolve(mounts: &mut [Mount], context: &MountContext<'_>) {
+    let mut binds = mounts.iter_mut().filter(|m| m.kind == "bind").peekable();
+    if binds.peek().is_none() {
+        return;
+    }
+    let resolver = Resolver::new(context);
+    for mount in binds {
+        mount.object = match &resolver {
+            Ok(resolver) => resolver.object(&mount.source).map_or_else(Fact::Unknown, Fact::Is),
+            Err(why) => Fact::Unknown(why.clone()),
+        };
+    }
+}
+
+/// A place on a file system, the same for all names of it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    pub(crate) device: (u32, u32),
+    pub(crate) path: PathBuf,
+}
+
+impl Key {
+    pub(crate) fn is_inside(&self, other: &Self) -> bool {
+        self.device == other.device && self.path.starts_with(&other.path)
+    }
+}
+
+/// A path as the kernel resolves it now.
+#[derive(Debug, Clone)]
+pub(crate) struct Resolved {
+    pub(crate) key: Key,
+    /// Without links.
+    pub(crate) canonical: PathBuf,
+    pub(crate) fstype: String,
+    pub(crate) kind: &'static str,
+    pub(crate) links: u64,
+}
+
+struct Sensitive {
+    name: String,
+    canonical: PathBuf,
+    keys: Vec<Key>,
+    /// Roots of the file systems that are mounted below it.
+    below: Vec<Key>,
+}
+
+/// The mount table and the sensitive list, resolved once for all sources of a request.
+pub(crate) struct Resolver<'a> {
+    pub(crate) table: Table,
+    pub(crate) context: &'a MountContext<'a>,
+    sensitive: Vec<Sensitive>,
+}
+
+impl<'a> Resolver<'a> {
+    pub(crate) fn new(context: &'a MountContext<'a>) -> Result<Self, String> {
+        let mut resolver = Self { table: Table::read()?, context, sensitive: Vec::new() };
+        let resolved: Result<_, _> = context.sensitive.iter().map(|name| resolver.sensitive(name)).collect();
+        resolver.sensitive = resolved?;
+        Ok(resolver)
+    }
+
+    /// Where a path of the sensitive list really is.
+    pub(crate) fn sensitive_path(&self, name: &str) -> Option<&Path> {
+        self.sensitive.iter().find(|s| s.name == name).map(|s| s.canonical.as_path())
+    }
+
+    /// The object that a bind source names.
+    fn object(&self, source: &str) -> Result<Object, String> {
+        let resolved = self.resolve(Path::new(source)).map_err(|e| e.to_string())?;
+        let touches = self.touches(&resolved)?;
+        let origin = origin::of(self, Path::new(source), &resolved, &touches)?;
+        Ok(Object {
+            device: resolved.key.device,
+            root: resolved.key.path.to_string_lossy().into_owned(),
+            fstype: resolved.fstype,
+            kind: resolved.kind.into(),
+            links: resolved.links,
+            path: resolved.canonical.to_string_lossy().into_owned(),
+            touches: touches.into_iter().collect(),
+            origin,
+        })
+    }
+
+    /// Follows links as libcontainer will, and says where that leads.
+    pub(crate) fn resolve(&self, path: &Path) -> Result<Resolved, Unresolved> {
+        if !path.is_absolute() {
+            return Err(Unresolved::Other(format!("{} is not an absolute path", path.display())));
+        }
+        let other = |what: &str| Unresolved::Other(format!("{}: {what}", path.display()));
+        let fd = match open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Err(Unresolved::Missing(path.to_owned())),
+            other_result => other_result.map_err(|e| other(e.desc()))?,
+        };
+        let number = fd.as_raw_fd();
+        let canonical = std::fs::read_link(format!("/proc/self/fd/{number}")).map_err(|e| other(&e.to_string()))?;
+        let stat = fstat(&fd).map_err(|e| other(e.desc()))?;
+        // What /proc shows of a removed or unreachable file is no path that leads to it.
+        let there = lstat(&canonical).ok().filter(|found| (found.st_dev, found.st_ino) == (stat.st_dev, stat.st_ino));
+        if !canonical.is_absolute() || there.is_none() {
+            return Err(other("has no path of its own (removed, or not below this root)"));
+        }
+        let info = crate::file::kernel(Path::new(&format!("/proc/self/fdinfo/{number}")), 4096)
+            .map_err(|e| Unresolved::Other(e.to_string()))?;
+        let id = info.lines().find_map(|line| line.strip_prefix("mnt_id:")).and_then(|id| id.trim().parse().ok());
+        let id = id.ok_or_else(|| other("the kernel does not say on which mount it is"))?;
+        let entry = self.table.by_id(id).ok_or_else(|| other("its mount is not in the mount table"))?;
+        let key = key(entry, &canonical).ok_or_else(|| other("it is not below its mount"))?;
+        let kind = match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
+            SFlag::S_IFDIR => "folder",
+            SFlag::S_IFREG => "file",
+            SFlag::S_IFSOCK => "socket",
+            SFlag::S_IFBLK => "block",
+            SFlag::S_IFCHR => "char",
+            SFlag::S_IFIFO => "fifo",
+            _ => return Err(other("is of an unknown type")),
+        };
+        #[allow(clippy::useless_conversion, reason = "the width of st_nlink differs between machines")]
+        let links = u64::from(stat.st_nlink);
+        Ok(Resolved { key, canonical, fstype: entry.fstype.clone(), kind, links })
+    }
+
+    /// All (sensitive path, relation) of a source, its layers and the mounts below it.
+    fn touches(&self, source: &Resolved) -> Result<BTreeSet<(String, String)>, String> {
+        let mut found = BTreeSet::new();
+        let mut touch = |name: &str, relation: &str| {
+            found.insert((name.to_owned(), relation.to_owned()));
+        };
+        if is_view(&source.fstype) {
+            touch(&format!("fstype:{}", source.fstype), "is");
+        }
+        let keys = self.layers(&source.key)?;
+        let mut below = BTreeSet::new();
+        if source.kind == "folder" {
+            for entry in self.table.below(&source.canonical) {
+                if is_view(&entry.fstype) {
+                    touch(&format!("fstype:{}", entry.fstype), "contains");
+                }
+                match self.layers(&root_of(entry)) {
+                    Ok(keys) => below.extend(keys),
+                    // It cannot be ruled out, so it counts.
+                    Err(_) => touch("fstype:overlay", "contains"),
+                }
+            }
+        }
+        for sensitive in &self.sensitive {
+            let relations = keys.iter().filter_map(|key| sensitive.relation(key));
+            let by_path = sensitive.relation_of_path(&source.canonical);
+            for relation in relations.chain(by_path) {
+                touch(&sensitive.name, relation);
+            }
+            if below.iter().any(|key| sensitive.relation(key).is_some()) {
+                touch(&sensitive.name, "contains");
+            }
+        }
+        Ok(found)
+    }
+
+    fn sensitive(&self, name: &str) -> Result<Sensitive, String> {
+        let path = Path::new(name);
+        let plain = path.components().all(|c| matches!(c, Component::RootDir | Component::Normal(_)));
+        if !path.is_absolute() || !plain || name.contains(['*', '?']) {
+            return Err(format!("the policy's sensitive path {name:?} is not a plain absolute path"));
+        }
+        let (resolved, rest) = self.nearest(path)?;
+        let join = |base: &Path| if rest.as_os_str().is_empty() { base.to_owned() } else { base.join(&rest) };
+        let key = Key { device: resolved.key.device, path: join(&resolved.key.path) };
+        let canonical = join(&resolved.canonical);
+        // A layer of our own root that cannot be seen from here can be the source of no bind either.
+        let keys = self.layers(&key).unwrap_or_else(|_| vec![key]);
+        let below = if canonical == Path::new("/") { Vec::new() } else { self.own_below(&canonical) };
+        Ok(Sensitive { name: name.to_owned(), canonical, keys, below })
+    }
+
+    /// The deepest folder of `path` that exists, and the rest: what will be made there later is sensitive too.
+    fn nearest(&self, path: &Path) -> Result<(Resolved, PathBuf), String> {
+        let mut base = path;
+        loop {
+            match self.resolve(base) {
+                Ok(resolved) => {
+                    let rest = path.strip_prefix(base).unwrap_or(Path::new("")).to_owned();
+                    return Ok((resolved, rest));
+                }
+                Err(Unresolved::Missing(_)) => base = base.parent().ok_or("there is no root folder")?,
+                Err(Unresolved::Other(why)) => return Err(format!("the sensitive path {why}")),
+            }
+        }
+    }
+
+    /// File systems that live below `path`: not those whose larger part is mounted elsewhere too, of which only a bind is here.
+    fn own_below(&self, path: &Path) -> Vec<Key> {
+        let is_part = |entry: &Entry| {
+            self.table.entries.iter().any(|other| {
+                let strictly = other.root != entry.root && entry.root.starts_with(&other.root);
+                other.device == entry.device && strictly && !other.point.starts_with(path)
+            })
+        };
+        self.table.below(path).filter(|entry| !is_part(entry)).map(root_of).collect()
+    }
+
+    /// The key itself and, when it is on an overlay, the same place in each of its layers, their layers too.
+    pub(crate) fn layers(&self, key: &Key) -> Result<Vec<Key>, String> {
+        let mut found = Vec::new();
+        self.add_layers(key, &mut found, 0)?;
+        Ok(found)
+    }
+
+    fn add_layers(&self, key: &Key, found: &mut Vec<Key>, depth: usize) -> Result<(), String> {
+        if found.contains(key) {
+            return Ok(());
+        }
+        if depth > MAX_DEPTH || found.len() > MAX_KEYS {
+            return Err("overlays that lie on each other too deeply".into());
+        }
+        found.push(key.clone());
+        let Some(entry) = self.table.entries.iter().find(|e| e.device == key.device && e.fstype == "overlay") else {
+            return Ok(());
+        };
+        let inner = key.path.strip_prefix("/").unwrap_or(&key.path);
+        let is_root = self.table.entries.iter().any(|e| e.device == key.device && e.point == Path::new("/"));
+        for (folder, joins) in overlay_folders(entry) {
+            match self.resolve(&folder) {
+                Ok(layer) => {
+                    let path = if joins && !inner.as_os_str().is_empty() {
+                        layer.key.path.join(inner)
+                    } else {
+                        layer.key.path
+                    };
+                    self.add_layers(&Key { device: layer.key.device, path }, found, depth + 1)?;
+                }
+                // The root itself is an overlay whose layers are out of sight, as on a node that is a container.
+                Err(_) if is_root => {}
+                Err(why) => {
+                    return Err(format!("a layer of the overlay on {} is out of sight: {why}", entry.point.display()));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Sensitive {
+    fn relation(&self, key: &Key) -> Option<&'static str> {
+        let is_root = self.canonical == Path::new("/");
+        for own in &self.keys {
+            if key == own {
+                return Some("is");
+            }
+            if key.is_inside(own) && !is_root {
+                return Some("inside");
+            }
+            if own.is_inside(key) {
+                return Some("contains");
+            }
+        }
+        if self.below.iter().any(|root| key.is_inside(root)) {
+            return Some("inside");
+        }
+        self.below.iter().any(|root| root.is_inside(key)).then_some("contains")
+    }
+
+    fn relation_of_path(&self, path: &Path) -> Option<&'static str> {
+        if path == self.canonical {
+            Some("is")
+        } else if self.canonical.starts_with(path) {
+            Some("contains")
+        } else {
+            (path.starts_with(&self.canonical) && self.canonical != Path::new("/")).then_some("inside")
+        }
+    }
+}
+
+/// Why a path leads to no object.
+#[derive(Debug)]
+pub(crate) enum Unresolved {
+    Missing(PathBuf),
+    Other(String),
+}
+
+impl std::fmt::Display for Unresolved {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Missing(path) => write!(f, "{} does not exist", path.display()),
+            Self::Other(why) => f.write_str(why),
+        }
+    }
+}
+
+fn is_view(fstype: &str) -> bool {
+    VIEWS.contains(&fstype) || fstype.starts_with("fuse")
+}
+
+fn root_of(entry: &Entry) -> Key {
+    Key { device: entry.device, path: entry.root.clone() }
+}
+
+/// Where `canonical`, which lies on `entry`, is on its file system.
+fn key(entry: &Entry, canonical: &Path) -> Option<Key> {
+    if entry.deleted {
+        return None;
+    }
+    let inner = canonical.strip_prefix(&entry.point).ok()?;
+    let path = if inner.as_os_str().is_empty() { entry.root.clone() } else { entry.root.join(inner) };
+    Some(Key { device: entry.device, path })
+}
+
+/// Folders of an overlay, and whether a path in the overlay is the same path in them (not in the work folder).
+fn overlay_folders(entry: &Entry) -> Vec<(PathBuf, bool)> {
+    let mut folders = Vec::new();
+    for (name, value) in &entry.data {
+        match name.as_str() {
+            "lowerdir" => folders.extend(split_lowers(value.as_bytes()).into_iter().map(|f| (f, true))),
+            "upperdir" | "lowerdir+" | "datadir+" => folders.push((value.into(), true)),
+            "workdir" => folders.push((value.into(), false)),
+            _ => {}
+        }
+    }
+    folders
+}
+
+/// `a:b::c` with `\:` for a colon in a name; what follows `::` holds data only and counts as well.
+pub(crate) fn split_lowers(value: &[u8]) -> Vec<PathBuf> {
+    let mut folders = vec![Vec::new()];
+    let mut bytes = value.iter();
+    while let Some(&byte) = bytes.next() {
+        let literal = match byte {
+            b':' => {
+                folders.push(Vec::new());
+                continue;
+            }
+            b'\\' => bytes.next().copied().unwrap_or(b'\\'),
+            other => other,
+        };
+        if let Some(last) = folders.last_mut() {
+            last.push(literal);
+        }
+    }
+    folders.into_iter().filter(|f| !f.is_empty()).map(|f| OsString::from_vec(f).into()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sensitive(canonical: &str, own: (u32, &str), below: &[(u32, &str)]) -> Sensitive {
+        let key = |(minor, path): (u32, &str)| Key { device: (0, minor), path: path.into() };
+        Sensitive {
+            name: canonical.into(),
+            canonical: canonical.into(),
+            keys: vec![key(own)],
+            below: below.iter().copied().map(key).collect(),
+        }
+    }
+
+    fn key(minor: u32, path: &str) -> Key {
+        Key { device: (0, minor), path: path.into() }
+    }
+
+    #[test]
+    fn relations_in_both_directions() {
+        let etc = sensitive("/etc", (1, "/etc"), &[(2, "/")]);
+        for (found, expected) in [
+            (key(1, "/etc"), Some("is")),
+            (key(1, "/etc/ssh"), Some("inside")),
+            (key(1, "/"), Some("contains")),
+            (key(1, "/etcetera"), None),
+            (key(2, "/x"), Some("inside")),
+            (key(3, "/etc"), None),
+        ] {
+            assert_eq!(etc.relation(&found), expected, "{found:?}");
+        }
+        let root = sensitive("/", (1, "/"), &[]);
+        assert_eq!(root.relation(&key(1, "/")), Some("is"));
+        assert_eq!(root.relation(&key(1, "/opt")), None);
+        assert_eq!(root.relation_of_path(Path::new("/opt")), None);
+    }
+
+    #[test]
+    fn lower_folders_with_colons() {
+        assert_eq!(split_lowers(br"/a\:b:/c::/d"), [Path::new("/a:b"), Path::new("/c"), Path::new("/d")]);
+        assert!(split_lowers(b"").is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_resolved_is_unknown() {
+        let list = ["/etc".to_owned()];
+        let context = MountContext { sensitive: &list, ..MountContext::default() };
+        let resolver = Resolver::new(&context).unwrap();
+        for bad in ["/nonexistent/x", "relative", "", "/proc/self/ns/net"] {
+            assert!(resolver.object(bad).is_err(), "{bad}");
+        }
+        for bad in ["etc", "/a/../b", "/dev/sd*"] {
+            let list = [bad.to_owned()];
+            assert!(Resolver::new(&MountContext { sensitive: &list, ..MountContext::default() }).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn missing_sensitive_paths_count_where_they_would_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let list = [dir.path().join("later/deep").to_str().unwrap().to_owned()];
+        let context = MountContext { sensitive: &list, ..MountContext::default() };
+        let object = Resolver::new(&context).unwrap().object(dir.path().to_str().unwrap()).unwrap();
+        assert_eq!(object.touches, [(list[0].clone(), "contains".to_owned())]);
+    }
+}

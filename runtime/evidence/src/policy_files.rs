@@ -81,11 +81,18 @@ pub fn load(dir: &Path) -> Result<PolicyBundle, PolicyError> {
         stamps.push(folder.stamp()?);
         for file in folder.names(MAX_FILES)? {
             if !file.ends_with(suffix) || file.starts_with('.') {
-                let fact = format!("is not a {} file, so it would have no effect", if suffix.is_empty() { "visible" } else { suffix });
+                let fact = format!(
+                    "is not a {} file, so it would have no effect",
+                    if suffix.is_empty() { "visible" } else { suffix }
+                );
                 return Err(Problem::new(&folder.path.join(&file), fact, "rename or remove it"));
             }
             if files.len() == MAX_FILES {
-                return Err(Problem::new(dir, format!("holds more than {MAX_FILES} files"), "remove what is not needed"));
+                return Err(Problem::new(
+                    dir,
+                    format!("holds more than {MAX_FILES} files"),
+                    "remove what is not needed",
+                ));
             }
             let (bytes, stamp) = folder.read(&file, MAX_FILE, Owner::Root)?;
             files.push((format!("{name}/{file}"), bytes));
@@ -161,7 +168,8 @@ mod tests {
 
     #[test]
     fn each_fault_names_its_file() {
-        let cases: [(&str, fn(&Path)); 9] = [
+        type Fault = fn(&Path);
+        let cases: [(&str, Fault); 9] = [
             ("policy.toml", |d| fs::remove_file(d.join("policy.toml")).unwrap()),
             ("policy.toml", |d| mode(&d.join("policy.toml"), 0o646)),
             ("policy.d", |d| mode(&d.join("policy.d"), 0o775)),

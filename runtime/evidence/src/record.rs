@@ -225,11 +225,8 @@ mod tests {
     #[test]
     fn alive_is_pid_and_start_time() {
         let stat = fs::read_to_string("/proc/self/stat").unwrap();
-        let mut record = ContainerRecord {
-            pid: std::process::id(),
-            start_time: start_time(&stat).unwrap(),
-            ..sample("n", "c")
-        };
+        let mut record =
+            ContainerRecord { pid: std::process::id(), start_time: start_time(&stat).unwrap(), ..sample("n", "c") };
         assert!(record.alive());
         record.start_time += 1;
         assert!(!record.alive());

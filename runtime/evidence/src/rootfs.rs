@@ -1,1 +1,242 @@
-//! to come
+//! The root file system that containerd asks for: its form, its layers, and whether it is the snapshot on record.
+use crate::containerd::Snapshot;
+use crate::file::{Folder, Owner};
+use crate::mounts::split_lowers;
+use boltseal_message::Mount;
+use boltseal_policy::facts::{Fact, Rootfs};
+use nix::sys::stat::SFlag;
+use std::path::{Component, Path, PathBuf};
+
+/// The overlay that a request names, in the one form that is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overlay {
+    /// Top first.
+    pub lowers: Vec<String>,
+    pub upper: String,
+    pub work: String,
+    /// Options beside the folders, as given.
+    pub flags: Vec<String>,
+}
+
+/// Facts of the request's mounts, against what the snapshot service says of the container's snapshot.
+#[must_use]
+pub fn rootfs_facts(request: &[Mount], snapshotter: &str, snapshot: &Snapshot) -> Rootfs {
+    let (overlay, unknown_form) = parse(request);
+    Rootfs {
+        snapshotter: snapshotter.to_owned(),
+        parent: snapshot.parent.clone(),
+        active: snapshot.active,
+        mounts_match: same(request, &snapshot.mounts),
+        upper_empty: upper_empty(&overlay.upper),
+        // A layer folder is what some unpacking left there: nothing but that is known of its bytes.
+        integrity: "unpacked".into(),
+        unsafe_roots: if unknown_form.is_empty() { unsafe_roots(&overlay.lowers) } else { Vec::new() },
+        lowers: overlay.lowers,
+        unknown_form,
+    }
+}
+
+/// Parses the request's mounts: one overlay with lower, upper and work folders. Anything else is said in the list, and
+/// nothing of it may be mounted. The order of options differs between versions of containerd. Pure; fuzzed.
+#[must_use]
+pub fn parse(request: &[Mount]) -> (Overlay, Vec<String>) {
+    const FLAGS: &[&str] = &[
+        "rw",
+        "index=off",
+        "userxattr",
+        "volatile",
+        "metacopy=off",
+        "redirect_dir=off",
+        "xino=off",
+        "xino=auto",
+        "xino=on",
+    ];
+    let mut overlay = Overlay::default();
+    let mut wrong = Vec::new();
+    let [mount] = request else {
+        return (overlay, vec![format!("{} mounts instead of one", request.len())]);
+    };
+    if mount.kind != "overlay" {
+        wrong.push(format!("a mount of type {:?} instead of an overlay", short(&mount.kind)));
+    }
+    if !mount.target.is_empty() {
+        wrong.push(format!("the target {:?}", short(&mount.target)));
+    }
+    for option in &mount.options {
+        let folder = option.split_once('=');
+        match folder {
+            Some(("lowerdir", value)) if overlay.lowers.is_empty() => {
+                overlay.lowers =
+                    split_lowers(value.as_bytes()).iter().map(|p| p.to_string_lossy().into_owned()).collect();
+                if value.contains("::") || overlay.lowers.is_empty() {
+                    wrong.push(format!("the layers {:?}", short(value)));
+                }
+            }
+            Some(("upperdir", value)) if overlay.upper.is_empty() => overlay.upper = value.to_owned(),
+            Some(("workdir", value)) if overlay.work.is_empty() => overlay.work = value.to_owned(),
+            _ if FLAGS.contains(&option.as_str()) => overlay.flags.push(option.clone()),
+            _ => wrong.push(format!("the option {:?}", short(option))),
+        }
+    }
+    for (name, path) in [("upperdir", &overlay.upper), ("workdir", &overlay.work)] {
+        if path.is_empty() {
+            wrong.push(format!("no {name}"));
+        }
+    }
+    if overlay.lowers.is_empty() {
+        wrong.push("no lowerdir".into());
+    }
+    let folders = overlay.lowers.iter().chain([&overlay.upper, &overlay.work]).filter(|p| !p.is_empty());
+    wrong
+        .extend(folders.filter(|p| !is_plain(p)).map(|p| format!("the folder {:?}, which is no plain path", short(p))));
+    (overlay, wrong)
+}
+
+/// Whether two lists of mounts are the same, each option counted once, in any order.
+#[must_use]
+pub fn same(a: &[Mount], b: &[Mount]) -> bool {
+    let normal = |mounts: &[Mount]| {
+        let mut all: Vec<_> = mounts
+            .iter()
+            .map(|m| {
+                let mut options = m.options.clone();
+                options.sort();
+                (m.kind.clone(), m.source.clone(), m.target.clone(), options)
+            })
+            .collect();
+        all.sort();
+        all
+    };
+    normal(a) == normal(b)
+}
+
+fn upper_empty(upper: &str) -> Fact<bool> {
+    if upper.is_empty() {
+        return Fact::Absent;
+    }
+    match Folder::open(Path::new(upper), Owner::Any).and_then(|folder| folder.is_empty()) {
+        Ok(empty) => Fact::Is(empty),
+        Err(problem) => Fact::Unknown(problem.to_string()),
+    }
+}
+
+/// `/dev`, `/proc` and `/sys` of the merged layers that are not folders: through a link there the runtime would make
+/// its nodes on the host. The topmost layer that has the name decides.
+fn unsafe_roots(lowers: &[String]) -> Vec<String> {
+    let mut found = Vec::new();
+    let layers: Result<Vec<_>, _> = lowers.iter().map(|path| Folder::open(Path::new(path), Owner::Any)).collect();
+    let layers = match layers {
+        Ok(layers) => layers,
+        Err(problem) => return vec![format!("a layer cannot be looked into: {problem}")],
+    };
+    for name in ["dev", "proc", "sys"] {
+        for layer in &layers {
+            match layer.stat(name) {
+                Err(problem) if problem.missing => continue,
+                Err(problem) => found.push(format!("/{name}: {problem}")),
+                Ok(stat) => {
+                    let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
+                    // A whiteout: a layer removed it, and it will be made anew.
+                    let whiteout = kind == SFlag::S_IFCHR && stat.st_rdev == 0;
+                    if kind != SFlag::S_IFDIR && !whiteout {
+                        found.push(format!("/{name}"));
+                    }
+                }
+            }
+            break;
+        }
+    }
+    found
+}
+
+fn is_plain(path: &str) -> bool {
+    let parts = Path::new(path).components();
+    let rebuilt: PathBuf = parts.clone().filter(|c| matches!(c, Component::RootDir | Component::Normal(_))).collect();
+    path.starts_with('/') && path != "/" && rebuilt.as_os_str() == path
+}
+
+fn short(text: &str) -> String {
+    let mut short: String = text.chars().take(80).collect();
+    if short.len() < text.len() {
+        short.push_str("..");
+    }
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn overlay(options: &[&str]) -> Vec<Mount> {
+        vec![Mount {
+            kind: "overlay".into(),
+            source: "overlay".into(),
+            target: String::new(),
+            options: options.iter().map(|&o| o.to_owned()).collect(),
+        }]
+    }
+
+    const FORM: [&str; 4] = ["index=off", "workdir=/s/3/work", "upperdir=/s/3/fs", "lowerdir=/s/2/fs:/s/1/fs"];
+
+    #[test]
+    fn the_known_form_in_any_order() {
+        let (found, wrong) = parse(&overlay(&FORM));
+        assert!(wrong.is_empty(), "{wrong:?}");
+        assert_eq!(found.lowers, ["/s/2/fs", "/s/1/fs"]);
+        assert_eq!((found.upper.as_str(), found.work.as_str()), ("/s/3/fs", "/s/3/work"));
+        let mut turned = FORM;
+        turned.reverse();
+        assert_eq!(parse(&overlay(&turned)).0, found);
+        assert!(same(&overlay(&FORM), &overlay(&turned)));
+        assert!(!same(&overlay(&FORM), &overlay(&FORM[1..])));
+    }
+
+    #[test]
+    fn any_other_form_is_named() {
+        let add = |more: &'static str| [FORM.as_slice(), &[more]].concat();
+        for (mounts, word) in [
+            (overlay(&add("redirect_dir=on")), "redirect_dir=on"),
+            (overlay(&add("lowerdir=/etc")), "lowerdir=/etc"),
+            (overlay(&add("upperdir=/etc")), "upperdir=/etc"),
+            (overlay(&add("uidmap=0:1:1")), "uidmap"),
+            (overlay(&["lowerdir=2/fs", FORM[1], FORM[2]]), "2/fs"),
+            (overlay(&["lowerdir=/s/../etc", FORM[1], FORM[2]]), "/s/../etc"),
+            (overlay(&["lowerdir=/a::/b", FORM[1], FORM[2]]), "/a::/b"),
+            (overlay(&FORM[..3]), "no lowerdir"),
+            (overlay(&["lowerdir=/s/1/fs"]), "no upperdir"),
+            (vec![], "0 mounts"),
+            ([overlay(&FORM), overlay(&FORM)].concat(), "2 mounts"),
+        ] {
+            let (_, wrong) = parse(&mounts);
+            assert!(wrong.iter().any(|w| w.contains(word)), "{word}: {wrong:?}");
+        }
+        let bind =
+            Mount { kind: "bind".into(), source: "/etc".into(), target: String::new(), options: vec!["rbind".into()] };
+        assert!(parse(&[bind]).1[0].contains("bind"));
+    }
+
+    #[test]
+    fn layers_are_looked_into() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        for folder in ["1/dev", "1/proc", "2", "up", "work"] {
+            fs::create_dir_all(path(folder)).unwrap();
+        }
+        std::os::unix::fs::symlink("/tmp", path("2/dev")).unwrap();
+        fs::write(path("1/sys"), "").unwrap();
+        let lowers = format!("lowerdir={}:{}", path("2"), path("1"));
+        let (upper, work) = (format!("upperdir={}", path("up")), format!("workdir={}", path("work")));
+        let request = overlay(&[&lowers, &upper, &work]);
+        let snapshot = Snapshot { parent: "sha256:x".into(), active: true, mounts: request.clone() };
+        let found = rootfs_facts(&request, "overlayfs", &snapshot);
+        assert_eq!(found.unsafe_roots, ["/dev", "/sys"]);
+        assert_eq!((found.mounts_match, found.upper_empty.clone()), (true, Fact::Is(true)));
+        fs::write(path("up/x"), "").unwrap();
+        assert_eq!(rootfs_facts(&request, "overlayfs", &snapshot).upper_empty, Fact::Is(false));
+        fs::remove_dir_all(path("up")).unwrap();
+        assert!(matches!(rootfs_facts(&request, "overlayfs", &snapshot).upper_empty, Fact::Unknown(_)));
+        fs::remove_dir_all(path("1")).unwrap();
+        assert_eq!(rootfs_facts(&request, "overlayfs", &snapshot).unsafe_roots.len(), 1);
+    }
+}

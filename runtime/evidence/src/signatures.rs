@@ -34,7 +34,8 @@ pub struct Signatures {
 /// A digest of another form, or a folder that cannot be read or that others may write to.
 pub fn files(root: &Path, digest: &str) -> Result<Signatures, Problem> {
     let hex = digest.strip_prefix("sha256:").filter(|hex| is_sha256(hex));
-    let hex = hex.ok_or_else(|| Problem::new(root, format!("cannot hold signatures of {digest:?}"), "name a sha256 digest"))?;
+    let hex =
+        hex.ok_or_else(|| Problem::new(root, format!("cannot hold signatures of {digest:?}"), "name a sha256 digest"))?;
     let looked_in = root.join("sha256").join(hex);
     let folder = match Folder::open(&looked_in, Owner::Root) {
         Err(problem) if problem.missing => return Ok(Signatures { looked_in, ..Signatures::default() }),
