@@ -1,0 +1,333 @@
+//! The proof chain of an image (BS-IMG-001, 002): from containerd's record to the layers that will be mounted.
+//!
+//! record -> target digest -> (index) -> manifest -> config -> diff_ids -> chain id == parent of the container's snapshot.
+//! Every digest is computed here over raw bytes; a worker only proposes where things stand in them.
+use crate::paths;
+use crate::worker::Parse;
+use boltseal_evidence::containerd::{Client, Container, Error};
+use boltseal_evidence::signatures;
+use boltseal_policy::Fact;
+use boltseal_policy::facts::{Image, Signature};
+use boltseal_trust::{
+    Answer, Config, Digest, Key, Link, MAX_IMAGE_FILE, Malformed, Manifest, Proposal, Reject, SignatureProposal, Source,
+    bind_child, bind_config, bind_diff_ids, chain_id, decode_answer, digest, encode_answer, propose, verify_signature,
+};
+use std::path::Path;
+
+/// An authority of the policy with its key.
+#[derive(Debug)]
+pub(crate) struct Signer {
+    pub(crate) authority: String,
+    pub(crate) key: Key,
+}
+
+/// Why there is no proof.
+#[derive(Debug)]
+pub(crate) enum NoProof {
+    Containerd(Error),
+    Why(String),
+}
+
+impl NoProof {
+    /// As the fact that denies. A reason that begins with `timeout` makes the denial UNAVAILABLE.
+    pub(crate) fn fact<T>(self) -> Fact<T> {
+        match self {
+            Self::Containerd(e @ Error::Timeout(_)) => Fact::Unknown(format!("timeout: {e}")),
+            Self::Containerd(e) => Fact::Unknown(e.to_string()),
+            Self::Why(why) => Fact::Unknown(why),
+        }
+    }
+}
+
+impl From<Error> for NoProof {
+    fn from(error: Error) -> Self {
+        Self::Containerd(error)
+    }
+}
+
+fn why(text: impl std::fmt::Display) -> NoProof {
+    NoProof::Why(text.to_string())
+}
+
+/// Proves which image the container's snapshot is. `parent` is the snapshot's parent: of an index's manifests, the one
+/// whose layers are mounted is the one that runs.
+pub(crate) fn prove(client: &Client, jail: &dyn Parse, container: &Container, parent: &str, signers: &[Signer]) -> Result<Image, NoProof> {
+    let target: Digest = client.image(&container.image)?.digest.parse().map_err(|_| why("the image record names no sha256 digest"))?;
+    let chain = chain(jail, target, parent, |digest| Ok(client.blob(&digest.to_string(), MAX_IMAGE_FILE)?))?;
+    let mut image = Image {
+        target: target.to_string(),
+        manifest: chain.manifest.to_string(),
+        config: chain.config_digest.to_string(),
+        chain_id: chain.chain_id.to_string(),
+        user: chain.config.user.clone(),
+        args: chain.config.args(),
+        env: chain.config.env.clone(),
+        cwd: chain.config.working_dir.clone(),
+        ..Image::default()
+    };
+    signed(jail, &mut image, target, chain.manifest, signers)?;
+    Ok(image)
+}
+
+/// The links below the target.
+struct Chain {
+    manifest: Digest,
+    config_digest: Digest,
+    config: Config,
+    chain_id: Digest,
+}
+
+fn chain(jail: &dyn Parse, target: Digest, parent: &str, read: impl Fn(Digest) -> Result<Vec<u8>, NoProof>) -> Result<Chain, NoProof> {
+    let bytes = hashed(target, read(target)?)?;
+    let (manifests, index) = match ask(jail, Source::Target, &bytes)? {
+        Proposal::Manifest(manifest) => (vec![(target, bytes.clone(), manifest)], None),
+        Proposal::Index(index) => {
+            let here = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+            let mut found = Vec::new();
+            for entry in index.entries.iter().filter(|e| e.os == "linux" && e.architecture == here) {
+                let child = read(entry.descriptor.digest.digest)?;
+                let digest = bind_child(&bytes, Link::IndexToManifest, &entry.descriptor.digest, &child).map_err(why)?;
+                if let Proposal::Manifest(manifest) = ask(jail, Source::Manifest, &child)? {
+                    found.push((digest, child, manifest));
+                }
+            }
+            (found, Some(target))
+        }
+        Proposal::Config(_) | Proposal::Signature(_) => return Err(why("the image's target is neither an index nor a manifest")),
+    };
+    let mut last = None;
+    for (digest, bytes, manifest) in manifests {
+        let chain = below(jail, digest, &bytes, &manifest, &read)?;
+        if chain.chain_id.to_string() == parent {
+            return Ok(chain);
+        }
+        last = Some(chain);
+    }
+    // No manifest has the mounted layers. BS-IMG-002 says so, with both digests.
+    last.ok_or_else(|| why(format!("{} has no manifest for this machine", index.unwrap_or(target))))
+}
+
+fn below(jail: &dyn Parse, manifest: Digest, bytes: &[u8], proposed: &Manifest, read: &impl Fn(Digest) -> Result<Vec<u8>, NoProof>) -> Result<Chain, NoProof> {
+    let config_bytes = read(proposed.config.digest.digest)?;
+    let config_digest = bind_child(bytes, Link::ManifestToConfig, &proposed.config.digest, &config_bytes).map_err(why)?;
+    let Proposal::Config(config) = ask(jail, Source::Config, &config_bytes)? else {
+        return Err(why("the manifest's config is no image config"));
+    };
+    bind_config(&config_bytes, &config).map_err(why)?;
+    let diff_ids = bind_diff_ids(&config_bytes, &config.diff_ids).map_err(why)?;
+    let chain_id = chain_id(&diff_ids).ok_or_else(|| why("the image has no layer"))?;
+    Ok(Chain { manifest, config_digest, config, chain_id })
+}
+
+fn hashed(expected: Digest, bytes: Vec<u8>) -> Result<Vec<u8>, NoProof> {
+    if digest(&bytes) == expected {
+        return Ok(bytes);
+    }
+    Err(why(format!("the content store holds other bytes under {expected}")))
+}
+
+/// Looks at every signature file of the target and of the manifest, with every key. What counts goes into
+/// `image.signatures`, why another did not into `image.rejected`.
+fn signed(jail: &dyn Parse, image: &mut Image, target: Digest, manifest: Digest, signers: &[Signer]) -> Result<(), NoProof> {
+    let mut over = vec![target];
+    if manifest != target {
+        over.push(manifest);
+    }
+    for digest in over {
+        let files = signatures::files(Path::new(paths::SIGNATURES), &digest.to_string()).map_err(why)?;
+        image.looked_in = files.looked_in.display().to_string();
+        image.rejected.extend(files.skipped.iter().map(|line| format!("malformed: {line}")));
+        for file in files.files {
+            let source = if file.name.ends_with(".sig.json") { Source::CosignSignature } else { Source::SigstoreBundle };
+            match ask(jail, source, &file.bytes) {
+                Ok(Proposal::Signature(proposal)) => judge(image, &proposal, digest, signers),
+                Ok(_) => image.rejected.push("malformed: the worker answered something else".into()),
+                Err(NoProof::Why(text)) => image.rejected.push(format!("malformed: {text}")),
+                Err(other) => return Err(other),
+            }
+        }
+    }
+    image.rejected.truncate(16);
+    Ok(())
+}
+
+fn judge(image: &mut Image, proposal: &SignatureProposal, expected: Digest, signers: &[Signer]) {
+    let mut reason = "wrong-key: the policy has no key".to_owned();
+    for signer in signers {
+        match verify_signature(proposal, &signer.key, &expected) {
+            Ok(claim) => {
+                image.signatures.push(Signature {
+                    authority: signer.authority.clone(),
+                    key: signer.key.id().to_owned(),
+                    format: claim.format.to_string(),
+                    repository: claim.repository,
+                    digest: claim.digest.to_string(),
+                });
+                return;
+            }
+            // What another key says of its own signature is worth more than that this one did not sign.
+            Err(reject @ Reject::Signature { .. }) if reason.starts_with("wrong-key") => reason = format!("wrong-key: {reject}"),
+            Err(Reject::Signature { .. }) => {}
+            Err(reject @ Reject::OtherImage { .. }) => reason = format!("other-digest: {reject}"),
+            Err(reject @ Reject::NotASignature { .. }) => reason = format!("attestation: {reject}"),
+            Err(reject) => reason = format!("malformed: {reject}"),
+        }
+    }
+    image.rejected.push(reason);
+}
+
+/// Has a worker parse `bytes`. Its answer is decoded by fixed code; a refusal of its own is a reason.
+fn ask(jail: &dyn Parse, source: Source, bytes: &[u8]) -> Result<Proposal, NoProof> {
+    let answer = jail.parse(parser(source), bytes).map_err(why)?;
+    let answer: Answer = decode_answer(&answer).map_err(|e| why(format!("the worker's answer: {e}")))?;
+    answer.map_err(|malformed: Malformed| why(malformed.reason()))
+}
+
+fn parser(source: Source) -> fn(&[u8]) -> Vec<u8> {
+    match source {
+        Source::Index => |bytes| encode_answer(&propose(Source::Index, bytes)),
+        Source::Manifest => |bytes| encode_answer(&propose(Source::Manifest, bytes)),
+        Source::Target => |bytes| encode_answer(&propose(Source::Target, bytes)),
+        Source::Config => |bytes| encode_answer(&propose(Source::Config, bytes)),
+        Source::CosignSignature => |bytes| encode_answer(&propose(Source::CosignSignature, bytes)),
+        Source::SigstoreBundle => |bytes| encode_answer(&propose(Source::SigstoreBundle, bytes)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use boltseal_trust::import_layout;
+    use std::path::PathBuf;
+
+    /// Parses in this process, as an honest worker would.
+    struct Honest;
+    impl Parse for Honest {
+        fn parse(&self, parse: fn(&[u8]) -> Vec<u8>, bytes: &[u8]) -> Result<Vec<u8>, String> {
+            Ok(parse(bytes))
+        }
+    }
+
+    /// Says "valid" to everything: whatever it is asked, it answers with what a genuine image and signature gave.
+    struct Liar(Vec<Proposal>);
+    impl Parse for Liar {
+        fn parse(&self, parse: fn(&[u8]) -> Vec<u8>, bytes: &[u8]) -> Result<Vec<u8>, String> {
+            let wanted = decode_answer(&parse(bytes)).unwrap();
+            let kind = |p: &Proposal| std::mem::discriminant(p);
+            let same = |p: &&Proposal| wanted.as_ref().map_or(matches!(p, Proposal::Signature(_)), |w| kind(w) == kind(p));
+            let answer = self.0.iter().find(same).cloned().unwrap();
+            Ok(encode_answer(&Ok(answer)))
+        }
+    }
+
+    fn fixture(path: &str) -> Vec<u8> {
+        std::fs::read(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../trust/tests/fixtures").join(path)).unwrap()
+    }
+
+    fn signer() -> Vec<Signer> {
+        let pem = String::from_utf8(fixture("keys/signer.pub")).unwrap();
+        vec![Signer { authority: "ci".into(), key: Key::from_spki_pem(&pem).unwrap() }]
+    }
+
+    fn signature_of(layout: &str) -> SignatureProposal {
+        let blob = |name: &str| Ok::<_, std::io::Error>(fixture(&format!("layouts/{layout}/blobs/{}", name.replace(':', "/"))));
+        let found = import_layout(blob, &fixture(&format!("layouts/{layout}/index.json"))).unwrap();
+        let file = &found.files[0];
+        let source = if file.name.ends_with(".sig.json") { Source::CosignSignature } else { Source::SigstoreBundle };
+        match propose(source, &file.bytes).unwrap() {
+            Proposal::Signature(proposal) => proposal,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn blobs(name: &str) -> (Digest, Vec<Vec<u8>>) {
+        let manifest = fixture(&format!("image/{name}.manifest.json"));
+        (digest(&manifest), vec![manifest, fixture(&format!("image/{name}.config.json"))])
+    }
+
+    fn reader(blobs: Vec<Vec<u8>>) -> impl Fn(Digest) -> Result<Vec<u8>, NoProof> {
+        move |wanted| blobs.iter().find(|b| digest(b) == wanted).cloned().ok_or_else(|| why("no such blob"))
+    }
+
+    fn parent_of(name: &str) -> String {
+        let Proposal::Config(config) = propose(Source::Config, &fixture(&format!("image/{name}.config.json"))).unwrap() else { panic!() };
+        chain_id(&config.diff_ids.iter().map(|p| p.digest).collect::<Vec<_>>()).unwrap().to_string()
+    }
+
+    #[test]
+    fn the_chain_of_a_real_image_holds() {
+        let (target, files) = blobs("app");
+        let chain = chain(&Honest, target, &parent_of("app"), reader(files)).unwrap();
+        assert_eq!((chain.manifest, chain.chain_id.to_string()), (target, parent_of("app")));
+    }
+
+    #[test]
+    fn an_index_leads_to_the_manifest_of_this_machine() {
+        let index = fixture("image/app.index.json");
+        let (manifest, mut files) = blobs("app");
+        let target = digest(&index);
+        files.extend([index, fixture("image/arm.manifest.json")]);
+        let chain = chain(&Honest, target, &parent_of("app"), reader(files)).unwrap();
+        assert_eq!(chain.manifest, manifest);
+    }
+
+    #[test]
+    fn a_changed_blob_breaks_the_chain() {
+        for index in [0, 1] {
+            let (target, mut files) = blobs("app");
+            let honest = files.clone();
+            files[index].push(b' ');
+            // The store answers by name, so it hands out the changed bytes under the old digest.
+            let read = move |wanted: Digest| {
+                honest.iter().position(|b| digest(b) == wanted).map(|i| files[i].clone()).ok_or_else(|| why("no such blob"))
+            };
+            assert!(chain(&Honest, target, &parent_of("app"), read).is_err(), "blob {index}");
+        }
+    }
+
+    #[test]
+    fn a_worker_that_always_answers_valid_starts_nothing() {
+        let genuine = signature_of("cosign3");
+        let (_, app) = blobs("app");
+        let mut answers: Vec<Proposal> = [(Source::Manifest, &app[0]), (Source::Config, &app[1])]
+            .map(|(source, bytes)| propose(source, bytes).unwrap())
+            .into();
+        answers.push(Proposal::Signature(genuine));
+        let liar = Liar(answers);
+
+        // Another image: the liar proposes the genuine image's config and diff_ids for it.
+        let (other, files) = blobs("other");
+        assert!(chain(&liar, other, &parent_of("app"), reader([files, app].concat())).is_err());
+
+        // An unsigned image, and an attestation: the liar proposes the genuine image's signature for each.
+        for bytes in [&b"{}"[..], b"not json"] {
+            let Ok(Proposal::Signature(proposal)) = ask(&liar, Source::SigstoreBundle, bytes) else { panic!() };
+            let mut image = Image::default();
+            judge(&mut image, &proposal, other, &signer());
+            assert_eq!(image.signatures, []);
+            assert!(image.rejected[0].starts_with("other-digest: "), "{:?}", image.rejected);
+            // The twin: the same answer counts for the image that was signed.
+            judge(&mut image, &proposal, blobs("app").0, &signer());
+            assert_eq!(image.signatures.len(), 1);
+        }
+    }
+
+    #[test]
+    fn what_does_not_count_says_why() {
+        let app = blobs("app").0;
+        for (layout, want) in [
+            ("cosign2-stranger", "wrong-key: "), ("cosign3-stranger", "wrong-key: "),
+            ("cosign2-other", "other-digest: "), ("cosign3-other", "other-digest: "),
+        ] {
+            let mut image = Image::default();
+            judge(&mut image, &signature_of(layout), app, &signer());
+            assert_eq!(image.signatures, [], "{layout}");
+            assert!(image.rejected[0].starts_with(want), "{layout}: {:?}", image.rejected);
+        }
+        for layout in ["cosign2", "cosign3"] {
+            let mut image = Image::default();
+            judge(&mut image, &signature_of(layout), app, &signer());
+            assert_eq!(image.signatures.len(), 1, "{layout}");
+        }
+    }
+}

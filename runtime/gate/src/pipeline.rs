@@ -1,0 +1,113 @@
+//! The whole way of a start, on one page. Every name below is a step; each lives in the module or crate of that name.
+use crate::gather::{self, Gathered};
+use crate::refuse::{Refused, Result};
+use crate::trail::{Book, entry};
+use crate::state;
+use boltseal_audit::Event;
+use boltseal_launch::{CreateRequest, LaunchError, Parked, Rootfs};
+use boltseal_message::{Code, Create, Created, Expected, Reply, Request};
+use boltseal_policy::facts::Door;
+use boltseal_policy::{Verdict, decide};
+use boltseal_seal::{Sealed, seal};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long a permit stays fresh, on CLOCK_BOOTTIME.
+const FRESH: Duration = Duration::from_secs(300);
+
+/// Create: gather, verify, decide, record, seal, launch, inspect, record. Init is parked when this returns.
+pub(crate) fn create(request: &Request, create: &Create, fds: Vec<OwnedFd>) -> Result<(Reply, Vec<OwnedFd>)> {
+    let deadline = Instant::now() + Duration::from_millis(u64::from(request.deadline_ms));
+    let folder = state::folder(request)?;
+    let mut book = Book::open();
+
+    let policy = gather::policy(request, &mut book, Door::Create, "")?;
+    let Gathered { facts, spec, code } = gather::create(request, create, &mut book, &policy, deadline)?;
+
+    let permit = match decide(&policy.rules, &facts) {
+        Verdict::Allow(permit) => permit,
+        Verdict::Deny(denial) => return Err(book.refuse(entry(request, &facts), denial, code)),
+    };
+    let not_after_boottime_ns = gather::boottime_ns()? + u64::try_from(FRESH.as_nanos()).unwrap_or(u64::MAX);
+
+    let (findings, terms) = (permit.findings().to_vec(), permit.terms().clone());
+    let sealed = seal(permit, spec, &facts).map_err(|why| Refused::internal(format!("the spec cannot be sealed: {why}")))?;
+    let lowers = facts.rootfs.is().map(|rootfs| rootfs.lowers.clone()).unwrap_or_default();
+
+    state::make(&folder, &request.id)?;
+    let decision = match book.allow(entry(request, &facts), &findings, &sealed.digest) {
+        Ok(decision) => decision,
+        Err(refused) => return state::remove(&folder, &request.id).and(Err(refused)),
+    };
+
+    let launched = launch(&folder, request, &sealed, &lowers, create.stdio.fds, fds, deadline).and_then(|parked| {
+        let record = gather::record(request, &facts, &terms, &sealed, &parked, &decision.id);
+        state::save(&folder, &record, &sealed.table, facts.image.is().unwrap_or(&Default::default()))?;
+        // One flush makes the decision and its end durable, before Create answers and long before init may run.
+        book.end(entry(request, &facts), &decision.id, Event::Started, Some(parked.pid), "")?;
+        Ok(parked)
+    });
+    let parked = match launched {
+        Ok(parked) => parked,
+        Err(refused) => {
+            state::remove(&folder, &request.id)?;
+            book.end(entry(request, &facts), &decision.id, Event::Aborted, None, &refused.to_string())?;
+            return Err(refused);
+        }
+    };
+
+    let created = Created {
+        pid: parked.pid,
+        terminal: create.stdio.terminal,
+        not_after_boottime_ns,
+        policy_files: policy.stamps,
+        expected: Expected { seccomp_filters: parked.seccomp_filters, label: parked.expected_label },
+        cgroups: parked.cgroups,
+        shared_pid_namespace: sealed.table.namespaces.iter().any(|n| n.kind == "pid" && n.object.is_some()),
+    };
+    let mut fds = vec![parked.pidfd, parked.release, parked.exec_status];
+    fds.extend(parked.console);
+    Ok((Reply::Created(created), fds))
+}
+
+fn launch(
+    folder: &Path, request: &Request, sealed: &Sealed, lowers: &[String], which: [bool; 3], fds: Vec<OwnedFd>, deadline: Instant,
+) -> Result<Parked> {
+    boltseal_launch::create(CreateRequest {
+        id: &request.id,
+        state: folder,
+        sealed,
+        rootfs: Rootfs { lowers },
+        stdio: stdio(which, fds)?,
+        deadline,
+    })
+    .map_err(refused)
+}
+
+/// The fds of the frame, each in its place.
+pub(crate) fn stdio(which: [bool; 3], fds: Vec<OwnedFd>) -> Result<[Option<OwnedFd>; 3]> {
+    let mut fds = fds.into_iter();
+    let mut take = |wanted: bool| -> Result<Option<OwnedFd>> {
+        if !wanted {
+            return Ok(None);
+        }
+        fds.next().map(Some).ok_or_else(|| Refused::malformed("the request names more stdio than it brings"))
+    };
+    let [stdin, stdout, stderr] = which;
+    Ok([take(stdin)?, take(stdout)?, take(stderr)?])
+}
+
+/// A launch that did not come about, for the person who asked.
+pub(crate) fn refused(error: LaunchError) -> Refused {
+    match error {
+        LaunchError::Inspection(differences) => Refused::because(
+            Code::FailedPrecondition,
+            format!(
+                "stopped by inspection: what the kernel shows is not what was approved: {}. Fix: report it with `boltseal doctor`",
+                differences.join("; ")
+            ),
+        ),
+        other => Refused::because(Code::FailedPrecondition, other.to_string()),
+    }
+}

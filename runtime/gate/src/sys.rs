@@ -1,0 +1,57 @@
+//! The gate's only unsafe code: fork for the worker, the environment, and the probe of kexec's calls.
+use nix::unistd::ForkResult;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+/// The socketpair that the shim leaves for us.
+pub(crate) const CHANNEL: RawFd = 3;
+
+/// Takes ownership of the channel. Called once, at start.
+pub(crate) fn take_channel() -> OwnedFd {
+    // SAFETY: fd 3 is the shim's socketpair by contract; nothing else in this process owns it, and this runs once.
+    unsafe { OwnedFd::from_raw_fd(CHANNEL) }
+}
+
+/// Forks. The gate is single-threaded, so the child may go on using the heap.
+pub(crate) fn fork() -> nix::Result<ForkResult> {
+    // SAFETY: the gate has one thread, so no lock is held by a thread that the child lacks.
+    unsafe { nix::unistd::fork() }
+}
+
+/// Ends a forked child at once, without running anything of the parent's.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// Nothing of the caller's environment reaches libcontainer (it would honour LISTEN_FDS) or the container.
+pub(crate) fn clear_environment() {
+    let names: Vec<_> = std::env::vars_os().map(|(name, _)| name).collect();
+    for name in names {
+        // SAFETY: the gate has one thread, and nobody holds a pointer into the environment.
+        unsafe { std::env::remove_var(name) }
+    }
+}
+
+/// Whether neither kexec call is in this kernel: both answer ENOSYS to arguments that load nothing.
+/// `kexec_load` with an unknown flag and `kexec_file_load` with bad fds fail with EINVAL, EPERM or EBADF where they exist.
+pub(crate) fn kexec_is_absent() -> bool {
+    let absent = |outcome: libc::c_long| outcome == -1 && nix::errno::Errno::last() == nix::errno::Errno::ENOSYS;
+    // SAFETY: no pointer is passed; the flag bit 31 is undefined, so the kernel refuses before it looks at anything.
+    let load = unsafe { libc::syscall(libc::SYS_kexec_load, 0_u64, 0_u64, 0_u64, 0x8000_0000_u64) };
+    let load = absent(load);
+    // SAFETY: both fds are -1 and the length is 0: nothing is read.
+    let file = unsafe { libc::syscall(libc::SYS_kexec_file_load, -1_i64, -1_i64, 0_u64, 0_u64, 0x8000_0000_u64) };
+    load && absent(file)
+}
+
+/// Owns an fd that the kernel has just put into this process.
+pub(crate) fn own(fd: RawFd) -> OwnedFd {
+    // SAFETY: the caller got this number from recvmsg's SCM_RIGHTS, so it is open and nobody else's.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Closes every fd from `first` to `last`.
+pub(crate) fn close_range(first: u32, last: u32) -> nix::Result<()> {
+    // SAFETY: only called in a forked worker right after fork, where no owner of those fds runs again.
+    nix::errno::Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0_u32) }).map(drop)
+}
