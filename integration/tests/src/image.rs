@@ -52,7 +52,10 @@ impl Default for Recipe {
         Self {
             entrypoint: vec!["/bin/sleep".into(), "3600".into()],
             user: USER.into(),
-            applets: vec!["sh", "sleep", "cat", "echo", "id", "ls", "true", "false", "touch", "mount", "stat", "seq", "tty", "head"],
+            applets: vec![
+                "sh", "sleep", "cat", "echo", "id", "ls", "true", "false", "touch", "mount", "stat", "seq", "tty",
+                "head",
+            ],
             dev_symlink: false,
             release: "1".into(),
         }
@@ -136,7 +139,8 @@ fn is_static(elf: &[u8]) -> bool {
     };
     let (Some(table), Some(size), Some(count)) = (number(32, 8), number(54, 2), number(56, 2)) else { return false };
     const PT_INTERP: usize = 3;
-    elf.starts_with(b"\x7fELF") && (0..count).all(|index| number(table + index * size, 4).is_some_and(|kind| kind != PT_INTERP))
+    elf.starts_with(b"\x7fELF")
+        && (0..count).all(|index| number(table + index * size, 4).is_some_and(|kind| kind != PT_INTERP))
 }
 
 /// The layer's bytes and its diff id.

@@ -2,8 +2,10 @@
 //! policy, and clients for containerd's gRPC, `ctr` and the CRI.
 #![forbid(unsafe_code)]
 
+pub mod cases;
 pub mod client;
 pub mod containerd;
+pub mod cri;
 pub mod image;
 pub mod leak;
 pub mod node;

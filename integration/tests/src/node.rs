@@ -62,7 +62,11 @@ impl Node {
 
     /// Enrols the TPM: its key goes into the policy's trust folder.
     pub fn enroll(&self) -> Result<()> {
-        run(Command::new("boltseal").args(["node", "enroll"]))?;
+        let key = Path::new(policy::FOLDER).join("trust").join(policy::NODE_KEY);
+        if key.exists() {
+            fs::remove_file(&key)?;
+        }
+        run(Command::new("boltseal").args(["node", "enroll", "--write-key"]).arg(key))?;
         Ok(())
     }
 
@@ -153,12 +157,12 @@ impl World {
         Ok(Self { node, containerd, client, runtime: BOLTSEAL, count: 0, undo: Vec::new() })
     }
 
-    /// The same node under another containerd.
-    pub fn switch(self, version: Version) -> Result<Self> {
+    /// Ends containerd; the node may serve another one.
+    pub fn end(self) -> Result<Node> {
         let Self { node, mut containerd, client, .. } = self;
         drop(client);
         containerd.stop()?;
-        Self::start(node, version)
+        Ok(node)
     }
 
     /// A request that starts: the workload image with `args`, stdout and stderr in a file.

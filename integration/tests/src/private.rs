@@ -120,7 +120,9 @@ fn hierarchies() -> Result<Vec<Hierarchy>> {
     let mut found = Vec::new();
     for line in fs::read_to_string("/proc/self/cgroup")?.lines() {
         let mut fields = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { bail!("/proc/self/cgroup: {line}") };
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
+            bail!("/proc/self/cgroup: {line}")
+        };
         let hybrid = Path::new("/sys/fs/cgroup/unified").exists();
         let (folder, options) = match controllers.strip_prefix("name=") {
             Some(name) => (name.to_owned(), format!("none,{controllers}")),
@@ -213,7 +215,8 @@ fn init() -> Result<u8> {
 }
 
 fn mounts(scratch: &Path) -> Result<()> {
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).context("make / private")?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+        .context("make / private")?;
     tmpfs("/run", "mode=0755")?;
     tmpfs("/tmp", "mode=1777")?;
     for folder in ["/var/lib", "/var/log", "/usr/local/bin"] {

@@ -69,7 +69,13 @@ impl Key {
                "metadata":{"scanStartedOn":"2026-01-01T00:00:00Z","scanFinishedOn":"2026-01-01T00:00:00Z"}}"#,
         )?;
         let mut command = cosign.command(&self.home);
-        command.arg("attest").arg("--yes").arg("--key").arg(&self.private).args(["--type", "vuln", "--predicate"]).arg(predicate);
+        command
+            .arg("attest")
+            .arg("--yes")
+            .arg("--key")
+            .arg(&self.private)
+            .args(["--type", "vuln", "--predicate"])
+            .arg(predicate);
         match cosign {
             Cosign::V2 => command.arg("--tlog-upload=false"),
             Cosign::V3 => command.arg("--signing-config").arg(self.signing_config()?),

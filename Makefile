@@ -1,0 +1,53 @@
+# make demo | test | check | bench: each sets up what it needs (Debian, root, a Rust toolchain) and is quick when run again.
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.PHONY: all setup build check test demo bench fuzz audit clean
+
+TARGET := x86_64-unknown-linux-musl
+# One target folder, one target triple, so that nothing is built twice.
+CARGO := cargo
+BUILD := $(CARGO) build --locked --target $(TARGET)
+PROGRAMS := -p containerd-shim-boltseal -p boltseal-gate -p boltseal-cli
+
+all: build
+
+setup:
+	@integration/tools/setup.sh
+
+# Static binaries in target/$(TARGET)/release/.
+build: setup
+	$(BUILD) --release $(PROGRAMS)
+
+check: setup
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets --target $(TARGET) -- -D warnings
+	@integration/tools/cargo-deny.sh --offline check bans licenses sources
+
+# Unit tests, then the fuzz targets (corpora replayed, a minute of new input), then the main job on real containerds.
+test: build
+	$(CARGO) test --locked --workspace --exclude boltseal-integration-tests --target $(TARGET)
+	$(BUILD) -p boltseal-fuzz --profile quick
+	target/$(TARGET)/quick/boltseal-fuzz replay
+	target/$(TARGET)/quick/boltseal-fuzz run --seconds 60
+	$(CARGO) test --locked -p boltseal-integration-tests --target $(TARGET)
+
+demo: build
+	@$(BUILD) --quiet -p boltseal-demo
+	@target/$(TARGET)/debug/boltseal-demo
+
+bench: build
+	@$(BUILD) --quiet -p boltseal-bench
+	@target/$(TARGET)/debug/boltseal-bench
+
+fuzz: setup
+	$(BUILD) -p boltseal-fuzz --profile quick
+	target/$(TARGET)/quick/boltseal-fuzz run --seconds 600
+
+# Known vulnerabilities of dependencies: needs the advisory database, and says so where it cannot be had.
+audit: setup
+	@integration/tools/cargo-deny.sh fetch || { echo 'audit: not run (the advisory database cannot be reached)'; exit 1; }
+	@integration/tools/cargo-deny.sh check advisories
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,148 @@
+//! What is wrong with the node: its policy, its TPM, its verdict, its trail.
+use super::Case;
+use super::image::bend_policy;
+use crate::client::Code;
+use crate::node::World;
+use crate::policy;
+use crate::process::run;
+use crate::tpm::{self, Tpm};
+use anyhow::{Context, Result};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const TRAIL: &str = "/var/log/boltseal";
+
+pub(super) fn cases() -> Vec<Case> {
+    let policy = |name, says, fault| Case::new(name, "", says, fault).code(Code::FailedPrecondition);
+    let node = |name, says, fault| Case::new(name, "BS-NOD-001", says, fault).code(Code::FailedPrecondition);
+    vec![
+        policy("no policy", "policy", |world, _| {
+            fs::remove_file(policy::FILE)?;
+            restore_policy(world)
+        }),
+        policy("a policy that does not parse", "policy", |world, _| {
+            policy::write("version = \n")?;
+            restore_policy(world)
+        }),
+        policy("a policy with an unknown key", "frobnicate", |world, _| {
+            policy::write(&format!("frobnicate = true\n{}", world.node.policy.text()?))?;
+            restore_policy(world)
+        }),
+        policy("a policy that anybody may write", "writable", |world, _| {
+            fs::set_permissions(policy::FILE, fs::Permissions::from_mode(0o666))?;
+            restore_policy(world)
+        }),
+        policy("a trust folder that anybody may write", "writable", |world, _| {
+            let trust = Path::new(policy::FOLDER).join("trust");
+            fs::set_permissions(&trust, fs::Permissions::from_mode(0o777))?;
+            world.undo_later(|_| {
+                let trust = Path::new(policy::FOLDER).join("trust");
+                Ok(fs::set_permissions(trust, fs::Permissions::from_mode(0o755))?)
+            });
+            Ok(())
+        }),
+        node("the TPM is gone", "", |world, _| {
+            forget_verdict()?;
+            world.node.tpm.stop()?;
+            world.undo_later(new_boot);
+            Ok(())
+        }),
+        node("a PCR has another value than the policy accepts", "PCR", |world, _| {
+            forget_verdict()?;
+            tpm::extend(4, &[7; 32])?;
+            world.undo_later(new_boot);
+            Ok(())
+        }),
+        node("a quote that somebody altered", "", |world, _| {
+            alter_verdict(world, |text| {
+                // One digit of the quote, whatever form the file gives it.
+                let at = text.find("\"quote\"").map_or(text.len() / 2, |at| at + 60);
+                flip(text, at)
+            })
+        }),
+        node("a verdict of another boot", "boot", |world, _| {
+            alter_verdict(world, |text| {
+                let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+                text.replace(boot.trim(), "00000000-0000-4000-8000-000000000000")
+            })
+        }),
+        node("another key than the enrolled one", "", |world, _| {
+            forget_verdict()?;
+            policy::trust(policy::NODE_KEY, &world.node.key.public)?;
+            world.undo_later(|world| {
+                forget_verdict()?;
+                world.node.enroll()
+            });
+            Ok(())
+        }),
+        node("a software TPM without an exception for it", "software", |world, _| {
+            let mut bent = world.node.policy.clone();
+            bent.without_exception("BS-NOD-001")?;
+            bent.write()?;
+            restore_policy(world)
+        }),
+        Case::new("no AppArmor and no SELinux, and no exception for that", "BS-MAC-001", "", |world, _| {
+            let mut bent = world.node.policy.clone();
+            bent.without_exception("BS-MAC-001")?;
+            bent.write()?;
+            restore_policy(world)
+        }),
+        Case::new("the trail's disk is full", "BS-AUD-001", "", |world, _| {
+            run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k,mode=0700", "tmpfs", TRAIL]))?;
+            fs::write(Path::new(TRAIL).join("filler"), vec![0; 64 << 10])?;
+            world.undo_later(|_| run(Command::new("umount").arg(TRAIL)).map(|_| ()));
+            Ok(())
+        })
+        .code(Code::FailedPrecondition)
+        .never_warned()
+        .unrecorded(),
+        Case::new("kernel older than the policy's Landlock", "BS-FSY-002", "", |world, _| {
+            bend_policy(world, "landlock.abi", 60)
+        }),
+    ]
+}
+
+fn restore_policy(world: &mut World) -> Result<()> {
+    world.undo_later(|world| world.node.policy.write());
+    Ok(())
+}
+
+/// The gate's verdict on this boot; without it the next start asks the TPM.
+fn verdict() -> PathBuf {
+    PathBuf::from("/run/boltseal/node.json")
+}
+
+fn forget_verdict() -> Result<()> {
+    if verdict().exists() {
+        fs::remove_file(verdict()).context("verdict file")?;
+    }
+    Ok(())
+}
+
+/// The TPM as after a boot: the values of the policy again.
+fn new_boot(world: &mut World) -> Result<()> {
+    forget_verdict()?;
+    world.node.tpm.stop()?;
+    world.node.tpm = Tpm::start(&world.node.work)?;
+    Ok(())
+}
+
+fn alter_verdict(world: &mut World, change: fn(&str) -> String) -> Result<()> {
+    // One good start makes the verdict.
+    let request = world.request("app", &["/bin/true"])?;
+    world.complete(&request).context("the start that makes the verdict")?;
+    let text = fs::read_to_string(verdict()).context("verdict file")?;
+    let changed = change(&text);
+    anyhow::ensure!(changed != text, "the verdict file could not be altered: {text}");
+    fs::write(verdict(), changed)?;
+    world.undo_later(|_| forget_verdict());
+    Ok(())
+}
+
+fn flip(text: &str, at: usize) -> String {
+    text.char_indices()
+        .map(|(index, digit)| if index == at { if digit == 'A' { 'B' } else { 'A' } } else { digit })
+        .collect()
+}
