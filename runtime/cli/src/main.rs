@@ -1,1 +1,59 @@
-fn main() {}
+//! `boltseal`: what an operator looks with. Nothing here is needed for a start, and nothing here loosens one.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
+
+mod args;
+mod audit;
+mod doctor;
+mod explain;
+mod node;
+mod paths;
+mod policy;
+mod screen;
+mod sig;
+
+use args::{Args, AuditCommand, Command, NodeCommand, PolicyCommand, SigCommand};
+use clap::Parser;
+use screen::{Exit, Failure, Screen};
+use std::io;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Usage errors leave here with code 2, help and version with 0.
+    let args = Args::parse();
+    let mut screen = Screen::new(args.output);
+    let exit = run(&args.command, &mut screen).unwrap_or_else(|failure| report(&failure));
+    ExitCode::from(exit as u8)
+}
+
+fn run(command: &Command, screen: &mut Screen) -> Result<Exit, Failure> {
+    match command {
+        Command::Explain { rule } => explain::explain(rule.as_deref(), screen),
+        Command::Sig(SigCommand::Import { path }) => sig::import(path, screen),
+        Command::Node(NodeCommand::Enroll { tpm, pcrs, write_key }) => node::enroll(tpm.as_deref(), pcrs, write_key.as_deref(), screen),
+        Command::Node(NodeCommand::Status) => node::status(screen),
+        Command::Policy(PolicyCommand::Lint { dir }) => policy::lint(dir.as_deref(), screen),
+        Command::Audit(AuditCommand::List(filters)) => audit::list(filters, screen),
+        Command::Audit(AuditCommand::Verify { head }) => audit::verify(head.as_deref(), screen),
+        Command::Doctor => doctor::doctor(screen),
+        Command::Version => version(screen),
+    }
+}
+
+fn version(screen: &mut Screen) -> Result<Exit, Failure> {
+    let version = env!("CARGO_PKG_VERSION");
+    if screen.json() {
+        screen.document(&serde_json::json!({ "version": version }))?;
+    } else {
+        screen.line(&format!("boltseal {version}"))?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// A reader that went away (`| head`) is no failure worth words.
+fn report(failure: &Failure) -> Exit {
+    if failure.io != Some(io::ErrorKind::BrokenPipe) {
+        screen::talk(&failure.text);
+    }
+    failure.exit
+}

@@ -1,0 +1,110 @@
+//! The command line. The manual page names every word of it; a test sees to that.
+use crate::screen::Output;
+use clap::{Args as Group, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Looks at what boltseal enforces, decides and records
+#[derive(Debug, Parser)]
+#[command(name = "boltseal", version, disable_help_subcommand = true, after_help = "Exit codes: 0 ok, 1 denied or findings, 2 usage, 3 could not decide, 4 bad policy.")]
+pub(crate) struct Args {
+    /// Form of the output
+    #[arg(short = 'o', long, value_enum, default_value = "table", global = true)]
+    pub(crate) output: Output,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Tell all about one rule, or list the rules
+    Explain {
+        /// Rule id, such as BS-IMG-001; without it, all rules are listed
+        rule: Option<String>,
+    },
+    /// Signatures of images
+    #[command(subcommand)]
+    Sig(SigCommand),
+    /// This node's TPM and its attestation
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// The policy
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Read the audit trail
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Look whether this node can enforce what boltseal promises
+    Doctor,
+    /// Print the version
+    Version,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SigCommand {
+    /// Take the signatures of an OCI image layout into the node's store
+    Import {
+        /// The layout: a folder, or an uncompressed tar of it
+        path: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// Find or make this node's attestation key and print what the policy must say of it
+    Enroll {
+        /// The TPM: /dev/tpmrm0, or unix:/absolute/path of a software TPM; by default what the policy names
+        #[arg(long)]
+        tpm: Option<String>,
+        /// PCRs of the SHA-256 bank to accept as they are now
+        #[arg(long, value_delimiter = ',', default_value = "0,2,4,7,9")]
+        pcrs: Vec<u32>,
+        /// Write the key to this new file, for trust/ of the policy
+        #[arg(long, value_name = "FILE")]
+        write_key: Option<PathBuf>,
+    },
+    /// Show the TPM's state and whether the kept verdict holds
+    Status,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Check a policy as a start would, and whether this node can enforce it
+    Lint {
+        /// Folder of the policy; by default the one in force, /etc/boltseal
+        dir: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// List records, oldest first; with -o json one JSON object per line
+    List(Filters),
+    /// Follow the hash chain and report what does not fit
+    Verify {
+        /// A head that an earlier verify printed: the trail must still hold that record
+        #[arg(long, value_name = "SEQ:SUM")]
+        head: Option<String>,
+    },
+}
+
+#[derive(Debug, Group)]
+pub(crate) struct Filters {
+    /// Not before: 15m, 1h, 7d, or a date or time in UTC (2026-01-31, 2026-01-31T12:00:00Z)
+    #[arg(long)]
+    pub(crate) since: Option<String>,
+    /// Only refusals
+    #[arg(long)]
+    pub(crate) denied: bool,
+    /// Only records where this rule did not simply pass
+    #[arg(long)]
+    pub(crate) rule: Option<String>,
+    /// Only this owner's
+    #[arg(long)]
+    pub(crate) owner: Option<String>,
+    /// Only images whose name, repository or digest contains this
+    #[arg(long)]
+    pub(crate) image: Option<String>,
+    /// The record with this id and those that belong to it
+    #[arg(long)]
+    pub(crate) id: Option<String>,
+}

@@ -1,0 +1,183 @@
+//! What is installed: binaries, containerd's configuration, policy, signatures, TPM, trail.
+use super::process::run;
+use super::Check;
+use crate::{explain, policy};
+use crate::paths::{POLICY, SIGNATURES, TRAIL};
+use boltseal_audit::Trail;
+use boltseal_policy::Policy;
+use std::fs::{self, read_dir, read_link, read_to_string};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Where containerd, started by systemd, looks for shims.
+const BIN: [&str; 4] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"];
+/// `runtime_type` in containerd's configuration.
+const TYPE: &str = "io.containerd.boltseal.v1";
+
+pub(crate) fn policy() -> (Option<Policy>, Check) {
+    match policy::load(Path::new(POLICY)) {
+        Ok(loaded) => {
+            let (keys, exceptions) = (loaded.policy.authorities.len(), loaded.policy.exceptions.len());
+            let (digest, level) = (loaded.bundle.digest.get(..12).unwrap_or_default(), explain::level(loaded.policy.level));
+            let fact = format!("{digest}.., level {level}, {keys} authorities, {exceptions} exceptions");
+            (Some(loaded.policy), Check::ok("policy", fact))
+        }
+        Err(policy::Bad(problems)) => {
+            let more = if problems.len() > 1 { format!(" (+{} more)", problems.len() - 1) } else { String::new() };
+            let fact = format!("{}{more}", problems.first().map_or("", String::as_str));
+            (None, Check::fail("policy", fact, "see all of it with `boltseal policy lint`; without a policy nothing starts"))
+        }
+    }
+}
+
+pub(crate) fn tpm(policy: Option<&Policy>) -> Check {
+    let address = policy.map_or("/dev/tpmrm0", |p| p.node.tpm.as_str());
+    if let Some(socket) = address.strip_prefix("unix:") {
+        let there = if Path::new(socket).exists() { "" } else { ", which is not there" };
+        let check = Check::fail("tpm", format!("a software TPM at {socket}{there} (BS-NOD-001)"), "use a hardware TPM: node.tpm = \"/dev/tpmrm0\"");
+        return if there.is_empty() { check.unless_excepted(policy, "BS-NOD-001", &["software-tpm"]) } else { check };
+    }
+    if Path::new(address).exists() {
+        let enrolled = policy.is_some_and(|p| !p.node.attestation_key.is_empty());
+        return if enrolled { Check::ok("tpm", address) } else { Check::fail("tpm", format!("{address}, but no key is enrolled (BS-NOD-001)"), "boltseal node enroll") };
+    }
+    let fact = format!("{} is not there (BS-NOD-001)", if address.is_empty() { "/dev/tpmrm0" } else { address });
+    Check::fail("tpm", fact, "enable the TPM in the firmware").unless_excepted(policy, "BS-NOD-001", &["no-tpm", "unattested"])
+}
+
+pub(crate) fn binaries() -> Check {
+    let ours = env!("CARGO_PKG_VERSION");
+    let mut found = Vec::new();
+    for (name, flag) in [("containerd-shim-boltseal-v1", "-v"), ("boltseal-runtime", "version")] {
+        let Some(path) = BIN.iter().map(|dir| Path::new(dir).join(name)).find(|p| p.exists()) else {
+            return Check::fail("binaries", format!("{name} is not in {}", BIN.join(", ")), "install the programs of one release together");
+        };
+        let meta = fs::metadata(&path);
+        if !meta.is_ok_and(|m| m.uid() == 0 && m.mode() & 0o022 == 0) {
+            return Check::fail("binaries", format!("{} is not root's alone to change", path.display()), "chown root and chmod 0755 it");
+        }
+        match run(&path, &[flag]) {
+            Ok(text) if text.split_whitespace().any(|w| w == ours) => found.push(path.display().to_string()),
+            Ok(text) => return Check::fail("binaries", format!("{} says {}, this is {ours}", path.display(), text.trim()), "install the programs of one release together"),
+            Err(why) => return Check::fail("binaries", why, "install the programs of one release together"),
+        }
+    }
+    Check::ok("binaries", format!("{ours}: {}", found.join(", ")))
+}
+
+/// The running containerd, its version, and whether it has read a configuration that names boltseal.
+pub(crate) fn containerd() -> Check {
+    let Some((pid, exe)) = running("containerd") else {
+        return Check::fail("containerd", "is not running", "systemctl start containerd");
+    };
+    let version = match run(&exe, &["--version"]) {
+        Ok(text) => text.split_whitespace().nth(2).unwrap_or("?").to_owned(),
+        Err(why) => return Check::fail("containerd", why, "see why containerd does not answer"),
+    };
+    let config = config_of(&read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default());
+    let dump = match run(&exe, &["--config", &config, "config", "dump"]) {
+        Ok(dump) => dump,
+        Err(why) => return Check::fail("containerd", format!("{version}, {why}"), "correct containerd's configuration"),
+    };
+    if !dump.contains(TYPE) {
+        return Check::fail("containerd", format!("{version}, {config} names no runtime of type {TYPE}"), "add the drop-in of integration/containerd and restart containerd");
+    }
+    if !dump.contains("boltseal.dev/*") {
+        return Check::warn("containerd", format!("{version}, but the owner's annotation is not handed on"), "pod_annotations = [\"boltseal.dev/*\"] in the drop-in");
+    }
+    match (started(pid), newest(Path::new(&config))) {
+        (Some(start), Some(changed)) if changed <= start => Check::ok("containerd", format!("{version}, {config} names {TYPE}")),
+        (Some(_), Some(_)) => Check::warn("containerd", format!("{version}, the configuration is younger than the process"), "systemctl restart containerd"),
+        _ => Check::warn("containerd", format!("{version}, cannot tell whether {config} is loaded"), "systemctl restart containerd"),
+    }
+}
+
+fn running(name: &str) -> Option<(u32, PathBuf)> {
+    let pids = read_dir("/proc").ok()?.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let mut all: Vec<(u32, PathBuf)> = pids
+        .filter_map(|pid| {
+            let exe = read_link(format!("/proc/{pid}/exe")).ok()?;
+            (exe.file_name()?.to_str()? == name).then_some((pid, exe))
+        })
+        .collect();
+    all.sort();
+    all.into_iter().next()
+}
+
+/// The file that `--config` names on a command line whose words are separated by zero bytes.
+fn config_of(cmdline: &str) -> String {
+    let mut words = cmdline.split('\0');
+    while let Some(word) = words.next() {
+        if matches!(word, "-c" | "--config" | "-config") {
+            return words.next().unwrap_or_default().to_owned();
+        }
+        if let Some(path) = word.strip_prefix("--config=").or_else(|| word.strip_prefix("-c=")) {
+            return path.to_owned();
+        }
+    }
+    "/etc/containerd/config.toml".into()
+}
+
+/// Seconds since the epoch when a process began.
+fn started(pid: u32) -> Option<u64> {
+    let stat = read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Field 22, counted behind the name, which may hold blanks and brackets; in hundredths of a second since boot.
+    let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+    let boot: u64 = read_to_string("/proc/stat").ok()?.lines().find_map(|l| l.strip_prefix("btime ")?.trim().parse().ok())?;
+    Some(boot + ticks / 100)
+}
+
+/// When containerd's configuration last changed, its drop-ins included.
+fn newest(config: &Path) -> Option<u64> {
+    let seconds = |path: &Path| u64::try_from(fs::metadata(path).ok()?.mtime()).ok();
+    let drop_ins = read_dir(config.parent()?.join("conf.d")).into_iter().flatten().filter_map(|e| seconds(&e.ok()?.path()));
+    drop_ins.chain(seconds(config)).max()
+}
+
+pub(crate) fn signatures() -> Check {
+    let fix = "import some: boltseal sig import PATH";
+    match fs::symlink_metadata(SIGNATURES) {
+        Err(_) => Check::warn("signatures", format!("{SIGNATURES} is not there: every image is unsigned"), fix),
+        Ok(meta) if !meta.is_dir() || meta.uid() != 0 || meta.mode() & 0o022 != 0 => {
+            Check::fail("signatures", format!("{SIGNATURES} is not a folder that root alone may change"), "chown root and chmod 0755 it")
+        }
+        Ok(_) => match read_dir(Path::new(SIGNATURES).join("sha256")).map(Iterator::count) {
+            Ok(images) if images > 0 => Check::ok("signatures", format!("of {images} images in {SIGNATURES}")),
+            _ => Check::warn("signatures", format!("{SIGNATURES} is empty: every image is unsigned"), fix),
+        },
+    }
+}
+
+pub(crate) fn trail() -> Check {
+    let state = Trail::open(Path::new(TRAIL)).and_then(|trail| {
+        trail.can_append()?;
+        trail.last_time()
+    });
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    match state {
+        Ok(Some(last)) if last > now => Check::fail("trail", "its latest record lies in the future: the clock was set back", "set the clock"),
+        Ok(Some(last)) => Check::ok("trail", format!("takes records; the latest is of {}", boltseal_audit::rfc3339(u128::from(last) * 1_000_000_000))),
+        Ok(None) => Check::ok("trail", "takes records; none yet"),
+        Err(error) => Check::fail("trail", format!("{error} (BS-AUD-001)"), "without the trail nothing starts"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_that_containerd_was_given() {
+        assert_eq!(config_of("/usr/bin/containerd\0"), "/etc/containerd/config.toml");
+        assert_eq!(config_of("containerd\0--config\0/x/c.toml\0"), "/x/c.toml");
+        assert_eq!(config_of("containerd\0-c=/y.toml\0--log-level\0debug\0"), "/y.toml");
+    }
+
+    #[test]
+    fn a_process_has_a_beginning() {
+        let begun = started(std::process::id()).unwrap();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        assert!(begun <= now + 2 && now - begun < 3600, "{begun} {now}");
+    }
+}

@@ -1,0 +1,103 @@
+//! `boltseal policy lint`, and loading for the commands that need a policy.
+use crate::doctor::{self, State};
+use crate::paths::POLICY;
+use crate::screen::{Colour, Exit, Failure, Screen};
+use boltseal_evidence::policy_files::{self, PolicyBundle};
+use boltseal_policy::Policy;
+use serde_json::json;
+use std::path::Path;
+
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) bundle: PolicyBundle,
+    pub(crate) policy: Policy,
+}
+
+/// Every problem, one line each.
+#[derive(Debug)]
+pub(crate) struct Bad(pub(crate) Vec<String>);
+
+impl Bad {
+    pub(crate) fn failure(self) -> Failure {
+        let more = if self.0.len() > 1 { format!(" (+{} more). Fix: see `boltseal policy lint`", self.0.len() - 1) } else { String::new() };
+        Failure::new(Exit::BadPolicy, format!("bad policy: {}{more}", self.0.first().map_or("", String::as_str)))
+    }
+}
+
+/// The bundle in `dir` as a start would take it: files, syntax, keys, and the keys' files.
+pub(crate) fn load(dir: &Path) -> Result<Loaded, Bad> {
+    let bundle = policy_files::load(dir).map_err(|problem| Bad(vec![problem.to_string()]))?;
+    let texts = bundle.policy_texts().map_err(|problem| Bad(vec![problem.to_string()]))?;
+    let parsed = match texts.split_first() {
+        Some(((_, main), drop_ins)) => Policy::parse(main, drop_ins),
+        None => Err(vec![format!("{}: no policy.toml", dir.display())]),
+    };
+    let policy = parsed.map_err(Bad)?;
+    let problems = keys(&policy, &bundle);
+    if problems.is_empty() { Ok(Loaded { bundle, policy }) } else { Err(Bad(problems)) }
+}
+
+/// Keys that the policy names and the bundle does not hold, or that are no keys.
+fn keys(policy: &Policy, bundle: &PolicyBundle) -> Vec<String> {
+    let named = policy.authorities.iter().map(|a| (format!("authority \"{}\"", a.name), &a.key));
+    let node = Some(&policy.node.attestation_key).filter(|key| !key.is_empty()).map(|key| ("node.attestation_key".to_owned(), key));
+    let mut problems = Vec::new();
+    for (who, file) in named.chain(node) {
+        let Some(bytes) = bundle.trust(file) else {
+            problems.push(format!("{who}: trust/{file} is missing"));
+            continue;
+        };
+        let key = std::str::from_utf8(bytes).map_err(|e| e.to_string()).and_then(|pem| boltseal_trust::Key::from_spki_pem(pem).map_err(|e| e.to_string()));
+        if let Err(why) = key {
+            problems.push(format!("{who}: trust/{file}: {why}"));
+        }
+    }
+    problems
+}
+
+pub(crate) fn lint(dir: Option<&Path>, screen: &mut Screen) -> Result<Exit, Failure> {
+    let dir = dir.unwrap_or(Path::new(POLICY));
+    let loaded = match load(dir) {
+        Ok(loaded) => loaded,
+        Err(Bad(problems)) => {
+            if screen.json() {
+                screen.document(&json!({ "ok": false, "problems": problems }))?;
+            } else {
+                for problem in &problems {
+                    screen.row('✗', Colour::Bad, problem)?;
+                }
+                screen.line(&format!("{} problems: this policy starts nothing", problems.len()))?;
+            }
+            return Ok(Exit::BadPolicy);
+        }
+    };
+    // A rule that this node cannot enforce denies every start.
+    let node = doctor::rules(&loaded.policy);
+    let lacking = node.iter().filter(|c| c.state != State::Ok);
+    let exit = if node.iter().any(|c| c.state == State::Fail) { Exit::Findings } else { Exit::Ok };
+    let policy = &loaded.policy;
+    if screen.json() {
+        let lacking: Vec<_> = lacking.collect();
+        screen.document(&json!({ "ok": true, "digest": loaded.bundle.digest, "level": policy.level, "problems": [], "node": lacking }))?;
+        return Ok(exit);
+    }
+    let level = crate::explain::level(policy.level);
+    let counts = [(policy.authorities.len(), "authorities"), (policy.scopes.len(), "scopes"), (policy.allowances.len(), "allowances"), (policy.exceptions.len(), "exceptions")];
+    let counts: Vec<String> = counts.iter().map(|(n, what)| format!("{n} {what}")).collect();
+    screen.row('✓', Colour::Good, &format!("{} files, digest {}, level {level}, {}", loaded.bundle.files.len(), loaded.bundle.digest, counts.join(", ")))?;
+    for (rule, mode) in &policy.modes {
+        screen.row('·', Colour::Dim, &format!("{rule} is set to {}", format!("{mode:?}").to_lowercase()))?;
+    }
+    for e in &policy.exceptions {
+        let condition = e.condition.as_deref().unwrap_or("every condition");
+        screen.row('!', Colour::Doubt, &format!("{} ({condition}) is excepted for {} until {}: {} ({})", e.rule, e.scope, e.expires, e.reason, e.owner))?;
+    }
+    for check in lacking {
+        let (mark, colour) = if check.state == State::Fail { ('✗', Colour::Bad) } else { ('!', Colour::Doubt) };
+        screen.row(mark, colour, &format!("this node, {}: {}", check.name, check.fact))?;
+    }
+    if exit == Exit::Findings {
+        screen.line("the policy is well formed, but this node cannot enforce all of it: what it cannot enforce denies every start")?;
+    }
+    Ok(exit)
+}

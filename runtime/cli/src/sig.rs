@@ -1,0 +1,63 @@
+//! `boltseal sig import`: signatures of an OCI image layout into the node's store.
+//!
+//! The importer is not trusted: every start verifies what it reads. It only takes what a start could use, and says what
+//! it left.
+mod layout;
+mod store;
+
+use crate::paths::SIGNATURES;
+use crate::screen::{Colour, Exit, Failure, Screen, talk};
+use boltseal_trust::{Imported, import_layout};
+use layout::Layout;
+use serde_json::json;
+use std::path::Path;
+use store::Store;
+
+pub(crate) fn import(path: &Path, screen: &mut Screen) -> Result<Exit, Failure> {
+    let layout = Layout::open(path).map_err(Failure::undecided)?;
+    talk(&format!("reading {}, {} blobs", path.display(), layout.blobs().len()));
+    let found = collect(&layout).map_err(Failure::undecided)?;
+    let store = Store::open(Path::new(SIGNATURES)).map_err(Failure::undecided)?;
+    let mut taken = Vec::new();
+    for file in &found.files {
+        let new = store.put(file).map_err(Failure::undecided)?;
+        taken.push((file, new));
+    }
+    let exit = if taken.is_empty() { Exit::Findings } else { Exit::Ok };
+    if screen.json() {
+        let files: Vec<_> = taken.iter().map(|(f, new)| json!({ "image": format!("sha256:{}", f.manifest_hex), "file": f.name, "new": new })).collect();
+        screen.document(&json!({ "store": SIGNATURES, "taken": files, "skipped": found.skipped }))?;
+        return Ok(exit);
+    }
+    for (file, new) in &taken {
+        let known = if *new { "" } else { " (was there already)" };
+        screen.row('✓', Colour::Good, &format!("sha256:{}  {}{known}", file.manifest_hex, file.name))?;
+    }
+    for skipped in &found.skipped {
+        screen.row('!', Colour::Doubt, &format!("skipped {skipped}"))?;
+    }
+    screen.line(&format!("{} signatures in {SIGNATURES}, {} new; {} skipped", taken.len(), taken.iter().filter(|(_, new)| *new).count(), found.skipped.len()))?;
+    if taken.is_empty() {
+        talk("nothing taken: the layout holds no signature by a key. Fix: sign the image, then save it with its signatures");
+    }
+    Ok(exit)
+}
+
+/// What the index names, and the bundles that lie among the blobs without being named there.
+fn collect(layout: &Layout) -> Result<Imported, String> {
+    let index = layout.index()?;
+    let mut found = import_layout(|digest| layout.blob(digest), &index).map_err(|e| e.to_string())?;
+    for (digest, size) in layout.blobs() {
+        if *size > boltseal_trust::MAX_SIGNATURE_FILE as u64 {
+            continue;
+        }
+        let bytes = layout.blob(digest)?;
+        // Whatever is no bundle is some other blob of the image.
+        if let Ok(file) = boltseal_trust::bundle_file(&bytes) {
+            found.files.push(file);
+        }
+    }
+    found.files.sort();
+    found.files.dedup();
+    Ok(found)
+}
