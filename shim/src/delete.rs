@@ -1,0 +1,118 @@
+//! `delete`: clean up after a shim that is gone, or after a container that is. containerd may call it while it boots
+//! and answers nobody, so nothing here asks it anything. Called again, it finds nothing and succeeds.
+
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use boltseal_message::Operation;
+use containerd_shim_protos::api::DeleteResponse;
+use protobuf::Message as _;
+
+use crate::events::now;
+use crate::flags::Flags;
+use crate::reap::{self, Reaper};
+use crate::runtime::Gate;
+use crate::start;
+
+/// containerd gives `delete` five seconds.
+const DEADLINE: Duration = Duration::from_secs(4);
+/// The exit status of what nobody waited for: as if by SIGKILL.
+const STATUS: u32 = 137;
+
+pub(crate) fn delete(flags: &Flags) -> Result<Vec<u8>> {
+    let bundle = match flags.bundle.as_str() {
+        "" => std::env::current_dir().context("the bundle, which is the working folder")?,
+        bundle => PathBuf::from(bundle),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    runtime.block_on(async {
+        // Orphans of a gate that has to be killed shall end as our children.
+        nix::sys::prctl::set_child_subreaper(true).context("PR_SET_CHILD_SUBREAPER")?;
+        let reaper = Arc::new(Reaper::default());
+        tokio::spawn(reap::run(reaper.clone(), reap::signals()?));
+        let gate = Gate::new(&flags.namespace, &flags.address, reaper)?;
+        let socket = abandoned_socket(flags, &bundle);
+        let mut doomed = vec![(flags.id.clone(), bundle.clone())];
+        if socket.is_some() {
+            doomed.extend(siblings(&bundle, &flags.id));
+        }
+        let mut failures = Vec::new();
+        for (id, bundle) in doomed {
+            let operation = Operation::Delete { events: Vec::new() };
+            if let Err(failure) = gate.run((&id, &bundle), operation, &[], DEADLINE).await {
+                failures.push(format!("{id}: {failure}"));
+            }
+        }
+        if !failures.is_empty() {
+            bail!("{}", failures.join("; "));
+        }
+        if let Some(socket) = socket {
+            remove_abandoned(&socket)?;
+        }
+        Ok(())
+    })?;
+    let response = DeleteResponse { exit_status: STATUS, exited_at: Some(now()).into(), ..Default::default() };
+    Ok(response.write_to_bytes()?)
+}
+
+/// The socket of the bundle's group when no server listens on it.
+fn abandoned_socket(flags: &Flags, bundle: &Path) -> Option<PathBuf> {
+    // The address that `start` wrote knows a socket folder that we would not guess; but only its own name counts.
+    let guess = start::socket_address(flags, &start::group(bundle, &flags.id), None);
+    let written = fs::read_to_string(bundle.join("address")).unwrap_or_default();
+    let name = |address: &str| Some(Path::new(address).file_name()?.to_owned());
+    let address = if name(&written) == name(&guess) { written } else { guess };
+    let path = PathBuf::from(address.strip_prefix("unix://")?);
+    UnixStream::connect(&path).is_err().then_some(path)
+}
+
+/// The other containers of the pod whose sandbox `id` is: with the pod's server gone they are leftovers too, and a
+/// containerd that speaks Task v3 cleans up after the sandbox alone.
+fn siblings(bundle: &Path, id: &str) -> Vec<(String, PathBuf)> {
+    if start::group(bundle, "") != id {
+        return Vec::new();
+    }
+    let Some(entries) = bundle.parent().and_then(|folder| fs::read_dir(folder).ok()) else { return Vec::new() };
+    let of_group = |path: PathBuf| {
+        let name = path.file_name()?.to_str()?.to_owned();
+        (name != id && start::group(&path, "") == id).then_some((name, path))
+    };
+    entries.filter_map(|entry| of_group(entry.ok()?.path())).collect()
+}
+
+fn remove_abandoned(socket: &Path) -> Result<()> {
+    let Some(folder) = socket.parent().filter(|folder| folder.is_dir()) else { return Ok(()) };
+    let _lock = start::lock_folder(folder)?;
+    // A `start` may have bound it anew meanwhile.
+    if UnixStream::connect(socket).is_ok() {
+        return Ok(());
+    }
+    match fs::remove_file(socket) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(|| socket.display().to_string()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn siblings_are_those_that_name_the_sandbox() {
+        let state = tempfile::tempdir().unwrap();
+        let annotated = |sandbox: &str| format!(r#"{{"annotations":{{"io.kubernetes.cri.sandbox-id":"{sandbox}"}}}}"#);
+        for (id, sandbox) in [("pod", "pod"), ("app", "pod"), ("other", "pod2"), ("pod2", "pod2")] {
+            fs::create_dir(state.path().join(id)).unwrap();
+            fs::write(state.path().join(id).join("config.json"), annotated(sandbox)).unwrap();
+        }
+        fs::create_dir(state.path().join("stray")).unwrap();
+        let of = |id: &str| siblings(&state.path().join(id), id).into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+        assert_eq!(of("pod"), ["app"]);
+        assert_eq!(of("app"), Vec::<String>::new());
+        assert_eq!(of("stray"), Vec::<String>::new());
+    }
+}

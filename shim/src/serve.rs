@@ -1,0 +1,139 @@
+//! The server: one thread, one ttrpc server for Task v2 and v3, and the tasks that wait for children, send events and
+//! hand records over.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use containerd_shim_protos::shim_async::create_task;
+use tokio::sync::Notify;
+use ttrpc::asynchronous::Server;
+use ttrpc::asynchronous::transport::Listener;
+
+use crate::events::Publisher;
+use crate::flags::Flags;
+use crate::process::Container;
+use crate::reap::{self, Reaper};
+use crate::runtime::Gate;
+use crate::start;
+use crate::sys;
+use crate::task::Service;
+use crate::trail::Trail;
+
+const TASK_V2: &str = "containerd.task.v2.Task";
+const TASK_V3: &str = "containerd.task.v3.Task";
+/// How long the end waits for events and for records to be taken.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// What all of the shim shares. One thread: no lock is ever waited for, and none is held across an await.
+#[derive(Debug)]
+pub(crate) struct Shim {
+    pub(crate) gate: Gate,
+    pub(crate) events: Publisher,
+    pub(crate) trail: Trail,
+    pub(crate) reaper: Arc<Reaper>,
+    containers: Mutex<HashMap<String, Entry>>,
+    /// Somebody asked for the end and no container is left.
+    pub(crate) end: Notify,
+    log: Option<File>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Entry {
+    /// The gate is at work; the notification cancels it.
+    Creating(Arc<Notify>),
+    Ready(Arc<Container>),
+}
+
+impl Shim {
+    pub(crate) fn containers(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One line for containerd's log. Never blocks: a fifo that is full or unread loses it.
+    pub(crate) fn log(&self, message: &str) {
+        if let Some(mut log) = self.log.as_ref() {
+            let line = format!("boltseal-shim: {}\n", message.replace('\n', " | "));
+            let _taken = log.write(line.as_bytes()).is_ok();
+        }
+    }
+}
+
+pub(crate) fn serve(flags: &Flags) -> Result<()> {
+    let listener = UnixListener::from(sys::take_passed_fd().context("the listener at fd 3")?);
+    listener.set_nonblocking(true)?;
+    nix::sys::prctl::set_child_subreaper(true).context("PR_SET_CHILD_SUBREAPER")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    let ended = runtime.block_on(run(flags, listener));
+    // Tasks that still wait for a silent peer must not hold the end up.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn run(flags: &Flags, listener: UnixListener) -> Result<()> {
+    let signals = reap::signals().context("signals")?;
+    let reaper = Arc::new(Reaper::default());
+    let bundle = PathBuf::from(&flags.bundle);
+    let address = std::env::var("TTRPC_ADDRESS").context("TTRPC_ADDRESS")?;
+    let shim = Arc::new(Shim {
+        gate: Gate::new(&flags.namespace, &flags.address, reaper.clone())?,
+        events: Publisher::new(&flags.namespace, &address),
+        trail: Trail::new(&flags.id, &bundle),
+        reaper: reaper.clone(),
+        containers: Mutex::default(),
+        end: Notify::new(),
+        log: open_log(&bundle),
+    });
+    let mut services = create_task(Arc::new(Service(shim.clone())));
+    // The messages of v2 and v3 are the same: the same methods under the other name.
+    let mut again = create_task(Arc::new(Service(shim.clone())));
+    let v2 = again.remove(TASK_V3).context("the Task service under the name of v3")?;
+    services.insert(TASK_V2.into(), v2);
+    let listener = Listener::try_from(listener)?;
+    let mut server = Server::new().add_listener(listener).register_service(services);
+    server.start().await?;
+
+    let sender = tokio::spawn({
+        let shim = shim.clone();
+        async move { shim.events.run().await }
+    });
+    let recorder = tokio::spawn({
+        let shim = shim.clone();
+        async move { shim.trail.run(&shim.gate).await }
+    });
+    tokio::select! {
+        () = shim.end.notified() => {}
+        ended = reap::run(reaper, signals) => ended.context("waiting for children")?,
+    }
+    // From here on a new `start` gets a server of its own.
+    remove_socket(&flags.socket)?;
+    server.stop_listen().await;
+    shim.events.flush(FLUSH).await;
+    sender.abort();
+    recorder.abort();
+    if !shim.trail.is_empty() {
+        let _handed_over = tokio::time::timeout(FLUSH, shim.trail.hand_over(&shim.gate)).await.is_ok();
+    }
+    Ok(())
+}
+
+fn remove_socket(address: &str) -> Result<()> {
+    let path = Path::new(address.strip_prefix("unix://").unwrap_or(address));
+    let Some(folder) = path.parent().filter(|_| !address.is_empty()) else { return Ok(()) };
+    let _lock = start::lock_folder(folder)?;
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(|| path.display().to_string()),
+        _ => Ok(()),
+    }
+}
+
+/// The log fifo of the first container's bundle. containerd holds its reading end open.
+fn open_log(bundle: &Path) -> Option<File> {
+    File::options().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(bundle.join("log")).ok()
+}

@@ -1,0 +1,138 @@
+//! The system calls that need `unsafe`: all of the shim's unsafe code is here.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// The fd at which a child finds what it was given (the gate its socket, the server its listener).
+pub(crate) const PASSED_FD: RawFd = 3;
+/// Most fds beside one frame: pidfd, release socket, exec-status pipe, console.
+const MAX_FDS: usize = 4;
+
+/// A pidfd of a process, close-on-exec.
+pub(crate) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open takes two integers; the result is checked.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = RawFd::try_from(Errno::result(fd)?).map_err(io::Error::other)?;
+    // SAFETY: the kernel just gave us this fd, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Signals exactly that process, never one that took over its pid.
+pub(crate) fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: the fd is borrowed for the call; a null siginfo is allowed.
+    let done = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
+    };
+    Errno::result(done)?;
+    Ok(())
+}
+
+/// Lets the child that `command` starts find `fd` at [`PASSED_FD`], with no signal blocked: `std` hands our mask on, and
+/// the gate would hand it on to a container that SIGTERM then never reached.
+pub(crate) fn pass_fd(command: &mut Command, fd: BorrowedFd<'_>) {
+    let fd = fd.as_raw_fd();
+    let hand_over = move || {
+        if fd == PASSED_FD {
+            // dup2 onto itself would leave close-on-exec set.
+            // SAFETY: plain integers, async-signal-safe.
+            Errno::result(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) })?;
+        } else {
+            // SAFETY: plain integers, async-signal-safe.
+            Errno::result(unsafe { libc::dup2(fd, PASSED_FD) })?;
+        }
+        nix::sys::signal::SigSet::empty().thread_set_mask()?;
+        Ok(())
+    };
+    // SAFETY: the closure makes async-signal-safe calls alone and allocates nothing.
+    unsafe { command.pre_exec(hand_over) };
+}
+
+/// Takes the fd that `start` passed. Called once, first thing in the server.
+pub(crate) fn take_passed_fd() -> io::Result<OwnedFd> {
+    // SAFETY: plain integers; fails when the fd is not open.
+    Errno::result(unsafe { libc::fcntl(PASSED_FD, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    // SAFETY: the fd is open (checked above), and only this function takes it.
+    Ok(unsafe { OwnedFd::from_raw_fd(PASSED_FD) })
+}
+
+/// Sends bytes and, beside the first of them, fds. Returns how many bytes went.
+pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> io::Result<usize> {
+    let rights = [ControlMessage::ScmRights(fds)];
+    let rights: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    Ok(sendmsg::<UnixAddr>(socket.as_raw_fd(), &[IoSlice::new(bytes)], rights, flags, None)?)
+}
+
+/// Receives bytes and the fds beside them, which are added to `fds` (close-on-exec).
+pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<usize> {
+    let mut space = nix::cmsg_space!([RawFd; MAX_FDS]);
+    let mut iov = [IoSliceMut::new(bytes)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    let message = recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut iov, Some(&mut space), flags)?;
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(raw) = control {
+            // SAFETY: the kernel just installed these fds for us, and nobody else has them.
+            fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+    }
+    if message.flags.contains(MsgFlags::MSG_CTRUNC) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "more fds than a reply may carry"));
+    }
+    Ok(message.bytes)
+}
+
+/// Sets a terminal's size.
+pub(crate) fn resize(console: BorrowedFd<'_>, width: u16, height: u16) -> io::Result<()> {
+    let size = libc::winsize { ws_row: height, ws_col: width, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCSWINSZ reads one winsize, which outlives the call.
+    Errno::result(unsafe { libc::ioctl(console.as_raw_fd(), libc::TIOCSWINSZ, &size) })?;
+    Ok(())
+}
+
+/// Which child to wait for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Child<'fd> {
+    /// Any; it is only looked at and stays a zombie.
+    PeekAny,
+    Pid(u32),
+    PidFd(BorrowedFd<'fd>),
+}
+
+/// Looks for an ended child without blocking: its pid and its status as a shell tells it (128 + signal). nix's `waitid`
+/// is not used because it loses the status of a child that a real-time signal killed.
+pub(crate) fn wait(child: Child<'_>) -> io::Result<Option<(u32, u32)>> {
+    let (kind, id, peek) = match child {
+        Child::PeekAny => (libc::P_ALL, 0, libc::WNOWAIT),
+        Child::Pid(pid) => (libc::P_PID, pid, 0),
+        Child::PidFd(fd) => (libc::P_PIDFD, fd.as_raw_fd().cast_unsigned(), 0),
+    };
+    // SAFETY: all zeroes is a valid siginfo_t, and means "nobody" when the kernel leaves it as it is.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `info` outlives the call.
+    Errno::result(unsafe { libc::waitid(kind, id, &mut info, libc::WEXITED | libc::WNOHANG | peek) })?;
+    // SAFETY: waitid filled the fields of a SIGCHLD, or left zeroes.
+    let (pid, status) = (unsafe { info.si_pid() }, unsafe { info.si_status() }.cast_unsigned());
+    if pid <= 0 {
+        return Ok(None);
+    }
+    let status = if info.si_code == libc::CLD_EXITED { status } else { status.saturating_add(128) };
+    Ok(Some((pid.cast_unsigned(), status)))
+}
+
+/// Types whose fd is theirs alone and stays the same while they live.
+pub(crate) trait OwnsItsFd: AsRawFd {}
+impl OwnsItsFd for OwnedFd {}
+impl OwnsItsFd for nix::sys::signalfd::SignalFd {}
+
+/// An fd that tasks can wait for.
+pub(crate) fn asynchronous<T: OwnsItsFd>(fd: T, interest: Interest) -> io::Result<AsyncFd<T>> {
+    // SAFETY: the fd stays open and the same until the AsyncFd, which owns it, takes it out of epoll (see the trait).
+    Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
+}

@@ -1,0 +1,140 @@
+//! What the shim saw and the trail shall hold, handed to the gate in batches: the gate is the trail's only writer.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use boltseal_message::{Event, EventKind, Operation};
+use tokio::sync::Notify;
+
+use crate::runtime::{DEFAULT_DEADLINE, Gate};
+
+/// What happens within this time travels in one run.
+const BATCH: Duration = Duration::from_millis(200);
+/// Most events of one run, and most kept while the gate cannot take them.
+const MAX_BATCH: usize = 512;
+const MAX_KEPT: usize = 8192;
+const MAX_REASON: usize = 1024;
+
+#[derive(Debug)]
+pub(crate) struct Trail {
+    pending: Mutex<VecDeque<Event>>,
+    more: Notify,
+    /// The pod that the records are handed in for.
+    group: (String, PathBuf),
+}
+
+impl Trail {
+    pub(crate) fn new(id: &str, bundle: &std::path::Path) -> Self {
+        Self { pending: Mutex::default(), more: Notify::new(), group: (id.into(), bundle.into()) }
+    }
+
+    pub(crate) fn add(&self, id: &str, exec_id: &str, mut kind: EventKind) {
+        if let EventKind::Aborted { reason } = &mut kind {
+            reason.truncate(reason.floor_char_boundary(MAX_REASON));
+        }
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let at_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+        let event = Event { id: id.into(), exec_id: exec_id.into(), at_ns, kind };
+        self.keep(|pending| pending.push_back(event));
+    }
+
+    /// Takes out what waits for `id`, for the Delete that will carry it.
+    pub(crate) fn take_of(&self, id: &str) -> Vec<Event> {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let (of, rest): (Vec<Event>, Vec<Event>) = pending.drain(..).partition(|event| event.id == id);
+        *pending = rest.into();
+        of
+    }
+
+    /// Puts back what was taken but not recorded.
+    pub(crate) fn put_back(&self, events: Vec<Event>) {
+        self.keep(|pending| events.into_iter().rev().for_each(|event| pending.push_front(event)));
+    }
+
+    fn keep(&self, change: impl FnOnce(&mut VecDeque<Event>)) {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut pending);
+        // A gate that fails for hours must not fill our memory: dropped-log counts go first, then the oldest.
+        while pending.len() > MAX_KEPT {
+            let log = pending.iter().position(|event| matches!(event.kind, EventKind::LogDropped { .. }));
+            pending.remove(log.unwrap_or(0));
+        }
+        drop(pending);
+        self.more.notify_one();
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Hands over what waits. `false`: the gate did not take it, and it waits still.
+    pub(crate) async fn hand_over(&self, gate: &Gate) -> bool {
+        let events: Vec<Event> = {
+            let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = pending.len().min(MAX_BATCH);
+            pending.drain(..count).collect()
+        };
+        if events.is_empty() {
+            return true;
+        }
+        let (id, bundle) = &self.group;
+        let operation = Operation::Record { events: events.clone() };
+        let done = gate.run((id, bundle), operation, &[], DEFAULT_DEADLINE).await;
+        if done.is_err() {
+            self.put_back(events);
+        }
+        done.is_ok()
+    }
+
+    /// Hands over for ever.
+    pub(crate) async fn run(&self, gate: &Gate) {
+        let mut pause = BATCH;
+        loop {
+            if self.is_empty() {
+                self.more.notified().await;
+            }
+            tokio::time::sleep(pause).await;
+            pause = if self.hand_over(gate).await { BATCH } else { (pause * 2).min(Duration::from_secs(10)) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delete_takes_its_own_events_in_order_and_they_can_go_back() {
+        let trail = Trail::new("pod", "/b".as_ref());
+        trail.add("a", "", EventKind::Running { pid: 1 });
+        trail.add("b", "", EventKind::OutOfMemory);
+        trail.add("a", "", EventKind::Exited { pid: 1, status: 0 });
+        let taken = trail.take_of("a");
+        assert!(matches!(taken[0].kind, EventKind::Running { .. }) && matches!(taken[1].kind, EventKind::Exited { .. }));
+        trail.put_back(taken);
+        let ids: Vec<String> = trail.pending.lock().unwrap().iter().map(|event| event.id.clone()).collect();
+        assert_eq!(ids, ["a", "a", "b"]);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_exits_outlive_dropped_log_counts() {
+        let trail = Trail::new("pod", "/b".as_ref());
+        trail.add("a", "", EventKind::LogDropped { bytes: 1 });
+        for pid in 0..MAX_KEPT as u32 {
+            trail.add("a", "", EventKind::Exited { pid, status: 0 });
+        }
+        let pending = trail.pending.lock().unwrap();
+        assert_eq!(pending.len(), MAX_KEPT);
+        assert!(pending.iter().all(|event| matches!(event.kind, EventKind::Exited { .. })));
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_at_a_character() {
+        let trail = Trail::new("pod", "/b".as_ref());
+        trail.add("a", "", EventKind::Aborted { reason: "é".repeat(MAX_REASON) });
+        let taken = trail.take_of("a");
+        assert!(matches!(&taken[0].kind, EventKind::Aborted { reason } if reason.len() == MAX_REASON));
+    }
+}
