@@ -1,1 +1,56 @@
-fn main() {}
+//! `make bench`: what a start costs with all gates on, beside Debian's containerd-shim-runc-v2 with runc, in one run on one
+//! containerd, the two interleaved with pauses between. Figures and ratios on screen and in `target/bench.json`. It
+//! measures; it is no test, and a busy machine shows in it.
+#![forbid(unsafe_code)]
+
+mod measure;
+mod table;
+
+use anyhow::{Context, Result};
+use measure::{Cost, gate_cpu, one, shim_memory};
+use stack::client::{BOLTSEAL, RUNC};
+use stack::containerd::Version;
+use stack::node::{Node, World};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Between two runs: what one leaves to do (writeback, exits) shall not be the next one's cost.
+const PAUSE: Duration = Duration::from_millis(250);
+const WARM_UP: usize = 3;
+
+fn main() -> ExitCode {
+    stack::private::machine(bench)
+}
+
+fn bench(scratch: &Path) -> Result<()> {
+    let runs = std::env::args().nth(1).map_or(Ok(30), |word| word.parse()).context("usage: boltseal-bench [RUNS]")?;
+    let node = Node::make(scratch, false)?;
+    node.enroll()?;
+    for image in node.images.iter() {
+        node.import(image)?;
+    }
+    let mut world = World::start(node, Version::V1_6)?;
+    let cgroup = measure::cgroup_of_containerd(&world)?;
+
+    let mut costs: [Vec<Cost>; 2] = [Vec::new(), Vec::new()];
+    for run in 0..runs + WARM_UP {
+        // Each comes first as often as the other.
+        let order = if run % 2 == 0 { [0, 1] } else { [1, 0] };
+        for which in order {
+            world.runtime = if which == 0 { BOLTSEAL } else { RUNC };
+            std::thread::sleep(PAUSE);
+            let cost = one(&mut world, &cgroup).with_context(|| world.runtime.to_owned())?;
+            if let (true, Some(list)) = (run >= WARM_UP, costs.get_mut(which)) {
+                list.push(cost);
+            }
+        }
+    }
+    world.runtime = BOLTSEAL;
+    let ours = shim_memory(&mut world)?;
+    let gate = gate_cpu(&mut world, runs)?;
+    world.runtime = RUNC;
+    let theirs = shim_memory(&mut world)?;
+    let [boltseal, runc] = &costs;
+    table::report(boltseal, runc, &ours, &theirs, &gate)
+}

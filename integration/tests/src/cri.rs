@@ -13,6 +13,8 @@ use tonic::{Request, Status};
     missing_debug_implementations,
     unreachable_pub,
     clippy::all,
+    clippy::allow_attributes_without_reason,
+    clippy::semicolon_if_nothing_returned,
     unused_qualifications,
     reason = "generated from proto/cri.proto"
 )]

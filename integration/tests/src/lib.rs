@@ -6,6 +6,7 @@ pub mod cases;
 pub mod client;
 pub mod containerd;
 pub mod cri;
+pub mod gate;
 pub mod image;
 pub mod leak;
 pub mod node;

@@ -141,11 +141,10 @@ fn try_container(
         cri.remove(&id)?;
         bend(world, &mut config)?;
         let made = cri.create(pod_id, &sandbox, &config);
-        let outcome = match made {
+        match made {
             Err(status) => refused(Err(status), rule),
             Ok(id) => refused(cri.start(&id), rule),
-        };
-        outcome
+        }
     })
 }
 

@@ -1,15 +1,12 @@
 //! What no containerd sends: the gate is asked directly, over its own frame.
 use crate::Report;
-use anyhow::{Context, Result, ensure};
-use boltseal_message::{Code, Create, Operation, Refusal, Reply, Request, Stdio};
-use serde_json::json;
+use anyhow::{Result, ensure};
+use boltseal_message::{Code, Refusal};
+use stack::gate;
 use stack::leak::Snapshot;
 use stack::node::{NAMESPACE, World};
 use std::fs;
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::{Command, Stdio as Pipe};
+use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 pub(crate) fn all(world: &mut World, report: &mut Report, name: &dyn Fn(&str) -> String) {
@@ -62,70 +59,22 @@ fn no_config(world: &mut World) -> Result<String> {
     Ok(refusal.message.lines().next().unwrap_or_default().to_owned())
 }
 
-/// One Create, as a shim would send it; a bundle folder of our own with `config` in it.
 fn ask(world: &World, address: &str, config: &[u8]) -> Result<Refusal> {
-    let bundle = world.node.work.join("bundle");
-    fs::create_dir_all(bundle.join("rootfs"))?;
-    if !config.is_empty() {
-        fs::write(bundle.join("config.json"), config)?;
-    }
-    let request = Request {
-        namespace: NAMESPACE.into(),
-        address: address.into(),
-        id: "odd".into(),
-        bundle: bundle.display().to_string(),
-        deadline_ms: 10_000,
-        operation: Operation::Create(Create {
-            rootfs: Vec::new(),
-            stdio: Stdio::default(),
-            options: (String::new(), Vec::new()),
-            checkpoint: String::new(),
-            parent_checkpoint: String::new(),
-        }),
-    };
-    let answer = frame(&request.encode());
-    fs::remove_dir_all(&bundle)?;
-    match Reply::decode(&answer?)? {
-        Reply::Refused(refusal) => {
-            ensure!(refusal.message.starts_with("boltseal: "), "{}", refusal.message);
-            Ok(refusal)
-        }
-        other => anyhow::bail!("not refused: {other:?} {}", json!({})),
-    }
-}
-
-/// Runs the gate with a socket as its fd 3 and answers with all that it wrote.
-fn frame(bytes: &[u8]) -> Result<Vec<u8>> {
-    let (mut ours, theirs) = UnixStream::pair()?;
-    ours.set_read_timeout(Some(Duration::from_secs(20)))?;
-    let mut gate = Command::new("sh")
-        .args(["-c", "exec 3<&0 </dev/null; exec boltseal-runtime gate"])
-        .stdin(Pipe::from(OwnedFd::from(theirs)))
-        .spawn()
-        .context("the gate")?;
-    let mut answer = Vec::new();
-    let said = ours.write_all(bytes).and_then(|()| ours.read_to_end(&mut answer));
-    gate.wait()?;
-    said.context("talking to the gate")?;
-    Ok(answer)
+    gate::refused(&gate::Ask {
+        work: &world.node.work,
+        address,
+        namespace: NAMESPACE,
+        id: "odd",
+        config,
+        rootfs: Vec::new(),
+        cgroup: None,
+    })
 }
 
 fn garbage(_: &mut World) -> Result<String> {
     for bytes in [vec![0xff; 4096], vec![0; 64], b"GET / HTTP/1.0\r\n\r\n".to_vec()] {
-        let (mut ours, theirs) = UnixStream::pair()?;
-        ours.set_read_timeout(Some(Duration::from_secs(20)))?;
-        let mut gate = Command::new("sh")
-            .args(["-c", "exec 3<&0 </dev/null; exec boltseal-runtime gate"])
-            .stdin(Pipe::from(OwnedFd::from(theirs)))
-            .stderr(Pipe::null())
-            .spawn()?;
-        // It may hang up before it has read all.
-        if let Err(error) = ours.write_all(&bytes) {
-            ensure!(error.kind() == std::io::ErrorKind::BrokenPipe, "{error}");
-        }
-        ours.shutdown(std::net::Shutdown::Write)?;
-        let status = gate.wait()?;
-        ensure!(!status.success(), "the gate took garbage for a request");
+        let (answer, status) = gate::talk(&bytes, None)?;
+        ensure!(!status.success() && answer.is_empty(), "the gate took garbage for a request");
     }
     Ok(String::new())
 }
