@@ -57,9 +57,25 @@ impl Table {
         self.entries.iter().find(|e| e.id == id)
     }
 
-    /// Mounts below `path`, not the one at it.
+    /// Mounts below `path`, not the one at it; those that another mount hides are among them.
     pub fn below<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = &'a Entry> {
         self.entries.iter().filter(move |e| e.point != path && e.point.starts_with(path))
+    }
+
+    /// Mounts below `path` that are reached from mount `id`: what a recursive bind of `path` brings along.
+    pub fn tree<'a>(&'a self, id: u64, path: &'a Path) -> impl Iterator<Item = &'a Entry> {
+        self.below(path).filter(move |entry| {
+            let mut at = *entry;
+            // A table that changed while it was read could hold a ring.
+            for _ in 0..self.entries.len() {
+                match self.by_id(at.parent) {
+                    _ if at.parent == id => return true,
+                    Some(parent) if parent.id != at.id => at = parent,
+                    _ => return false,
+                }
+            }
+            true
+        })
     }
 }
 

@@ -66,7 +66,8 @@ pub struct MountContext<'a> {
     pub container_name: &'a str,
 }
 
-/// Fills in what the source of each bind is; the other mounts keep what they have. What cannot be found out is Unknown.
+/// Fills in what the source of each bind is; the other mounts keep what they have. A source that does not exist is
+/// Absent, what cannot be found out is Unknown.
 pub fn resolve(mounts: &mut [Mount], context: &MountContext<'_>) {
     let mut binds = mounts.iter_mut().filter(|m| m.kind == "bind").peekable();
     if binds.peek().is_none() {
@@ -75,7 +76,7 @@ pub fn resolve(mounts: &mut [Mount], context: &MountContext<'_>) {
     let resolver = Resolver::new(context);
     for mount in binds {
         mount.object = match &resolver {
-            Ok(resolver) => resolver.object(&mount.source).map_or_else(Fact::Unknown, Fact::Is),
+            Ok(resolver) => resolver.fact(&mount.source),
             Err(why) => Fact::Unknown(why.clone()),
         };
     }
@@ -103,6 +104,8 @@ pub(crate) struct Resolved {
     pub(crate) fstype: String,
     pub(crate) kind: &'static str,
     pub(crate) links: u64,
+    /// Mount id.
+    mount: u64,
 }
 
 struct Sensitive {
@@ -133,9 +136,16 @@ impl<'a> Resolver<'a> {
         self.sensitive.iter().find(|s| s.name == name).map(|s| s.canonical.as_path())
     }
 
+    fn fact(&self, source: &str) -> Fact<Object> {
+        match self.resolve(Path::new(source)) {
+            Ok(resolved) => self.object(source, resolved).map_or_else(Fact::Unknown, Fact::Is),
+            Err(Unresolved::Missing(_)) => Fact::Absent,
+            Err(Unresolved::Other(why)) => Fact::Unknown(why),
+        }
+    }
+
     /// The object that a bind source names.
-    fn object(&self, source: &str) -> Result<Object, String> {
-        let resolved = self.resolve(Path::new(source)).map_err(|e| e.to_string())?;
+    fn object(&self, source: &str, resolved: Resolved) -> Result<Object, String> {
         let touches = self.touches(&resolved)?;
         let origin = origin::of(self, Path::new(source), &resolved, &touches)?;
         Ok(Object {
@@ -185,7 +195,7 @@ impl<'a> Resolver<'a> {
         };
         #[allow(clippy::useless_conversion, reason = "the width of st_nlink differs between machines")]
         let links = u64::from(stat.st_nlink);
-        Ok(Resolved { key, canonical, fstype: entry.fstype.clone(), kind, links })
+        Ok(Resolved { key, canonical, fstype: entry.fstype.clone(), kind, links, mount: id })
     }
 
     /// All (sensitive path, relation) of a source, its layers and the mounts below it.
@@ -200,7 +210,7 @@ impl<'a> Resolver<'a> {
         let keys = self.layers(&source.key)?;
         let mut below = BTreeSet::new();
         if source.kind == "folder" {
-            for entry in self.table.below(&source.canonical) {
+            for entry in self.table.tree(source.mount, &source.canonical) {
                 if is_view(&entry.fstype) {
                     touch(&format!("fstype:{}", entry.fstype), "contains");
                 }
@@ -454,9 +464,10 @@ mod tests {
         let list = ["/etc".to_owned()];
         let context = MountContext { sensitive: &list, ..MountContext::default() };
         let resolver = Resolver::new(&context).unwrap();
-        for bad in ["/nonexistent/x", "relative", "", "/proc/self/ns/net"] {
-            assert!(resolver.object(bad).is_err(), "{bad}");
+        for bad in ["relative", "", "/proc/self/ns/net"] {
+            assert!(matches!(resolver.fact(bad), Fact::Unknown(_)), "{bad}");
         }
+        assert_eq!(resolver.fact("/nonexistent/x"), Fact::Absent);
         for bad in ["etc", "/a/../b", "/dev/sd*"] {
             let list = [bad.to_owned()];
             assert!(Resolver::new(&MountContext { sensitive: &list, ..MountContext::default() }).is_err(), "{bad}");
@@ -468,7 +479,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let list = [dir.path().join("later/deep").to_str().unwrap().to_owned()];
         let context = MountContext { sensitive: &list, ..MountContext::default() };
-        let object = Resolver::new(&context).unwrap().object(dir.path().to_str().unwrap()).unwrap();
-        assert_eq!(object.touches, [(list[0].clone(), "contains".to_owned())]);
+        let fact = Resolver::new(&context).unwrap().fact(dir.path().to_str().unwrap());
+        assert_eq!(fact.is().unwrap().touches, [(list[0].clone(), "contains".to_owned())]);
     }
 }

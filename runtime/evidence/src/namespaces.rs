@@ -27,7 +27,7 @@ pub struct NamespaceContext<'a> {
     pub cri_netns: Option<&'a str>,
 }
 
-/// Finds out the origin of each namespace that the spec names by a path.
+/// Finds out the origin of each namespace that the spec names by a path. One that does not exist is Absent.
 pub fn resolve(namespaces: &mut Namespaces, context: &NamespaceContext<'_>) {
     for namespace in namespaces.listed.iter_mut().filter(|n| !n.path.is_empty()) {
         match object(&namespace.path, &namespace.kind) {
@@ -35,9 +35,14 @@ pub fn resolve(namespaces: &mut Namespaces, context: &NamespaceContext<'_>) {
                 namespace.object = Some(found);
                 namespace.origin = origin(namespace, found, context);
             }
+            Err(_) if is_missing(&namespace.path) => namespace.origin = Fact::Absent,
             Err(why) => namespace.origin = Fact::Unknown(why),
         }
     }
+}
+
+fn is_missing(path: &str) -> bool {
+    std::fs::metadata(path).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// nsfs (device, inode) of a path, which must be of the OCI kind named.

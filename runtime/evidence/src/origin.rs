@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_is_unknown() {
-        assert!(matches!(Node::new().object("kubelet/pods/u1/gone"), Fact::Unknown(_)));
+    fn what_is_gone_is_absent() {
+        assert_eq!(Node::new().object("kubelet/pods/u1/gone"), Fact::Absent);
     }
 }
