@@ -26,7 +26,8 @@ fn main() {
         assert!(status.success(), "the cases failed: {status}");
         return;
     }
-    let cases: [(&str, fn(&Node)); 11] = [
+    type Case = fn(&Node);
+    let cases: [(&str, Case); 11] = [
         ("direct", direct),
         ("symlink", by_symlink),
         ("bind alias", by_bind),
