@@ -1,0 +1,189 @@
+//! Exec: one more process in a running container, bounded by the container's own table. There is no parked window:
+//! everything is checked inside, before the program runs.
+use crate::console::Console;
+use crate::create::{chain, filter_count, filters, inherited, status_pipe, why};
+use crate::error::LaunchError;
+use crate::executor::{Inside, Plan, decode};
+use crate::inspect;
+use crate::record::{Layout, Record, write_private};
+use crate::stdio::{Streams, streams};
+use crate::timer::Timer;
+use crate::sys;
+use boltseal_seal::{ApprovedNamespace, Table};
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::container::{Container, ContainerStatus};
+use libcontainer::syscall::syscall::SyscallType;
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+#[derive(Debug)]
+pub struct ExecRequest<'a> {
+    /// The container's id.
+    pub id: &'a str,
+    pub state: &'a Path,
+    /// OCI Process, sealed.
+    pub process_json: &'a [u8],
+    /// The container's table with this process's uid, gid, groups, capabilities and cwd.
+    pub table: &'a Table,
+    /// stdin, stdout, stderr; None is the container's /dev/null. Unused with a terminal.
+    pub stdio: [Option<OwnedFd>; 3],
+    pub terminal: bool,
+    pub deadline: Instant,
+    /// The init that the caller knows; an exec into any other process is refused.
+    pub init_pid: u32,
+    pub init_start_time: u64,
+}
+
+/// A process that runs.
+#[derive(Debug)]
+pub struct Execed {
+    pub pid: u32,
+    pub pidfd: OwnedFd,
+    pub console: Option<OwnedFd>,
+    /// `Seccomp_filters` of /proc/PID/status.
+    pub seccomp_filters: u32,
+}
+
+/// Runs a process in a container.
+///
+/// # Errors
+/// [`LaunchError`]; the process is gone then. A container with a user namespace is `Unsupported`: libcontainer's exec
+/// does not join it and would run as the host's root.
+pub fn exec(request: ExecRequest<'_>) -> Result<Execed, LaunchError> {
+    let layout = Layout::new(request.state);
+    let record = Record::load(&layout)?.filter(|r| r.id == request.id && r.pid != 0);
+    let record = record.ok_or_else(|| LaunchError::Other(format!("container {:?} is not there", request.id)))?;
+    if record.user_namespace {
+        return Err(LaunchError::Unsupported("exec into a container with a user namespace: libcontainer would not join it".into()));
+    }
+    if (record.pid, record.start_time) != (request.init_pid, request.init_start_time) {
+        return Err(LaunchError::Other("the init of the request is not the container's".into()));
+    }
+    let name = format!("exec-{}.json", std::process::id());
+    let process = layout.top.join(name);
+    let result = write_private(&process, request.process_json).and_then(|()| run(request, &layout, &record, &process));
+    let removed = std::fs::remove_file(&process).map_err(LaunchError::io("remove the process file"));
+    match (result, removed) {
+        (Ok(_), Err(e)) => Err(e),
+        (result, _) => result,
+    }
+}
+
+fn run(request: ExecRequest<'_>, layout: &Layout, record: &Record, process: &Path) -> Result<Execed, LaunchError> {
+    let timer = Timer::start(request.deadline)?;
+    let host = inspect::objects(Path::new("/proc/self")).map_err(LaunchError::Other)?;
+    // Pinned first, then checked: what is joined below is this very process.
+    let init = sys::pidfd_open(record.pid).map_err(LaunchError::io("open init's pidfd"))?;
+    if sys::start_time(record.pid)? != record.start_time {
+        return Err(LaunchError::Other("the container's init has ended".into()));
+    }
+    let mut table = request.table.clone();
+    table.terminal = request.terminal;
+    table.namespaces = joined(record.pid, &host, &table)?;
+
+    let (status, status_inside) = status_pipe()?;
+    let Streams { fds, expected } = streams(request.stdio, request.terminal)?;
+    let console = request.terminal.then(|| Console::bind(&layout.top)).transpose()?;
+    let (base, pod) = filters(&table)?;
+    let keep: Vec<RawFd> = fds.iter().chain([&status_inside]).map(AsRawFd::as_raw_fd).collect();
+    let plan = Plan {
+        table,
+        mounts: record.mounts.clone(),
+        host,
+        base,
+        pod,
+        console: record.console,
+        bound_devices: Vec::new(),
+        status: status_inside.as_raw_fd(),
+        release: None,
+        stdio: expected,
+        inherited: inherited(&keep)?,
+    };
+    let seccomp_filters = filter_count(&plan)?;
+
+    sys::clear_environment();
+    mark_running(layout, request.id)?;
+    let built = libcontainer_exec(request.id, layout, Inside::new(plan), fds, console.as_ref(), process);
+    drop((status_inside, init));
+    let pid = match built {
+        Ok(pid) => pid,
+        Err(text) => return Err(why(&timer, status, text)),
+    };
+    // libcontainer came back: the program runs, or its process has said why not and ends.
+    let mut said = Vec::new();
+    std::fs::File::from(status).read_to_end(&mut said).map_err(LaunchError::io("read the exec-status pipe"))?;
+    if let Some(error) = decode(&String::from_utf8_lossy(&said)) {
+        reap(pid);
+        return Err(error);
+    }
+    let pidfd = sys::pidfd_open(pid).map_err(LaunchError::io("open the process's pidfd"))?;
+    let console = console.map(Console::receive).transpose();
+    match console {
+        Ok(console) => Ok(Execed { pid, pidfd, console, seccomp_filters }),
+        Err(error) => {
+            if let Err(e) = sys::pidfd_kill(pidfd.as_fd()) {
+                tracing::warn!("exec'd process {pid} cannot be killed: {e}");
+            }
+            reap(pid);
+            Err(error)
+        }
+    }
+}
+
+/// The container's namespaces as they are now; each must still be what was approved for it.
+fn joined(pid: u32, host: &inspect::Objects, table: &Table) -> Result<Vec<ApprovedNamespace>, LaunchError> {
+    let inspection = |line: String| LaunchError::Inspection(vec![line]);
+    let actual = inspect::objects(&PathBuf::from(format!("/proc/{pid}"))).map_err(inspection)?;
+    let lines = inspect::namespaces(&actual, host, &table.namespaces);
+    if !lines.is_empty() {
+        return Err(LaunchError::Inspection(lines));
+    }
+    let approved = |n: &ApprovedNamespace| ApprovedNamespace { kind: n.kind.clone(), object: actual.get(&n.kind).copied() };
+    Ok(table.namespaces.iter().map(approved).collect())
+}
+
+/// libcontainer's exec wants its own state to say so; nobody tells it about our release.
+fn mark_running(layout: &Layout, id: &str) -> Result<(), LaunchError> {
+    let failed = |e: libcontainer::error::LibcontainerError| LaunchError::Other(format!("libcontainer's state: {}", chain(&e)));
+    let mut container = Container::load(layout.libcontainer().join(id)).map_err(failed)?;
+    match container.status() {
+        ContainerStatus::Running => Ok(()),
+        ContainerStatus::Created => container.set_status(ContainerStatus::Running).save().map_err(failed),
+        other => Err(LaunchError::Other(format!("exec into a container that is {other}"))),
+    }
+}
+
+fn libcontainer_exec(
+    id: &str,
+    layout: &Layout,
+    inside: Inside,
+    stdio: [OwnedFd; 3],
+    console: Option<&Console>,
+    process: &Path,
+) -> Result<u32, String> {
+    let [stdin, stdout, stderr] = stdio;
+    let pid = ContainerBuilder::new(id.to_owned(), SyscallType::default())
+        .with_executor(inside)
+        .with_root_path(layout.libcontainer())
+        .map_err(|e| chain(&e))?
+        .with_console_socket(console.map(|c| PathBuf::from(c.path())))
+        .with_stdin(stdin)
+        .with_stdout(stdout)
+        .with_stderr(stderr)
+        .as_tenant()
+        .with_process(Some(process))
+        .with_detach(true)
+        .build()
+        .map_err(|e| chain(&e).trim_matches('\0').to_owned())?;
+    u32::try_from(pid.as_raw()).map_err(|e| e.to_string())
+}
+
+/// A process of ours that has ended or been killed.
+fn reap(pid: u32) {
+    let Ok(pid) = i32::try_from(pid) else { return };
+    if let Err(e) = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None) {
+        tracing::debug!("exec'd process {pid}: {e}");
+    }
+}

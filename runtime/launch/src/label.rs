@@ -1,0 +1,118 @@
+//! The mandatory label of the next execve: written, its result checked, and read back where the kernel tells it.
+//! An unknown profile or context fails only this write (hardening notes: ignoring it means running unconfined).
+use crate::error::LaunchError;
+use boltseal_seal::Label;
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+
+/// The attribute of this process that takes the label, opened while /proc can still be opened.
+#[derive(Debug)]
+pub(crate) struct Attribute {
+    file: File,
+    label: Label,
+}
+
+/// Where each module takes it (man 7 apparmor; selinux(8), attr/exec).
+fn path(label: &Label) -> &'static str {
+    match label {
+        Label::AppArmor(_) => "/proc/self/attr/apparmor/exec",
+        Label::Selinux(_) => "/proc/self/attr/exec",
+    }
+}
+
+/// What /proc/PID/attr/current (AppArmor: attr/apparmor/current) shows once the label is in force.
+pub(crate) fn expected(label: Option<&Label>) -> String {
+    match label {
+        Some(Label::AppArmor(name)) => format!("{name} (enforce)"),
+        Some(Label::Selinux(context)) => context.clone(),
+        None => String::new(),
+    }
+}
+
+impl Attribute {
+    pub(crate) fn open(label: &Label) -> Result<Self, LaunchError> {
+        if name(label).is_empty() || name(label).contains(['\n', '\0']) {
+            return Err(LaunchError::Other("the label is empty or holds a line break".into()));
+        }
+        let file = File::options().read(true).write(true).open(path(label)).map_err(|e| {
+            LaunchError::Unsupported(format!("{} cannot be opened, so the label {:?} cannot be set: {e}", path(label), name(label)))
+        })?;
+        Ok(Self { file, label: label.clone() })
+    }
+
+    /// Sets the label for the next execve and reads it back.
+    pub(crate) fn set(&mut self) -> Result<(), LaunchError> {
+        let text = match &self.label {
+            Label::AppArmor(name) => format!("exec {name}"),
+            Label::Selinux(context) => context.clone(),
+        };
+        // One write: the kernel takes the label whole or not at all.
+        let written = self.file.write(text.as_bytes());
+        match written {
+            Ok(n) if n == text.len() => {}
+            Ok(n) => return Err(self.failed(&format!("only {n} bytes were taken"))),
+            Err(e) => return Err(self.failed(&e.to_string())),
+        }
+        self.check()
+    }
+
+    /// Whether the label still waits for the execve.
+    pub(crate) fn check(&mut self) -> Result<(), LaunchError> {
+        let mut text = String::new();
+        let read = self.file.rewind().and_then(|()| (&self.file).take(4096).read_to_string(&mut text));
+        read.map_err(|e| self.failed(&format!("cannot be read back: {e}")))?;
+        let actual = text.trim_end_matches(['\0', '\n']);
+        if actual == expected(Some(&self.label)) {
+            return Ok(());
+        }
+        Err(self.failed(&format!("reads back as {actual:?}")))
+    }
+
+    fn failed(&self, why: &str) -> LaunchError {
+        LaunchError::Inspection(vec![format!("label {:?}: {why}", name(&self.label))])
+    }
+}
+
+fn name(label: &Label) -> &str {
+    match label {
+        Label::AppArmor(name) | Label::Selinux(name) => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_expected_after_execve() {
+        assert_eq!(expected(Some(&Label::AppArmor("boltseal-default".into()))), "boltseal-default (enforce)");
+        assert_eq!(expected(Some(&Label::Selinux("a:b:c:s0:c1,c2".into()))), "a:b:c:s0:c1,c2");
+        assert_eq!(expected(None), "");
+    }
+
+    #[test]
+    fn a_label_that_nothing_enforces_is_an_error() {
+        for label in [Label::AppArmor("no-such-profile".into()), Label::Selinux("no_u:no_r:no_t:s0".into())] {
+            let result = Attribute::open(&label).and_then(|mut a| a.set());
+            assert!(result.is_err(), "{label:?} was taken");
+        }
+    }
+
+    #[test]
+    fn a_label_with_a_line_break_is_refused() {
+        assert!(Attribute::open(&Label::AppArmor("a\nb".into())).is_err());
+        assert!(Attribute::open(&Label::Selinux(String::new())).is_err());
+    }
+
+    #[test]
+    fn what_reads_back_differently_is_an_error() {
+        // A plain file stands for an attribute that keeps what was written in another form.
+        let dir = std::env::temp_dir().join(format!("boltseal-label-{}", std::process::id()));
+        let open = || File::options().read(true).write(true).create(true).truncate(true).open(&dir).unwrap();
+        let mut apparmor = Attribute { file: open(), label: Label::AppArmor("p".into()) };
+        assert!(matches!(apparmor.set(), Err(LaunchError::Inspection(_))), "reads back as 'exec p'");
+        let mut selinux = Attribute { file: open(), label: Label::Selinux("u:r:t:s0".into()) };
+        assert_eq!(selinux.set(), Ok(()));
+        std::fs::remove_file(&dir).unwrap();
+    }
+}

@@ -1,0 +1,39 @@
+//! Seccomp: an OCI profile becomes a BPF program (a range tree over the call numbers, seccompiler's code for the
+//! conditions on arguments), and the program is installed with our own seccomp(2) call.
+//!
+//! Meaning, whatever the profile says: a foreign ABI, x32 and every number that our table does not know answer ENOSYS;
+//! of several rules that match, the most restrictive wins; no rule is the default action.
+mod compile;
+mod install;
+pub mod profile;
+mod tree;
+
+#[cfg(test)]
+mod interpreter;
+
+pub use compile::{Compiled, SeccompError, compile};
+pub(crate) use install::install;
+
+use boltseal_profiles::Arch;
+
+/// The base filter for this machine.
+///
+/// # Errors
+/// An architecture without a table; anything else would have failed the tests.
+pub fn base() -> Result<Compiled, SeccompError> {
+    let arch = Arch::native().ok_or_else(|| SeccompError(format!("no system call table for {}", std::env::consts::ARCH)))?;
+    let compiled = compile(boltseal_profiles::base_seccomp(), arch)?;
+    match compiled.unknown.first() {
+        Some(name) => Err(SeccompError(format!("the base filter names {name}, which no kernel has"))),
+        None => Ok(compiled),
+    }
+}
+
+/// A pod's own filter for this machine.
+///
+/// # Errors
+/// What cannot be installed as it is, in one line.
+pub fn pod(json: &str) -> Result<Compiled, SeccompError> {
+    let arch = Arch::native().ok_or_else(|| SeccompError(format!("no system call table for {}", std::env::consts::ARCH)))?;
+    compile(json, arch)
+}

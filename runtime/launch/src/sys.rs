@@ -1,0 +1,147 @@
+//! System calls that nix lacks, and files of /proc. One unsafe block per call.
+use crate::error::LaunchError;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// A pidfd of a process; of a child that is not reaped yet it can only be that child.
+pub(crate) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; a new descriptor or -1 comes back.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    owned(fd)
+}
+
+pub(crate) fn pidfd_kill(pidfd: BorrowedFd<'_>) -> io::Result<()> {
+    let none: *const libc::siginfo_t = std::ptr::null();
+    // SAFETY: siginfo may be null (man pidfd_send_signal).
+    let rc = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), libc::SIGKILL, none, 0) };
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn owned(fd: libc::c_long) -> io::Result<OwnedFd> {
+    match RawFd::try_from(fd) {
+        // SAFETY: the kernel just made this descriptor for us; nobody else owns it.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// open(2) with O_PATH. Not std's: musl counts O_PATH to O_ACCMODE, which std takes out of `custom_flags`.
+pub(crate) fn open_path(path: &Path, flags: i32) -> io::Result<OwnedFd> {
+    let flags = nix::fcntl::OFlag::from_bits_retain(flags | libc::O_PATH | libc::O_CLOEXEC);
+    Ok(nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty())?)
+}
+
+/// openat2(2) with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`, O_PATH.
+pub(crate) fn open_beneath(dir: BorrowedFd<'_>, path: &str, flags: i32) -> io::Result<OwnedFd> {
+    let path = CString::new(path).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    // SAFETY: open_how is plain integers; all zero is its documented default.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = u64::from((flags | libc::O_PATH | libc::O_CLOEXEC).unsigned_abs());
+    how.resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS;
+    let size = size_of::<libc::open_how>();
+    // SAFETY: path is NUL-terminated, how is a valid struct of `size` bytes; both outlive the call.
+    let fd = unsafe { libc::syscall(libc::SYS_openat2, dir.as_raw_fd(), path.as_ptr(), &raw const how, size) };
+    owned(fd)
+}
+
+/// A copy of a descriptor, above the three of stdio, close-on-exec.
+pub(crate) fn dup_high(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl with an integer argument.
+    let copy = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 10) };
+    owned(libc::c_long::from(copy))
+}
+
+/// Whether a descriptor closes on exec.
+pub(crate) fn closes_on_exec(fd: RawFd) -> io::Result<bool> {
+    // SAFETY: fcntl without a pointer; a bad descriptor is an error.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+    if flags < 0 { Err(io::Error::last_os_error()) } else { Ok(flags & libc::FD_CLOEXEC != 0) }
+}
+
+/// Closes a descriptor by number: in init, what was copied from the gate has no owner.
+pub(crate) fn close_raw(fd: RawFd) {
+    // SAFETY: the number was listed by the gate before the fork and nothing in init owns it.
+    unsafe { libc::close(fd) };
+}
+
+/// A descriptor by number for the length of a call.
+pub(crate) fn borrow(fd: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: used in init for descriptors that stay open until execve or exit.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+pub(crate) fn dup_onto(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
+    // SAFETY: two integers; the kernel checks them.
+    let rc = unsafe { libc::dup2(fd.as_raw_fd(), number) };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// fstat of a descriptor: (device, inode, file type and mode, rdev).
+pub(crate) fn fstat(fd: RawFd) -> io::Result<libc::stat> {
+    // SAFETY: stat is plain integers, filled by the kernel.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a local of the right type.
+    let rc = unsafe { libc::fstat(fd, &raw mut stat) };
+    if rc == 0 { Ok(stat) } else { Err(io::Error::last_os_error()) }
+}
+
+pub(crate) fn no_new_privs() -> bool {
+    // SAFETY: PR_GET_NO_NEW_PRIVS takes no pointers.
+    unsafe { libc::prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1 }
+}
+
+/// Ends this process at once, running nothing.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit takes an integer and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// execve(2): only comes back with an error.
+pub(crate) fn execve(path: &CString, args: &[CString], env: &[CString]) -> io::Error {
+    let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
+        list.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
+    };
+    let (argv, envp) = (pointers(args), pointers(env));
+    // SAFETY: path and all strings are NUL-terminated, both arrays end in null, everything outlives the call.
+    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Empties this process's environment, so that nothing of it reaches libcontainer (`LISTEN_FDS` leaks descriptors).
+pub(crate) fn clear_environment() {
+    for (name, _) in std::env::vars_os() {
+        // SAFETY: the gate is single-threaded (a promise of this crate's caller).
+        unsafe { std::env::remove_var(name) };
+    }
+}
+
+/// nsfs (device, inode) of a link in /proc/PID/ns.
+pub(crate) fn object(path: &Path) -> io::Result<(u64, u64)> {
+    let meta = std::fs::metadata(path)?;
+    Ok((meta.dev(), meta.ino()))
+}
+
+/// Field 22 of /proc/PID/stat: start time in clock ticks after boot. With the pid it names a process for good.
+pub(crate) fn start_time(pid: u32) -> Result<u64, LaunchError> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).map_err(LaunchError::io(format_args!("read the state of process {pid}")))?;
+    // The name in parentheses may hold anything; the rest starts after the last one. Field 3 comes first there.
+    let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let field = rest.split_whitespace().nth(19).and_then(|f| f.parse().ok());
+    field.ok_or_else(|| LaunchError::Other(format!("/proc/{pid}/stat has no start time")))
+}
+
+/// The numbers of this process's open descriptors.
+pub(crate) fn open_fds() -> io::Result<Vec<RawFd>> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        if let Some(number) = entry?.file_name().to_str().and_then(|n| n.parse().ok()) {
+            all.push(number);
+        }
+    }
+    // The descriptor of the listing itself is closed by now.
+    all.retain(|fd| closes_on_exec(*fd).is_ok());
+    Ok(all)
+}

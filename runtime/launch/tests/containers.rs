@@ -1,0 +1,57 @@
+//! Real containers, as root. Each scenario is a process of its own (create and exec want a single-threaded caller);
+//! `cargo test --test containers -- NAME` runs those whose name contains NAME.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_debug_implementations, unreachable_pub, reason = "tests")]
+
+mod lab;
+mod scenarios;
+
+use lab::Lab;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork};
+use std::path::PathBuf;
+use std::time::Instant;
+
+fn main() {
+    assert!(nix::unistd::geteuid().is_root(), "these tests make containers: run them as root");
+    let wanted = std::env::args().skip(1).find(|a| !a.starts_with('-')).unwrap_or_default();
+    let top = PathBuf::from(format!("/tmp/boltseal-launch-{}", std::process::id()));
+    let cgroup = format!("/boltseal-test-{}", std::process::id());
+    std::fs::create_dir(&top).unwrap();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mut failed = 0;
+    let mut ran = 0;
+    for (name, scenario) in scenarios::ALL.iter().filter(|(n, _)| n.contains(&wanted)) {
+        ran += 1;
+        let begun = Instant::now();
+        let ok = alone(&top, &cgroup, name, *scenario);
+        println!("test {name} ... {} ({} ms)", if ok { "ok" } else { "FAILED" }, begun.elapsed().as_millis());
+        failed += usize::from(!ok);
+    }
+    for folder in lab::cgroups(&cgroup) {
+        for left in std::fs::read_dir(&folder).unwrap().filter_map(Result::ok).filter(|e| e.path().is_dir()) {
+            println!("left behind: {}", left.path().display());
+            failed += 1;
+        }
+        if let Err(e) = std::fs::remove_dir(&folder) {
+            println!("{}: {e}", folder.display());
+        }
+    }
+    std::fs::remove_dir(&top).unwrap();
+    assert_eq!(std::fs::read_to_string("/proc/self/mountinfo").unwrap(), mounts, "mounts are left on the host");
+    println!("\ntest result: {} passed; {failed} failed", ran - failed);
+    assert!(ran > 0, "no scenario is named {wanted:?}");
+    std::process::exit(i32::from(failed > 0));
+}
+
+fn alone(top: &std::path::Path, cgroup: &str, name: &str, scenario: fn(Lab)) -> bool {
+    // SAFETY: this process has one thread.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Parent { child } => matches!(waitpid(child, None).unwrap(), WaitStatus::Exited(_, 0)),
+        ForkResult::Child => {
+            // A scenario that hangs is killed: 60 s of CPU or of waiting.
+            nix::unistd::alarm::set(60);
+            let result = std::panic::catch_unwind(|| scenario(Lab::new(top.to_owned(), cgroup, name)));
+            std::process::exit(i32::from(result.is_err()));
+        }
+    }
+}
