@@ -55,6 +55,7 @@ pub enum Label {
 pub struct Landlock {
     /// Least ABI; the ruleset is a hard requirement.
     pub abi: u32,
-    /// Folders and files below which writing is allowed: declared writable volumes and the usual nodes of /dev.
+    /// Folders and files below which writing is allowed: declared writable volumes and granted devices. The usual nodes of
+    /// /dev are not in it: `boltseal_profiles::LANDLOCK_DEVICES` has them.
     pub writable: Vec<String>,
 }

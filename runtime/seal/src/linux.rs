@@ -1,0 +1,244 @@
+//! The Linux part: namespaces, cgroup and limits, devices, paths that are hidden or read-only, sysctls.
+use crate::{ApprovedNamespace, Input};
+use boltseal_policy::facts::{Fact, Namespace, NamespaceOrigin};
+use boltseal_policy::{pattern, standard};
+use oci_spec::runtime::{Linux, LinuxResources};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+pub(crate) struct Built {
+    pub(crate) json: Value,
+    pub(crate) masked: Vec<String>,
+    pub(crate) readonly: Vec<String>,
+    pub(crate) namespaces: Vec<ApprovedNamespace>,
+    pub(crate) cgroup_path: String,
+}
+
+/// Nodes that every container gets, with the mode that they have on a host: libcontainer's own default for them, 066, shuts
+/// root without CAP_DAC_OVERRIDE out.
+const NODES: [(&str, i64, i64); 6] = [
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+];
+
+pub(crate) fn build(input: &Input<'_>, slave: bool) -> Result<Built, String> {
+    let linux = input.spec.linux().as_ref().ok_or("the spec has no linux part")?;
+    let (masked, readonly) = (paths(&standard::MASKED, &input.facts.root.masked), paths(&standard::READONLY, &input.facts.root.readonly_paths));
+    let (listed, namespaces) = namespaces(input)?;
+    let cgroup_path = cgroup_path(linux, &input.facts.subject.id)?;
+    let user = input.facts.user_namespace.as_ref();
+    let json = json!({
+        "namespaces": listed,
+        "uidMappings": user.map(|u| mappings(&u.uids)),
+        "gidMappings": user.map(|u| mappings(&u.gids)),
+        "sysctl": input.terms.sysctls,
+        "cgroupsPath": cgroup_path,
+        "resources": resources(input, linux),
+        "devices": devices(input, linux)?,
+        // libcontainer knows no `rprivate`; it applies either recursively.
+        "rootfsPropagation": if slave { "slave" } else { "private" },
+        "maskedPaths": masked,
+        "readonlyPaths": readonly,
+        "mountLabel": input.terms.selinux.as_ref().and_then(|_| linux.mount_label().clone()),
+    });
+    Ok(Built { json, masked, readonly, namespaces, cgroup_path })
+}
+
+/// The standard ones and what the spec adds to them.
+fn paths(standard: &[&str], more: &[String]) -> Vec<String> {
+    let more = more.iter().filter_map(|p| pattern::normal(p)).filter(|p| p != "/");
+    let all: BTreeSet<String> = standard.iter().map(ToString::to_string).chain(more).collect();
+    all.into_iter().collect()
+}
+
+/// What is not listed is the host's, which only a grant lets come this far; a cgroup namespace is always a new one.
+fn namespaces(input: &Input<'_>) -> Result<(Vec<Value>, Vec<ApprovedNamespace>), String> {
+    let mut all = vec![(json!({ "type": "cgroup" }), ApprovedNamespace { kind: "cgroup".into(), object: None })];
+    for n in input.facts.namespaces.listed.iter().filter(|n| n.kind != "cgroup") {
+        all.extend(namespace(n)?);
+    }
+    all.sort_by(|(_, a), (_, b)| a.kind.cmp(&b.kind));
+    if all.windows(2).any(|pair| matches!(pair, [(_, a), (_, b)] if a.kind == b.kind)) {
+        return Err("a namespace kind is listed twice".into());
+    }
+    Ok(all.into_iter().unzip())
+}
+
+fn namespace(n: &Namespace) -> Result<Option<(Value, ApprovedNamespace)>, String> {
+    let approved = |object| ApprovedNamespace { kind: n.kind.clone(), object };
+    match (&n.origin, n.object) {
+        (Fact::Is(NamespaceOrigin::New), _) => Ok(Some((json!({ "type": n.kind }), approved(None)))),
+        (Fact::Is(NamespaceOrigin::Host), _) => Ok(None),
+        (Fact::Is(NamespaceOrigin::OwnPod | NamespaceOrigin::Foreign(_)), Some(object)) if n.path.starts_with('/') => {
+            Ok(Some((json!({ "type": n.kind, "path": n.path }), approved(Some(object)))))
+        }
+        _ => Err(format!("which {} namespace {:?} is, is unknown", n.kind, n.path)),
+    }
+}
+
+fn mappings(ranges: &[(u32, u32, u32)]) -> Vec<Value> {
+    ranges.iter().map(|(inside, host, size)| json!({ "containerID": inside, "hostID": host, "size": size })).collect()
+}
+
+/// Absolute below the cgroup root, or systemd's `slice:prefix:name`.
+fn cgroup_path(linux: &Linux, id: &str) -> Result<String, String> {
+    let given = linux.cgroups_path().as_ref().map(|p| p.to_string_lossy().into_owned()).filter(|p| !p.is_empty());
+    let path = given.unwrap_or_else(|| format!("/boltseal/{id}"));
+    let plain = |part: &str| !part.is_empty() && !part.contains(['/', '\0', '\n']) && part != "." && part != "..";
+    let parts: Vec<&str> = path.split(':').collect();
+    let systemd = matches!(parts.as_slice(), [slice, prefix, name] if plain(slice) && slice.ends_with(".slice") && plain(name) && (prefix.is_empty() || plain(prefix)));
+    let absolute = pattern::normal(&path).is_some_and(|p| p == path && p != "/");
+    if systemd || absolute { Ok(path) } else { Err(format!("linux.cgroupsPath {path:?} must be an absolute path, or slice:prefix:name")) }
+}
+
+/// Values that limit; zero, negative and the kernel's maxima limit nothing.
+fn limit(asked: Option<i64>, none: i64, fill: Option<u64>) -> Option<u64> {
+    fill.or_else(|| asked.filter(|n| (1..none).contains(n)).and_then(|n| u64::try_from(n).ok()))
+}
+
+fn resources(input: &Input<'_>, linux: &Linux) -> Value {
+    let empty = LinuxResources::default();
+    let r = linux.resources().as_ref().unwrap_or(&empty);
+    let memory = r.memory().unwrap_or_default();
+    let memory_limit = limit(memory.limit(), 1 << 62, input.terms.memory);
+    let swap = memory.swap().filter(|s| *s > 0 && memory_limit.is_some_and(|m| u64::try_from(*s).is_ok_and(|s| s >= m)));
+    let memory = json!({ "limit": memory_limit, "reservation": memory.reservation(), "swap": swap, "swappiness": memory.swappiness() });
+    let cpu = r.cpu().as_ref().map(|c| {
+        json!({
+            "shares": c.shares(), "quota": c.quota(), "burst": c.burst(), "period": c.period(),
+            "cpus": c.cpus(), "mems": c.mems(), "idle": c.idle(),
+        })
+    });
+    let huge = r.hugepage_limits().as_ref().map(|h| h.iter().map(|h| json!({ "pageSize": h.page_size(), "limit": h.limit() })).collect::<Vec<_>>());
+    json!({
+        "memory": memory.as_object().is_some_and(|m| m.values().any(|v| !v.is_null())).then_some(memory),
+        "pids": limit(r.pids().map(|p| p.limit()), 4_194_304, input.terms.pids).map(|n| json!({ "limit": n })),
+        "cpu": cpu,
+        "hugepageLimits": huge,
+        "devices": device_rules(input),
+    })
+}
+
+/// Deny all, then the standard devices and what was granted. Where the cgroup does not enforce rules there are none: nodes
+/// cannot be made there without CAP_MKNOD, and mounts are nodev (BS-DEV-001).
+fn device_rules(input: &Input<'_>) -> Option<Vec<Value>> {
+    if !input.facts.devices.enforced {
+        return None;
+    }
+    let mut rules = vec![json!({ "allow": false, "type": "a", "access": "rwm" })];
+    for (_, major, minor) in standard::DEVICES {
+        rules.push(json!({ "allow": true, "type": "c", "major": major, "minor": minor, "access": "rwm" }));
+    }
+    for d in input.facts.devices.nodes.iter().filter(|d| input.terms.devices.contains(&d.path)) {
+        rules.push(json!({ "allow": true, "type": d.kind, "major": d.major, "minor": d.minor, "access": "rwm" }));
+    }
+    Some(rules)
+}
+
+fn devices(input: &Input<'_>, linux: &Linux) -> Result<Vec<Value>, String> {
+    let mut out: Vec<Value> = NODES
+        .iter()
+        .map(|(path, major, minor)| json!({ "path": path, "type": "c", "major": major, "minor": minor, "fileMode": 0o666, "uid": 0, "gid": 0 }))
+        .collect();
+    let asked = linux.devices().as_deref().unwrap_or_default();
+    for (d, node) in asked.iter().zip(&input.facts.devices.nodes).filter(|(_, n)| input.terms.devices.contains(&n.path)) {
+        if d.path().as_os_str() != node.path.as_str() || (d.major(), d.minor()) != (node.major, node.minor) || d.typ().as_str() != node.kind.to_string() {
+            return Err("the spec's devices are not those that were judged".into());
+        }
+        out.push(json!({
+            "path": node.path, "type": node.kind, "major": node.major, "minor": node.minor,
+            "fileMode": d.file_mode().unwrap_or(0o660) & 0o777, "uid": d.uid(), "gid": d.gid(),
+        }));
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::properties::{permissive, sealed};
+    use boltseal_policy::fixture;
+    use boltseal_policy::facts::{Device, Facts, UserNamespace};
+
+    fn with(change: impl Fn(&mut Facts)) -> crate::Sealed {
+        let mut facts = fixture::facts();
+        change(&mut facts);
+        sealed(&permissive(), &facts).unwrap()
+    }
+
+    fn kinds(sealed: &crate::Sealed) -> Vec<(String, Option<(u64, u64)>)> {
+        sealed.table.namespaces.iter().map(|n| (n.kind.clone(), n.object)).collect()
+    }
+
+    #[test]
+    fn a_cgroup_namespace_is_added_and_a_granted_host_one_left_out() {
+        let s = with(|f| f.namespaces.listed.retain(|n| n.kind != "cgroup" && n.kind != "network"));
+        let got: Vec<String> = kinds(&s).into_iter().map(|(k, _)| k).collect();
+        assert_eq!(got, ["cgroup", "ipc", "mount", "pid", "uts"]);
+    }
+
+    #[test]
+    fn a_pods_namespace_is_joined_by_path_and_checked_by_object() {
+        let s = with(|f| {
+            f.namespaces.listed[0].origin = Fact::Is(NamespaceOrigin::OwnPod);
+            f.namespaces.listed[0].path = "/proc/7/ns/pid".into();
+            f.namespaces.listed[0].object = Some((4, 99));
+        });
+        assert!(kinds(&s).contains(&("pid".into(), Some((4, 99)))));
+        assert!(String::from_utf8(s.json).unwrap().contains(r#"{"path":"/proc/7/ns/pid","type":"pid"}"#));
+        let mut facts = fixture::facts();
+        facts.namespaces.listed[0].origin = Fact::Is(NamespaceOrigin::OwnPod);
+        assert!(sealed(&permissive(), &facts).is_err());
+    }
+
+    #[test]
+    fn limits_are_filled_and_never_lifted() {
+        assert_eq!(limit(Some(5), 10, None), Some(5));
+        for nothing in [None, Some(0), Some(-1), Some(10), Some(i64::MAX)] {
+            assert_eq!(limit(nothing, 10, None), None);
+            assert_eq!(limit(nothing, 10, Some(7)), Some(7));
+        }
+        let s = with(|f| {
+            f.limits.memory = None;
+            f.limits.pids = None;
+        });
+        let text = String::from_utf8(s.json).unwrap();
+        assert!(text.contains(r#""memory":{"limit":536870912}"#) && text.contains(r#""pids":{"limit":1024}"#), "{text}");
+    }
+
+    #[test]
+    fn devices_are_denied_first() {
+        let text = String::from_utf8(with(|_| {}).json).unwrap();
+        assert!(text.contains(r#""devices":[{"access":"rwm","allow":false,"type":"a"},{"access":"rwm","allow":true,"major":1,"minor":3,"type":"c"}"#));
+        let text = String::from_utf8(with(|f| f.devices.nodes.push(Device { path: "/dev/fuse".into(), kind: 'c', major: 10, minor: 229 })).json).unwrap();
+        assert_eq!(text.matches(r#""major":10,"minor":229"#).count(), 2);
+        let text = String::from_utf8(with(|f| f.devices.enforced = false).json).unwrap();
+        assert!(!text.contains("allow"));
+    }
+
+    #[test]
+    fn user_namespaces_carry_their_maps() {
+        let s = with(|f| {
+            f.user_namespace = Some(UserNamespace { uids: vec![(0, 100_000, 65_536)], gids: vec![(0, 100_000, 65_536)], overlaps: vec![] });
+        });
+        assert!(String::from_utf8(s.json).unwrap().contains(r#""uidMappings":[{"containerID":0,"hostID":100000,"size":65536}]"#));
+    }
+
+    #[test]
+    fn cgroup_paths() {
+        let path = |p: &str| {
+            let linux: Linux = serde_json::from_value(json!({ "cgroupsPath": p })).unwrap();
+            cgroup_path(&linux, "c1")
+        };
+        assert_eq!(path("").unwrap(), "/boltseal/c1");
+        assert_eq!(path("/kubepods/pod1/c1").unwrap(), "/kubepods/pod1/c1");
+        assert!(path("kubepods-a.slice:cri-containerd:c1").is_ok());
+        for bad in ["/", "a/b", "/a/../b", "/a//b", "x:y", "../x.slice:a:b", "x.slice:a:.."] {
+            assert!(path(bad).is_err(), "{bad}");
+        }
+    }
+}

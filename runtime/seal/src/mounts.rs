@@ -1,0 +1,263 @@
+//! The mounts, and what inspection will compare them with.
+use crate::{ApprovedMount, Input};
+use boltseal_policy::facts::{Fact, Mount};
+use boltseal_policy::{Terms, pattern};
+use serde_json::{Value, json};
+
+/// Options of fresh system mounts; the spec's own options for them count only where [`kept`] says so.
+const PROC: &[&str] = &["nosuid", "noexec", "nodev"];
+const DEV: &[&str] = &["nosuid", "noexec", "strictatime", "mode=755", "size=65536k"];
+const PTS: &[&str] = &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
+const SHM: &[&str] = &["nosuid", "noexec", "nodev", "mode=1777"];
+const MQUEUE: &[&str] = &["nosuid", "noexec", "nodev"];
+const SYS: &[&str] = &["nosuid", "noexec", "nodev", "ro"];
+const CGROUP: &[&str] = &["nosuid", "noexec", "nodev", "relatime", "ro"];
+
+/// Size of /dev/shm when the spec names none.
+const SHM_SIZE: &str = "size=65536k";
+
+/// Options that neither open nor close anything.
+const HARMLESS: [&str; 6] = ["noatime", "nodiratime", "relatime", "strictatime", "sync", "dirsync"];
+
+/// The spec's mounts in their order, with the three that every container needs before them when they are missing, and
+/// the same in the table's form with the root first.
+pub(crate) fn build(input: &Input<'_>) -> Result<(Vec<Value>, Vec<ApprovedMount>), String> {
+    let mut approved = vec![ApprovedMount {
+        destination: "/".into(),
+        fstype: Some("overlay".into()),
+        source: None,
+        readonly: true,
+        nosuid: true,
+        nodev: true,
+        noexec: false,
+    }];
+    let mut mounts = Vec::new();
+    let mut add = |(mount, entry): (Value, ApprovedMount)| {
+        mounts.push(mount);
+        approved.push(entry);
+    };
+    let given = |at: &str, kind: &str| input.facts.mounts.iter().any(|m| is_at(m, at) && m.kind == kind);
+    for (at, kind, options) in [("/proc", "proc", PROC), ("/dev", "tmpfs", DEV), ("/sys", "sysfs", SYS)] {
+        if !given(at, kind) {
+            add(fresh(at, kind, options, Vec::new()));
+        }
+    }
+    for mount in &input.facts.mounts {
+        add(one(input, mount)?);
+    }
+    Ok((mounts, approved))
+}
+
+fn is_at(m: &Mount, at: &str) -> bool {
+    pattern::normal(&m.destination).as_deref() == Some(at)
+}
+
+fn one(input: &Input<'_>, m: &Mount) -> Result<(Value, ApprovedMount), String> {
+    let at = pattern::normal(&m.destination).ok_or_else(|| format!("mount destination {:?} is not a plain absolute path", m.destination))?;
+    Ok(match (at.as_str(), m.kind.as_str()) {
+        (_, "bind") => return bind(input, m, &at),
+        ("/proc", "proc") => fresh(&at, "proc", PROC, kept(m, &["hidepid", "subset"])),
+        ("/dev", "tmpfs") => fresh(&at, "tmpfs", DEV, Vec::new()),
+        ("/dev/pts", "devpts") => fresh(&at, "devpts", PTS, kept(m, &["uid", "gid", "max"])),
+        ("/dev/shm", "tmpfs") => fresh(&at, "tmpfs", SHM, vec![size(m).unwrap_or_else(|| SHM_SIZE.into())]),
+        ("/dev/mqueue", "mqueue") => fresh(&at, "mqueue", MQUEUE, Vec::new()),
+        ("/sys", "sysfs") => fresh(&at, "sysfs", SYS, Vec::new()),
+        ("/sys/fs/cgroup", "cgroup" | "cgroup2") => fresh(&at, "cgroup", CGROUP, Vec::new()),
+        (_, "tmpfs") => tmpfs(input.terms, m, &at),
+        (_, kind) => return Err(format!("a mount of type {kind:?} at {at} cannot be sealed")),
+    })
+}
+
+fn fresh(at: &str, kind: &str, options: &[&str], more: Vec<String>) -> (Value, ApprovedMount) {
+    let options: Vec<String> = options.iter().map(ToString::to_string).chain(more).collect();
+    entry(at, kind, kind, options, None)
+}
+
+/// Data options of the spec that are passed on, by name.
+fn kept(m: &Mount, names: &[&str]) -> Vec<String> {
+    let is_kept = |o: &&String| o.split_once('=').is_some_and(|(name, _)| names.contains(&name));
+    m.options.iter().filter(is_kept).cloned().collect()
+}
+
+/// The last `size=` of the spec that limits.
+fn size(m: &Mount) -> Option<String> {
+    let limits = |o: &&String| o.strip_prefix("size=").is_some_and(|s| s.bytes().any(|b| (b'1'..=b'9').contains(&b)));
+    m.options.iter().rev().find(limits).cloned()
+}
+
+fn harmless(m: &Mount) -> impl Iterator<Item = String> + '_ {
+    m.options.iter().filter(|o| HARMLESS.contains(&o.as_str())).cloned()
+}
+
+fn has(m: &Mount, option: &str) -> bool {
+    m.options.iter().any(|o| o == option)
+}
+
+/// nosuid and nodev always; noexec where it is writable, unless an allowance keeps it executable, and where asked.
+fn flags(terms: &Terms, m: &Mount, at: &str) -> Vec<String> {
+    let mut out = vec!["nosuid".to_owned(), "nodev".to_owned()];
+    let stays_executable = terms.exec_volumes.iter().any(|v| v == at);
+    if (m.writable && !stays_executable) || has(m, "noexec") || has(m, "rnoexec") {
+        out.push("noexec".into());
+    }
+    if !m.writable {
+        out.push("ro".into());
+    }
+    out
+}
+
+fn tmpfs(terms: &Terms, m: &Mount, at: &str) -> (Value, ApprovedMount) {
+    let mut options = flags(terms, m, at);
+    options.extend(harmless(m));
+    options.extend(kept(m, &["mode", "uid", "gid", "nr_inodes"]));
+    options.push(size(m).unwrap_or_else(|| format!("size={}", terms.tmpfs_size)));
+    entry(at, "tmpfs", "tmpfs", options, None)
+}
+
+/// Not recursive unless it is to receive the host's mounts: what lies mounted below the source was not judged.
+fn bind(input: &Input<'_>, m: &Mount, at: &str) -> Result<(Value, ApprovedMount), String> {
+    let object = match &m.object {
+        Fact::Is(object) => object,
+        Fact::Absent => return Err(format!("{:?}, mounted at {at}, does not exist", m.source)),
+        Fact::Unknown(why) => return Err(format!("what {:?}, mounted at {at}, is, is unknown: {why}", m.source)),
+    };
+    let slave = matches!(m.propagation.as_deref(), Some("slave" | "rslave"));
+    let mut options: Vec<String> = if slave { vec!["rbind".into(), "rslave".into()] } else { vec!["bind".into(), "rprivate".into()] };
+    options.extend(flags(input.terms, m, at));
+    if slave && !m.writable {
+        options.push("rro".into());
+    }
+    options.extend(harmless(m));
+    // The canonical path was judged, and by it the object that inspection will look for.
+    let source = if object.path.is_empty() { &m.source } else { &object.path };
+    Ok(entry(at, "bind", source, options, Some((object.device, object.root.clone()))))
+}
+
+fn entry(at: &str, kind: &str, source: &str, mut options: Vec<String>, object: Option<((u32, u32), String)>) -> (Value, ApprovedMount) {
+    let mut seen = std::collections::BTreeSet::new();
+    options.retain(|o| seen.insert(o.clone()));
+    let is = |name: &str| options.iter().any(|o| o == name);
+    let approved = ApprovedMount {
+        destination: at.into(),
+        fstype: object.is_none().then(|| kind.to_owned()),
+        source: object,
+        readonly: is("ro"),
+        nosuid: is("nosuid"),
+        nodev: is("nodev"),
+        noexec: is("noexec"),
+    };
+    (json!({ "destination": at, "type": kind, "source": source, "options": options }), approved)
+}
+
+/// Whether a mount receives the host's mounts.
+pub(crate) fn has_slave(mounts: &[Value]) -> bool {
+    mounts.iter().filter_map(|m| m.get("options").and_then(Value::as_array)).flatten().any(|o| o == "rslave")
+}
+
+/// Where Landlock lets the container write beside the usual nodes of /dev, which launch adds itself: writable volumes, and
+/// granted devices.
+pub(crate) fn writable(approved: &[ApprovedMount], terms: &Terms) -> Vec<String> {
+    let system = ["/proc", "/dev", "/dev/pts", "/sys"];
+    let volumes = approved.iter().filter(|m| !m.readonly && !system.contains(&m.destination.as_str())).map(|m| m.destination.clone());
+    let mut out: Vec<String> = volumes.chain(terms.devices.iter().cloned()).collect();
+    out.sort();
+    out.dedup();
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::properties::{permissive, sealed};
+    use boltseal_policy::facts::{Facts, Origin};
+    use boltseal_policy::fixture;
+
+    /// The options that a change of the facts' mounts gives, by destination.
+    fn options(change: impl Fn(&mut Facts)) -> Result<Vec<(String, String)>, String> {
+        let mut facts = fixture::facts();
+        change(&mut facts);
+        let sealed = sealed(&permissive(), &facts)?;
+        let mounts = sealed.spec.mounts().clone().unwrap_or_default();
+        Ok(mounts.iter().map(|m| (m.destination().display().to_string(), m.options().clone().unwrap_or_default().join(","))).collect())
+    }
+
+    fn of(at: &str, change: impl Fn(&mut Facts)) -> String {
+        options(change).unwrap().into_iter().find(|(d, _)| d == at).unwrap().1
+    }
+
+    #[test]
+    fn system_mounts_are_ours_whatever_the_spec_says() {
+        let before = options(|_| {}).unwrap();
+        let opened = options(|f| {
+            for m in &mut f.mounts {
+                m.options = ["rw", "suid", "dev", "exec", "mode=777", "size=0"].map(str::to_owned).to_vec();
+                m.writable = true;
+            }
+        });
+        assert_eq!(before, opened.unwrap());
+        let without = options(|f| f.mounts.clear()).unwrap();
+        assert_eq!(without.iter().map(|(d, _)| d.as_str()).collect::<Vec<_>>(), ["/proc", "/dev", "/sys"]);
+        assert!(of("/sys", |_| {}).contains("ro"));
+    }
+
+    #[test]
+    fn binds_are_not_recursive_and_lose_what_they_do_not_need() {
+        let bind = |writable: bool, options: &[&str], propagation: Option<&str>| {
+            of("/data", |f| {
+                let mut m = fixture::bind("/data");
+                m.writable = writable;
+                m.options = options.iter().map(ToString::to_string).collect();
+                m.propagation = propagation.map(str::to_owned);
+                f.mounts.push(m);
+            })
+        };
+        assert_eq!(bind(true, &["rbind", "rw", "exec", "suid", "dev"], None), "bind,rprivate,nosuid,nodev,noexec");
+        assert_eq!(bind(false, &["rbind", "ro", "noatime"], Some("rprivate")), "bind,rprivate,nosuid,nodev,ro,noatime");
+        assert_eq!(bind(false, &["rbind", "rro", "rnoexec"], None), "bind,rprivate,nosuid,nodev,noexec,ro");
+        assert_eq!(bind(false, &["rbind", "ro"], Some("rslave")), "rbind,rslave,nosuid,nodev,ro,rro");
+        assert_eq!(bind(true, &["rbind"], Some("rshared")), "bind,rprivate,nosuid,nodev,noexec");
+    }
+
+    #[test]
+    fn tmpfs_is_limited() {
+        let tmpfs = |size: Option<&'static str>| of("/tmp", move |f| f.mounts.push(fixture::tmpfs("/tmp", size)));
+        assert_eq!(tmpfs(None), "nosuid,nodev,noexec,size=67108864");
+        assert_eq!(tmpfs(Some("size=0")), "nosuid,nodev,noexec,size=67108864");
+        assert_eq!(tmpfs(Some("size=1m")), "nosuid,nodev,noexec,size=1m");
+    }
+
+    #[test]
+    fn exec_volumes_stay_executable_by_allowance_alone() {
+        let mut policy = fixture::policy();
+        policy.allowances = vec![fixture::allowance()];
+        let mut facts = fixture::facts();
+        for at in ["/plugins", "/other"] {
+            let mut m = fixture::bind(at);
+            m.writable = true;
+            if let boltseal_policy::Fact::Is(o) = &mut m.object {
+                o.origin = Origin::Kubelet("empty-dir".into());
+            }
+            facts.mounts.push(m);
+        }
+        let table = sealed(&policy, &facts).unwrap().table;
+        let noexec = |at: &str| table.mounts.iter().find(|m| m.destination == at).unwrap().noexec;
+        assert!(!noexec("/plugins") && noexec("/other"));
+        assert_eq!(table.landlock.writable, ["/dev/mqueue", "/dev/shm", "/other", "/plugins"]);
+    }
+
+    #[test]
+    fn what_cannot_be_built_is_an_error() {
+        let kind = options(|f| {
+            let mut m = fixture::tmpfs("/x", None);
+            m.kind = "overlay".into();
+            f.mounts.push(m);
+        });
+        assert!(kind.unwrap_err().contains("cannot be sealed"));
+        let unknown = options(|f| {
+            let mut m = fixture::bind("/x");
+            m.object = boltseal_policy::Fact::Unknown("x".into());
+            f.mounts.push(m);
+        });
+        assert!(unknown.unwrap_err().contains("is unknown"));
+        assert!(options(|f| f.mounts.push(fixture::tmpfs("/a/../b", None))).is_err());
+    }
+}
