@@ -16,6 +16,14 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Decide about an OCI bundle as a start would, as far as that can be had without containerd
+    Check {
+        /// Folder with config.json
+        bundle: PathBuf,
+        /// Another policy than the one in force: a file, or observe, baseline, restricted or strict for the default policy
+        #[arg(long, value_name = "FILE|NAME")]
+        policy: Option<String>,
+    },
     /// Tell all about one rule, or list the rules
     Explain {
         /// Rule id, such as BS-IMG-001; without it, all rules are listed
@@ -107,4 +115,41 @@ pub(crate) struct Filters {
     /// The record with this id and those that belong to it
     #[arg(long)]
     pub(crate) id: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    const PAGE: &str = include_str!("../../../integration/man/boltseal.1.md");
+
+    /// Every command by its full name, every option by its long and short form, and nothing that is not there.
+    #[test]
+    fn the_manual_page_names_all_of_it() {
+        let mut options = Vec::new();
+        walk(&Args::command(), "boltseal", &mut options);
+        for word in PAGE.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).filter(|w| w.starts_with("--") && !w.trim_start_matches('-').is_empty()) {
+            let other_tool = ["--all"].contains(&word);
+            assert!(other_tool || options.iter().any(|o| o == word), "the page names {word}, which is no option");
+        }
+    }
+
+    fn walk(command: &clap::Command, name: &str, options: &mut Vec<String>) {
+        let mut command = command.clone();
+        command.build();
+        for argument in command.get_arguments() {
+            for form in [argument.get_long().map(|l| format!("--{l}")), argument.get_short().map(|s| format!("-{s}"))].into_iter().flatten() {
+                assert!(PAGE.contains(&format!("`{form}`")), "{name} {form} is not on the page");
+                options.push(form);
+            }
+        }
+        let mut leaf = true;
+        for sub in command.get_subcommands() {
+            leaf = false;
+            walk(sub, &format!("{name} {}", sub.get_name()), options);
+        }
+        assert!(!leaf || PAGE.contains(&format!("**{name}**")), "{name} is not on the page");
+        assert!(command.get_about().is_some(), "{name} says nothing of itself");
+    }
 }

@@ -9,6 +9,7 @@ mod process;
 use crate::screen::{Colour, Exit, Failure, Screen, column};
 use boltseal_policy::Policy;
 use serde::Serialize;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Check {
@@ -41,7 +42,7 @@ impl Check {
     /// What a dated exception of the policy covers only warns.
     fn unless_excepted(self, policy: Option<&Policy>, rule: &str, conditions: &[&str]) -> Self {
         let covers = |e: &&boltseal_policy::policy::Exception| {
-            e.rule == rule && e.condition.as_deref().is_none_or(|c| conditions.contains(&c))
+            e.rule == rule && e.condition.as_deref().is_none_or(|c| conditions.contains(&c)) && in_force(&e.expires)
         };
         match policy.and_then(|p| p.exceptions.iter().find(covers)) {
             Some(e) if self.state == State::Fail => {
@@ -51,6 +52,13 @@ impl Check {
             _ => self,
         }
     }
+}
+
+/// A date holds to its end.
+fn in_force(expires: &str) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |d| d.as_secs());
+    let whole_day = if expires.contains('T') { 0 } else { 86_400 };
+    boltseal_audit::parse_since(expires, now).is_some_and(|end| now < end + whole_day)
 }
 
 /// What rules need of this node.
@@ -111,6 +119,8 @@ mod tests {
         assert!(soft.fact.contains("2099-01-01") && soft.fact.contains("ops"), "{soft:?}");
         assert_eq!(fail().unless_excepted(Some(&policy), "BS-MAC-001", &["complain"]).state, State::Fail);
         assert_eq!(fail().unless_excepted(Some(&policy), "BS-NOD-001", &["no-lsm"]).state, State::Fail);
+        let late = Policy::parse(&text.replace("2099", "2020"), &[]).unwrap();
+        assert_eq!(fail().unless_excepted(Some(&late), "BS-MAC-001", &["no-lsm"]).state, State::Fail);
         assert_eq!(fail().unless_excepted(None, "BS-MAC-001", &["no-lsm"]).state, State::Fail);
     }
 }

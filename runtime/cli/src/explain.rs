@@ -36,7 +36,7 @@ fn page(rule: &Rule, screen: &mut Screen) -> Result<(), Failure> {
     screen.line(&format!("{}  {}", rule.id, rule.title))?;
     let rows = [
         ("NIST", format!("SP 800-190, {}", rule.nist)),
-        ("enforced", format!("from level {}; below it a misfit only warns", level(rule.from))),
+        ("enforced", if rule.id == NEVER_EXCEPTED { "at every level".into() } else { format!("from level {}; below it a misfit only warns", level(rule.from)) }),
         ("doors", doors.join(", ")),
         ("reads", rule.reads.to_owned()),
         ("holds when", rule.predicate.to_owned()),
@@ -56,19 +56,27 @@ fn page(rule: &Rule, screen: &mut Screen) -> Result<(), Failure> {
         return paragraph("exception", "none: what is not recorded does not happen", screen);
     }
     screen.line("  exception")?;
-    let condition = rule.conditions.first().map_or("", |(name, _)| name);
-    for text in [
-        "[[exception]]".to_owned(),
-        format!("rule = \"{}\"", rule.id),
-        format!("condition = \"{condition}\"    # one of the conditions above"),
-        "scope = \"registry.example/team\"    # repository prefix; \"*\" for the node".to_owned(),
-        "owner = \"..\"".to_owned(),
-        "reason = \"..\"".to_owned(),
-        "expires = \"2027-01-31\"    # shown in every record until then, never counted as a pass".to_owned(),
-    ] {
+    for text in example(rule) {
         screen.line(&format!("    {text}"))?;
     }
     Ok(())
+}
+
+/// A dated exception in its right form.
+fn example(rule: &Rule) -> [String; 7] {
+    let condition = rule.conditions.first().map_or("", |(name, _)| name);
+    // What is of the node, or keeps an image from having a verified repository, has no repository to go by.
+    let node = rule.id.starts_with("BS-NOD-") || rule.id == "BS-IMG-001";
+    let scope = if node { "\"*\"    # the whole node" } else { "\"registry.example/team\"    # repository prefix; \"*\" for the node" };
+    [
+        "[[exception]]".to_owned(),
+        format!("rule = \"{}\"", rule.id),
+        format!("condition = \"{condition}\"    # one of the conditions above"),
+        format!("scope = {scope}"),
+        "owner = \"..\"".to_owned(),
+        "reason = \"..\"".to_owned(),
+        "expires = \"2027-01-31\"    # shown in every record until then, never counted as a pass".to_owned(),
+    ]
 }
 
 /// `name` in a column, then the text in lines of a readable width.
@@ -101,5 +109,20 @@ pub(crate) fn level(level: Level) -> &'static str {
         Level::Baseline => "baseline",
         Level::Restricted => "restricted",
         Level::Strict => "strict",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use boltseal_policy::Policy;
+
+    #[test]
+    fn every_example_is_a_policy() {
+        for rule in rules::all().iter().filter(|r| r.id != NEVER_EXCEPTED) {
+            let text = format!("version = 1\n{}", example(rule).join("\n"));
+            let policy = Policy::parse(&text, &[]).unwrap_or_else(|e| panic!("{}: {e:?}", rule.id));
+            assert_eq!(policy.exceptions[0].rule, rule.id);
+        }
     }
 }

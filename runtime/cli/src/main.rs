@@ -4,6 +4,7 @@
 
 mod args;
 mod audit;
+mod check;
 mod doctor;
 mod explain;
 mod node;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
 
 fn run(command: &Command, screen: &mut Screen) -> Result<Exit, Failure> {
     match command {
+        Command::Check { bundle, policy } => check::check(bundle, policy.as_deref(), screen),
         Command::Explain { rule } => explain::explain(rule.as_deref(), screen),
         Command::Sig(SigCommand::Import { path }) => sig::import(path, screen),
         Command::Node(NodeCommand::Enroll { tpm, pcrs, write_key }) => node::enroll(tpm.as_deref(), pcrs, write_key.as_deref(), screen),

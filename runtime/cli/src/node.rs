@@ -1,8 +1,8 @@
 //! `boltseal node enroll` and `status`.
 use crate::paths::{POLICY, RUN};
-use crate::policy;
+use crate::policy::{self, Loaded};
 use crate::screen::{Colour, Exit, Failure, Screen, talk};
-use boltseal_node::{Boot, Enrolment, NodePolicy};
+use boltseal_node::{Boot, Enrolment, NodePolicy, Status};
 use boltseal_policy::policy::NodeRules;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -103,14 +103,10 @@ fn write(path: &Path, pem: &str) -> std::io::Result<()> {
 
 pub(crate) fn status(screen: &mut Screen) -> Result<Exit, Failure> {
     let loaded = policy::load(Path::new(POLICY)).map_err(policy::Bad::failure)?;
-    let rules = &loaded.policy.node;
-    let key = loaded.bundle.trust(&rules.attestation_key).and_then(|bytes| std::str::from_utf8(bytes).ok());
-    let Some(key) = key.filter(|_| !rules.attestation_key.is_empty()) else {
+    let Some(status) = look(&loaded)? else {
         return Err(Failure::new(Exit::Findings, format!("the policy names no enrolled key that is in {POLICY}/trust/. Fix: boltseal node enroll")));
     };
-    let node = NodePolicy { tpm: &rules.tpm, ak_spki_pem: key, pcrs: accepted(rules)?, ttl: Duration::from_secs(rules.ttl) };
-    let boot = Boot::current().map_err(Failure::undecided)?;
-    let status = boltseal_node::status(Path::new(RUN), &node, &loaded.bundle.digest, &boot, Instant::now() + LIMIT);
+    let rules = &loaded.policy.node;
     let exit = if status.verified && status.problems.is_empty() { Exit::Ok } else { Exit::Findings };
     if screen.json() {
         screen.document(&status)?;
@@ -137,6 +133,21 @@ pub(crate) fn status(screen: &mut Screen) -> Result<Exit, Failure> {
         (false, _) => screen.row('✗', Colour::Bad, "not attested")?,
     }
     Ok(exit)
+}
+
+/// The TPM and the kept verdict under a policy; None when that enrolled no key.
+pub(crate) fn look(loaded: &Loaded) -> Result<Option<Status>, Failure> {
+    let rules = &loaded.policy.node;
+    let key = loaded.bundle.trust(&rules.attestation_key).and_then(|bytes| std::str::from_utf8(bytes).ok());
+    let Some(key) = key.filter(|_| !rules.attestation_key.is_empty()) else { return Ok(None) };
+    let node = NodePolicy { tpm: &rules.tpm, ak_spki_pem: key, pcrs: accepted(rules)?, ttl: Duration::from_secs(rules.ttl) };
+    let boot = Boot::current().map_err(Failure::undecided)?;
+    Ok(Some(boltseal_node::status(Path::new(RUN), &node, &loaded.bundle.digest, &boot, Instant::now() + LIMIT)))
+}
+
+/// The kernel has no kexec: the switch that would turn it off comes with it.
+pub(crate) fn kexec_is_absent() -> bool {
+    Path::new("/proc/sys/kernel/pid_max").exists() && !Path::new("/proc/sys/kernel/kexec_load_disabled").exists()
 }
 
 fn accepted(rules: &NodeRules) -> Result<BTreeMap<u32, Vec<[u8; 32]>>, Failure> {

@@ -4,6 +4,7 @@ use crate::paths::POLICY;
 use crate::screen::{Colour, Exit, Failure, Screen};
 use boltseal_evidence::policy_files::{self, PolicyBundle};
 use boltseal_policy::Policy;
+use boltseal_policy::policy::Level;
 use serde_json::json;
 use std::path::Path;
 
@@ -55,6 +56,24 @@ fn keys(policy: &Policy, bundle: &PolicyBundle) -> Vec<String> {
     problems
 }
 
+/// What is well formed and yet starts nothing, or proves less than one may think.
+fn hints(policy: &Policy) -> Vec<&'static str> {
+    let strict = policy.level >= Level::Baseline;
+    let attested = policy.level >= Level::Restricted;
+    [
+        (policy.level == Level::Observe, "level observe enforces BS-AUD-001 alone: everything else only warns"),
+        (strict && policy.authorities.is_empty(), "no [[authority]]: nobody can sign an image (BS-IMG-001)"),
+        (strict && policy.scopes.is_empty(), "no [[scope]]: no repository has an authority (BS-IMG-001)"),
+        (strict && policy.registries.allow.is_empty(), "registries.allow is empty: no registry is allowed (BS-IMG-003)"),
+        (strict && policy.owner.patterns.is_empty(), "owner.patterns is empty: nobody can own a container (BS-OWN-001)"),
+        (attested && policy.node.attestation_key.is_empty(), "no key is enrolled: see `boltseal node enroll` (BS-NOD-001)"),
+        (attested && policy.node.pcrs.is_empty(), "node.pcrs is empty: no state of the node is accepted (BS-NOD-001)"),
+    ]
+    .into_iter()
+    .filter_map(|(holds, hint)| holds.then_some(hint))
+    .collect()
+}
+
 pub(crate) fn lint(dir: Option<&Path>, screen: &mut Screen) -> Result<Exit, Failure> {
     let dir = dir.unwrap_or(Path::new(POLICY));
     let loaded = match load(dir) {
@@ -78,13 +97,16 @@ pub(crate) fn lint(dir: Option<&Path>, screen: &mut Screen) -> Result<Exit, Fail
     let policy = &loaded.policy;
     if screen.json() {
         let lacking: Vec<_> = lacking.collect();
-        screen.document(&json!({ "ok": true, "digest": loaded.bundle.digest, "level": policy.level, "problems": [], "node": lacking }))?;
+        screen.document(&json!({ "ok": true, "digest": loaded.bundle.digest, "level": policy.level, "problems": [], "hints": hints(policy), "node": lacking }))?;
         return Ok(exit);
     }
     let level = crate::explain::level(policy.level);
     let counts = [(policy.authorities.len(), "authorities"), (policy.scopes.len(), "scopes"), (policy.allowances.len(), "allowances"), (policy.exceptions.len(), "exceptions")];
     let counts: Vec<String> = counts.iter().map(|(n, what)| format!("{n} {what}")).collect();
     screen.row('✓', Colour::Good, &format!("{} files, digest {}, level {level}, {}", loaded.bundle.files.len(), loaded.bundle.digest, counts.join(", ")))?;
+    for hint in hints(policy) {
+        screen.row('!', Colour::Doubt, hint)?;
+    }
     for (rule, mode) in &policy.modes {
         screen.row('·', Colour::Dim, &format!("{rule} is set to {}", format!("{mode:?}").to_lowercase()))?;
     }

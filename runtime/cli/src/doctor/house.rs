@@ -40,10 +40,10 @@ pub(crate) fn tpm(policy: Option<&Policy>) -> Check {
     }
     if Path::new(address).exists() {
         let enrolled = policy.is_some_and(|p| !p.node.attestation_key.is_empty());
-        return if enrolled { Check::ok("tpm", address) } else { Check::fail("tpm", format!("{address}, but no key is enrolled (BS-NOD-001)"), "boltseal node enroll") };
+        return if enrolled { Check::ok("tpm", address) } else { Check::fail("tpm", format!("{address}, but no key is enrolled (BS-NOD-001)"), "boltseal node enroll").unless_excepted(policy, "BS-NOD-001", &["no-policy"]) };
     }
     let fact = format!("{} is not there (BS-NOD-001)", if address.is_empty() { "/dev/tpmrm0" } else { address });
-    Check::fail("tpm", fact, "enable the TPM in the firmware").unless_excepted(policy, "BS-NOD-001", &["no-tpm", "unattested"])
+    Check::fail("tpm", fact, "enable the TPM in the firmware").unless_excepted(policy, "BS-NOD-001", &["no-tpm"])
 }
 
 pub(crate) fn binaries() -> Check {

@@ -1,8 +1,11 @@
 //! What the kernel offers.
 use super::Check;
-use boltseal_policy::Policy;
+use crate::node;
+use boltseal_evidence::host;
+use boltseal_evidence::mountinfo::Table;
+use boltseal_policy::facts::{Label, Lsm};
+use boltseal_policy::{Fact, Policy};
 use landlock::{ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::sys::utsname::uname;
 use std::fs::read_to_string;
 
@@ -44,71 +47,58 @@ fn landlock_abi() -> u32 {
 }
 
 pub(crate) fn seccomp() -> Check {
-    const NEEDED: [&str; 3] = ["errno", "kill_process", "allow"];
-    match read_to_string("/proc/sys/kernel/seccomp/actions_avail") {
-        Ok(actions) if NEEDED.iter().all(|n| actions.split_whitespace().any(|a| a == *n)) => Check::ok("seccomp", actions.trim()),
-        Ok(actions) => Check::fail("seccomp", format!("only {}: every start is denied", actions.trim()), "install a kernel with CONFIG_SECCOMP_FILTER"),
-        Err(e) => Check::fail("seccomp", format!("not in this kernel ({e}): every start is denied"), "install a kernel with CONFIG_SECCOMP_FILTER"),
+    if host::seccomp_available() {
+        return Check::ok("seccomp", "filters, with errno and kill_process");
     }
+    Check::fail("seccomp", "no filters in this kernel: every start is denied (BS-PRC-001)", "install a kernel with CONFIG_SECCOMP_FILTER")
 }
 
 pub(crate) fn labels(policy: Option<&Policy>) -> Check {
-    let read = |path: &str| read_to_string(path).map(|t| t.trim().to_owned()).unwrap_or_default();
     let wanted = policy.and_then(|p| p.label.apparmor.first()).map_or("boltseal-default", String::as_str);
-    if read("/sys/module/apparmor/parameters/enabled") == "Y" {
-        let loaded = read("/sys/kernel/security/apparmor/profiles");
-        let mode = loaded.lines().find_map(|l| l.strip_prefix(wanted)?.trim().strip_prefix('(')?.strip_suffix(')'));
-        return match mode {
-            Some("enforce") => Check::ok("lsm", format!("AppArmor, profile {wanted} in enforce mode")),
-            Some(mode) => Check::fail("lsm", format!("AppArmor, but profile {wanted} is in {mode} mode"), "aa-enforce the profile"),
-            None => Check::fail("lsm", format!("AppArmor, but profile {wanted} is not loaded"), "load profiles/apparmor/boltseal-default with apparmor_parser -r"),
-        };
-    }
-    match read("/sys/fs/selinux/enforce").as_str() {
-        "1" => Check::ok("lsm", "SELinux, enforcing"),
-        "" => Check::fail("lsm", "neither AppArmor nor SELinux is active (BS-MAC-001)", "boot with apparmor or selinux in lsm=")
+    let mut label = Label::default();
+    host::label(&mut label, Some(wanted));
+    match (&label.lsm, label.default_mode.as_deref()) {
+        (Lsm::AppArmor, Some("enforce")) => Check::ok("lsm", format!("AppArmor, profile {wanted} in enforce mode")),
+        (Lsm::AppArmor, Some(mode)) => Check::fail("lsm", format!("AppArmor, but profile {wanted} is in {mode} mode (BS-MAC-001)"), "aa-enforce the profile")
+            .unless_excepted(policy, "BS-MAC-001", &["complain"]),
+        (Lsm::AppArmor, None) => Check::fail("lsm", format!("AppArmor, but profile {wanted} is not loaded (BS-MAC-001)"), "load profiles/apparmor/boltseal-default with apparmor_parser -r")
+            .unless_excepted(policy, "BS-MAC-001", &["not-loaded"]),
+        (Lsm::Selinux, _) if label.enforcing => Check::ok("lsm", "SELinux, enforcing"),
+        (Lsm::Selinux, _) => Check::fail("lsm", "SELinux, but permissive (BS-MAC-001)", "setenforce 1").unless_excepted(policy, "BS-MAC-001", &["not-enforcing"]),
+        (Lsm::Neither, _) => Check::fail("lsm", "neither AppArmor nor SELinux is active (BS-MAC-001)", "boot with apparmor or selinux in lsm=")
             .unless_excepted(policy, "BS-MAC-001", &["no-lsm"]),
-        _ => Check::fail("lsm", "SELinux, but permissive (BS-MAC-001)", "setenforce 1"),
+        (Lsm::Unknown(why), _) => Check::fail("lsm", format!("{why} (BS-MAC-001)"), "mount sysfs, securityfs or selinuxfs").unless_excepted(policy, "BS-MAC-001", &["unknown"]),
     }
 }
 
 pub(crate) fn cgroups(policy: Option<&Policy>) -> Check {
-    let v2 = statfs("/sys/fs/cgroup").is_ok_and(|s| s.filesystem_type() == CGROUP2_SUPER_MAGIC);
-    let (text, source) = if v2 {
-        (read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default(), "v2")
-    } else {
-        // subsystem, hierarchy, groups, enabled: a v1 controller is mounted below its own name.
-        let all = read_to_string("/proc/cgroups").unwrap_or_default();
-        let mounted = all.lines().filter_map(|l| l.split_whitespace().next());
-        let mounted: Vec<&str> = mounted.filter(|c| std::path::Path::new("/sys/fs/cgroup").join(c).join("cgroup.procs").exists()).collect();
-        (mounted.join(" "), "v1")
+    let table = match Table::read() {
+        Ok(table) => table,
+        Err(why) => return Check::fail("cgroup", why, "mount /proc"),
     };
-    let has = |name: &str| text.split_whitespace().any(|c| c == name);
+    let found = host::Cgroups::of(&table);
+    let unified = found.v2.as_ref().and_then(|root| read_to_string(root.join("cgroup.controllers")).ok()).unwrap_or_default();
+    let has = |name: &str| found.v1(name).is_some() || unified.split_whitespace().any(|c| c == name);
     let missing: Vec<&str> = ["memory", "pids"].into_iter().filter(|c| !has(c)).collect();
     if !missing.is_empty() {
-        return Check::fail("cgroup", format!("{source} without {} (BS-PRC-006)", missing.join(", ")), "enable the controllers (cgroup_enable=memory ..)");
+        return Check::fail("cgroup", format!("no controller {} (BS-PRC-006)", missing.join(", ")), "enable the controllers (cgroup_enable=memory ..)");
     }
-    if !v2 && !has("devices") {
-        return Check::fail("cgroup", "v1 without devices (BS-DEV-001)", "mount the devices controller");
-    }
-    if v2 {
-        let fact = "v2: device rules are not enforced there by this version (BS-DEV-001)";
+    if !found.devices_enforced() {
+        let fact = "only v2, where this version does not enforce device rules yet (BS-DEV-001)";
         return Check::fail("cgroup", fact, "boot with systemd.unified_cgroup_hierarchy=0").unless_excepted(policy, "BS-DEV-001", &["not-enforced"]);
     }
-    Check::ok("cgroup", format!("{source}: {}", text.trim()))
+    let v1: Vec<&str> = found.v1.iter().map(|(name, _)| name.as_str()).collect();
+    Check::ok("cgroup", format!("v1: {}", v1.join(" ")))
 }
 
 pub(crate) fn kexec(policy: Option<&Policy>) -> Check {
-    let locked = read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
-    if locked.contains("[integrity]") || locked.contains("[confidentiality]") {
-        return Check::ok("kexec", format!("lockdown: {}", locked.trim()));
-    }
-    match read_to_string("/proc/sys/kernel/kexec_load_disabled").map(|t| t.trim().to_owned()) {
-        Ok(value) if value == "1" => Check::ok("kexec", "disabled"),
-        Ok(_) => Check::fail("kexec", "another kernel can be loaded and inherits the PCRs (BS-NOD-002)", "sysctl -w kernel.kexec_load_disabled=1 at boot")
-            .unless_excepted(policy, "BS-NOD-002", &["kexec-possible", "enabled"]),
-        // The switch comes with the feature.
-        Err(_) => Check::ok("kexec", "not in this kernel"),
+    match host::kexec(Fact::Is(node::kexec_is_absent())) {
+        Fact::Is(k) if k.absent => Check::ok("kexec", "not in this kernel"),
+        Fact::Is(k) if k.load_disabled => Check::ok("kexec", "kexec_load_disabled is 1"),
+        Fact::Is(k) if matches!(k.lockdown.as_str(), "integrity" | "confidentiality") => Check::ok("kexec", format!("lockdown is {}", k.lockdown)),
+        Fact::Is(_) | Fact::Absent => Check::fail("kexec", "another kernel can be loaded and inherits the PCRs (BS-NOD-002)", "sysctl -w kernel.kexec_load_disabled=1 at boot")
+            .unless_excepted(policy, "BS-NOD-002", &["kexec"]),
+        Fact::Unknown(why) => Check::fail("kexec", format!("{why} (BS-NOD-002)"), "mount /proc and securityfs").unless_excepted(policy, "BS-NOD-002", &["unknown"]),
     }
 }
 

@@ -1,0 +1,206 @@
+//! `boltseal node`, `sig import`, `doctor` as processes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod common;
+
+use boltseal_evidence::signatures;
+use common::Node;
+use ring::digest::{SHA256, digest};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A software TPM whose PCR 7 was extended, ended with the value.
+struct Tpm {
+    child: Child,
+    address: String,
+    _dir: tempfile::TempDir,
+}
+
+impl Tpm {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let child = Command::new("swtpm")
+            .args(["socket", "--tpm2", "--flags", "startup-clear", "--tpmstate", &format!("dir={}", dir.path().display())])
+            .args(["--server", &format!("type=unixio,path={}", path("tpm")), "--ctrl", &format!("type=unixio,path={}", path("control"))])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("swtpm is installed");
+        let tpm = Self { child, address: format!("unix:{}", path("tpm")), _dir: dir };
+        let end = Instant::now() + Duration::from_secs(10);
+        while UnixStream::connect(tpm.address.trim_start_matches("unix:")).is_err() {
+            assert!(Instant::now() < end, "swtpm did not start");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let mut client = boltseal_node::tpm::Tpm::open(&tpm.address, end).unwrap();
+        client.extend(7, &[7; 32]).unwrap();
+        drop(client);
+        tpm
+    }
+}
+
+impl Drop for Tpm {
+    fn drop(&mut self) {
+        self.child.kill().unwrap_or_default();
+        self.child.wait().map(drop).unwrap_or_default();
+    }
+}
+
+#[test]
+fn enrols_what_a_policy_then_accepts() {
+    let (node, tpm) = (Node::new(), Tpm::start());
+    let key = node.path("node.pem").display().to_string();
+    let args = ["node", "enroll", "--tpm", &tpm.address, "--pcrs", "0,7", "--write-key", &key];
+    let (code, out, err) = node.run(&args);
+    assert_eq!(code, 0, "{err}");
+    assert!(err.contains("trust on first use") && err.contains("a software TPM"), "{err}");
+    assert!(out.contains("# nothing measured: 0 = ") && out.contains("\n7 = [\""), "{out}");
+    assert!(fs::read_to_string(&key).unwrap().starts_with("-----BEGIN PUBLIC KEY-----"));
+    // A key that is there is not written over.
+    let (code, _, err) = node.run(&args);
+    assert_eq!(code, 3);
+    assert!(err.contains("not there yet"), "{err}");
+
+    // stdout is the policy's part as it stands.
+    node.write("etc/boltseal/policy.toml", &format!("version = 1\n{out}"));
+    node.write("etc/boltseal/trust/node.pem", &fs::read_to_string(&key).unwrap());
+    let (code, out, err) = node.run(&["node", "status"]);
+    assert_eq!((code, err.as_str()), (1, ""), "no start has asked for a quote yet");
+    assert!(out.contains("this TPM has it") && out.contains(" ✓ PCR  7 ") && out.contains("not attested"), "{out}");
+    let (code, out, _) = node.run(&["node", "status", "-o", "json"]);
+    assert_eq!(code, 1);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&out).unwrap()["ak_matches"], true);
+
+    // The same key comes out in JSON, with the same policy.
+    let (code, out, _) = node.run(&["-o", "json", "node", "enroll", "--tpm", &tpm.address, "--pcrs", "7"]);
+    assert_eq!(code, 0);
+    let document: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(document["ak_spki_pem"].as_str().unwrap(), fs::read_to_string(&key).unwrap());
+    assert_eq!(document["trust_on_first_use"], true);
+
+    // Another TPM does not have that key.
+    drop(tpm);
+    let other = Tpm::start();
+    let policy = fs::read_to_string(node.path("etc/boltseal/policy.toml")).unwrap();
+    let line = policy.lines().find(|l| l.starts_with("tpm = ")).unwrap().to_owned();
+    node.write("etc/boltseal/policy.toml", &policy.replace(&line, &format!("tpm = \"{}\"", other.address)));
+    let (code, out, _) = node.run(&["node", "status"]);
+    assert_eq!(code, 1);
+    assert!(out.contains("this TPM does not have it"), "{out}");
+}
+
+#[test]
+fn no_tpm_is_undecided_and_a_wrong_pcr_is_usage() {
+    let node = Node::new();
+    let (code, out, err) = node.run(&["node", "enroll", "--tpm", "unix:/run/none"]);
+    assert_eq!((code, out.as_str()), (3, ""));
+    assert!(err.contains("/run/none"), "{err}");
+    assert_eq!(node.run(&["node", "enroll", "--pcrs", "24"]).0, 2);
+    assert_eq!(node.run(&["node", "enroll", "--pcrs", "x"]).0, 2);
+    assert_eq!(node.run(&["node", "status"]).0, 4);
+}
+
+fn hex(bytes: &[u8]) -> String {
+    digest(&SHA256, bytes).as_ref().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// An image layout with one image and one signature of it in cosign 2's form. What it signs with does not matter here.
+fn layout(node: &Node) -> String {
+    let blob = |bytes: &str| {
+        node.write(&format!("layout/blobs/sha256/{}", hex(bytes.as_bytes())), bytes);
+        format!("\"digest\":\"sha256:{}\",\"size\":{}", hex(bytes.as_bytes()), bytes.len())
+    };
+    let image = r#"{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:0000000000000000000000000000000000000000000000000000000000000000","size":2},"layers":[]}"#;
+    let image_at = blob(image);
+    let payload = format!(
+        r#"{{"critical":{{"identity":{{"docker-reference":"registry.test/shop/cart"}},"image":{{"docker-manifest-digest":"sha256:{}"}},"type":"cosign container image signature"}},"optional":null}}"#,
+        hex(image.as_bytes())
+    );
+    let der = "MEQCIA8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PAiAPDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw==";
+    let layer = blob(&payload);
+    let kind = "application/vnd.dev.cosign.simplesigning.v1+json";
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"layers":[{{"mediaType":"{kind}",{layer},"annotations":{{"dev.cosignproject.cosign/signature":"{der}"}}}}]}}"#
+    );
+    let manifest = blob(&manifest);
+    node.write("layout/index.json", &format!(r#"{{"schemaVersion":2,"manifests":[{{{image_at}}},{{{manifest}}}]}}"#));
+    hex(image.as_bytes())
+}
+
+#[test]
+fn imports_signatures_where_a_start_finds_them() {
+    let node = Node::new();
+    let image = layout(&node);
+    let path = node.path("layout").display().to_string();
+    let (code, out, err) = node.run(&["-o", "json", "sig", "import", &path]);
+    assert_eq!(code, 0, "{out}{err}");
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&report["taken"][0]["image"], &report["taken"][0]["new"]), (&format!("sha256:{image}").into(), &true.into()), "{out}");
+    let store = node.path("lib/boltseal/sig");
+    let found = signatures::files(&store, &format!("sha256:{image}")).unwrap();
+    assert_eq!((found.files.len(), found.skipped), (1, vec![]));
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!((mode(&store), mode(&found.looked_in)), (0o700, 0o700));
+    for file in fs::read_dir(&found.looked_in).unwrap() {
+        assert_eq!(mode(&file.unwrap().path()), 0o600);
+    }
+    // Again, as a tar.
+    let tar = node.path("layout.tar").display().to_string();
+    assert!(Command::new("tar").args(["-C", &path, "-cf", &tar, "."]).status().unwrap().success());
+    let (code, out, _) = node.run(&["sig", "import", &tar]);
+    assert_eq!(code, 0);
+    assert!(out.contains("was there already") && out.contains("1 signatures in /var/lib/boltseal/sig, 0 new; 0 skipped"), "{out}");
+}
+
+#[test]
+fn what_is_no_signature_is_not_imported() {
+    let node = Node::new();
+    let image = layout(&node);
+    let path = node.path("layout").display().to_string();
+    // The payload altered after signing: the blob no longer has its digest.
+    let blobs = node.path("layout/blobs/sha256");
+    for entry in fs::read_dir(&blobs).unwrap() {
+        let entry = entry.unwrap().path();
+        let text = fs::read_to_string(&entry).unwrap();
+        if text.contains("docker-reference") {
+            fs::write(&entry, text.replace("shop/cart", "shop/cast")).unwrap();
+        }
+    }
+    let (code, out, err) = node.run(&["sig", "import", &path]);
+    assert_eq!(code, 1, "{out}");
+    assert!(out.contains("does not have its digest") && out.contains("0 signatures") && err.contains("nothing taken"), "{out}{err}");
+    assert!(!node.path(&format!("lib/boltseal/sig/sha256/{image}")).exists());
+    let (code, _, err) = node.run(&["sig", "import", "/nonexistent"]);
+    assert_eq!(code, 3, "{err}");
+    node.write("layout/index.json", "[]");
+    assert_eq!(node.run(&["sig", "import", &path]).0, 3);
+}
+
+#[test]
+fn doctor_names_each_lack_with_a_fix() {
+    let node = Node::new();
+    let (code, out, err) = node.run(&["doctor", "-o", "json"]);
+    assert_eq!((code, err.as_str()), (1, ""));
+    let checks: Vec<serde_json::Value> = serde_json::from_str(&out).unwrap();
+    let state = |name: &str| checks.iter().find(|c| c["name"] == name).map(|c| c["state"].as_str().unwrap().to_owned());
+    assert_eq!(state("policy").as_deref(), Some("fail"));
+    assert_eq!(state("trail").as_deref(), Some("ok"));
+    assert_eq!(state("signatures").as_deref(), Some("warn"));
+    for check in &checks {
+        assert!(!check["fact"].as_str().unwrap().is_empty(), "{check}");
+        assert!(check["state"] == "ok" || !check["fix"].as_str().unwrap().is_empty(), "{check}");
+    }
+    let (table_code, out, _) = node.run(&["doctor"]);
+    assert_eq!(table_code, 1);
+    assert!(out.lines().filter(|l| l.contains("Fix: ")).count() >= 2, "{out}");
+    // A trail in the future, and one that is in memory.
+    fs::set_permissions(node.trail(), fs::Permissions::from_mode(0o777)).unwrap();
+    let (_, out, _) = node.run(&["doctor"]);
+    assert!(out.contains("✗ trail") && out.contains("writable by others"), "{out}");
+    let (_, out, _) = node.shell("mount -t tmpfs -o mode=0700 tmpfs /var/log/boltseal; exec \"$BIN\" doctor", &[]);
+    assert!(out.contains("is in memory (tmpfs)"), "{out}");
+}

@@ -1,0 +1,229 @@
+//! `boltseal policy lint`, `check` and `explain` as processes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod common;
+
+use common::Node;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
+/// A P-256 key that nobody holds the private half of.
+const KEY: &str = "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAECso41uFyDhrsAqsiAMD5soETZ/9k\nLMSnoZS666Vh8HkZQpO9y3BCdFbjQzTGAJfsmi+OyyyLQxFNxZecRwi0vg==\n-----END PUBLIC KEY-----\n";
+
+const POLICY: &str = r#"version = 1
+level = "baseline"
+[registries]
+allow = ["registry.test"]
+[owner]
+patterns = ["team-*"]
+[[authority]]
+name = "ci"
+key = "ci.pem"
+repositories = ["registry.test/shop"]
+[[scope]]
+repository = "registry.test/shop"
+authorities = ["ci"]
+[modes]
+BS-PRC-003 = "enforce"
+[[exception]]
+rule = "BS-NOD-001"
+condition = "no-tpm"
+scope = "*"
+owner = "ops"
+reason = "a lab"
+expires = "2099-01-01"
+[[exception]]
+rule = "BS-DEV-001"
+condition = "not-enforced"
+scope = "*"
+owner = "ops"
+reason = "a lab"
+expires = "2099-01-01"
+[[exception]]
+rule = "BS-MAC-001"
+condition = "no-lsm"
+scope = "*"
+owner = "ops"
+reason = "a lab"
+expires = "2099-01-01"
+"#;
+
+fn node() -> Node {
+    let node = Node::new();
+    node.write("etc/boltseal/policy.toml", POLICY);
+    node.write("etc/boltseal/trust/ci.pem", KEY);
+    node
+}
+
+/// What containerd would hand over for a plain pod's container, and one edit of it.
+fn bundle(node: &Node, edit: impl FnOnce(&mut serde_json::Value)) -> String {
+    let mut spec: serde_json::Value = serde_json::from_str(include_str!("config.json")).unwrap();
+    edit(&mut spec);
+    node.write("bundle/config.json", &spec.to_string());
+    node.path("bundle").display().to_string()
+}
+
+fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
+#[test]
+fn a_good_policy_is_good_and_says_what_the_node_lacks() {
+    let node = node();
+    let (code, out, err) = node.run(&["policy", "lint", "-o", "json"]);
+    assert_eq!(err, "");
+    let report = json(&out);
+    assert_eq!((&report["ok"], &report["level"], &report["hints"]), (&true.into(), &"baseline".into(), &serde_json::json!([])));
+    let fails = report["node"].as_array().unwrap().iter().filter(|c| c["state"] == "fail").count();
+    assert_eq!(code, i32::from(fails > 0), "{out}");
+    // What the exceptions cover is a warning, and says until when.
+    let (table_code, out, _) = node.run(&["policy", "lint"]);
+    assert_eq!(table_code, code);
+    assert!(out.contains("BS-MAC-001 (no-lsm) is excepted for * until 2099-01-01: a lab (ops)"), "{out}");
+    assert!(out.contains("BS-PRC-003 is set to enforce"), "{out}");
+}
+
+#[test]
+fn a_bad_policy_is_4_everywhere_and_names_file_and_key() {
+    type Fault = fn(&Node);
+    let faults: [(&str, &str, Fault); 6] = [
+        ("policy.d/20-x.toml", "unknown field `colour`", |n| n.write("etc/boltseal/policy.d/20-x.toml", "colour = 1")),
+        ("policy.toml", "expected", |n| n.write("etc/boltseal/policy.toml", "version = ")),
+        ("trust/ci.pem", "not one PEM block", |n| n.write("etc/boltseal/trust/ci.pem", "key")),
+        ("trust/ci.pem", "missing", |n| fs::remove_file(n.path("etc/boltseal/trust/ci.pem")).unwrap()),
+        ("policy.toml", "does not exist", |n| fs::remove_file(n.path("etc/boltseal/policy.toml")).unwrap()),
+        ("policy.toml", "", |n| fs::set_permissions(n.path("etc/boltseal/policy.toml"), Permissions::from_mode(0o666)).unwrap()),
+    ];
+    for (file, word, fault) in faults {
+        let node = node();
+        let bundle = bundle(&node, |_| ());
+        fault(&node);
+        for form in ["table", "json"] {
+            let (code, out, _) = node.run(&["-o", form, "policy", "lint"]);
+            assert_eq!(code, 4, "{out}");
+            assert!(out.contains(file) && out.contains(word), "{file} {word}: {out}");
+        }
+        for args in [&["check", &bundle][..], &["node", "status"]] {
+            let (code, out, err) = node.run(args);
+            assert_eq!((code, out.as_str()), (4, ""), "{args:?}");
+            assert!(err.contains(file) && err.contains(word), "{file} {word}: {err}");
+        }
+    }
+}
+
+#[test]
+fn lint_of_another_folder() {
+    let node = node();
+    node.write("other/policy.toml", "version = 1\nlevel = \"observe\"\n");
+    let (_, out, _) = node.run(&["policy", "lint", &node.path("other").display().to_string()]);
+    assert!(out.contains("level observe enforces BS-AUD-001 alone"), "{out}");
+    let (code, out, _) = node.run(&["policy", "lint", "/nonexistent"]);
+    assert_eq!(code, 4, "{out}");
+}
+
+#[test]
+fn check_decides_by_the_rules_of_a_start() {
+    let node = node();
+    let verdict = |path: &str, more: &[&str]| {
+        let mut args = vec!["-o", "json", "check", path];
+        args.extend(more);
+        let (code, out, err) = node.run(&args);
+        assert_eq!(err, "");
+        (code, json(&out))
+    };
+    let denied = |report: &serde_json::Value| -> Vec<String> {
+        let all = report["findings"].as_array().unwrap().iter().filter(|f| f["result"] == "deny");
+        all.map(|f| f["rule"].as_str().unwrap().to_owned()).collect()
+    };
+    // Nothing known speaks against the plain one; what only a start can know stays unknown.
+    let plain = bundle(&node, |_| ());
+    let (code, report) = verdict(&plain, &[]);
+    assert_eq!((code, &report["verdict"], denied(&report)), (3, &"undecided".into(), vec![]), "{report:#}");
+    assert_eq!(report["counts"]["unknown"], 3, "{report:#}");
+    // Each fault is found by its rule, and by that alone.
+    type Edit = fn(&mut serde_json::Value);
+    let faults: [(&str, Edit); 8] = [
+        ("BS-PRC-003", |s| s["process"]["user"]["uid"] = 0.into()),
+        ("BS-OWN-001", |s| s["annotations"]["boltseal.dev/owner"] = "someone".into()),
+        ("BS-PRC-002", |s| s["process"]["capabilities"]["bounding"] = serde_json::json!(["CAP_SYS_ADMIN"])),
+        ("BS-FSY-002", |s| {
+            let mount = serde_json::json!({"destination": "/x", "type": "bind", "source": "/etc", "options": ["rbind", "rw"]});
+            s["mounts"].as_array_mut().unwrap().push(mount);
+        }),
+        ("BS-PRC-005", |s| s["hooks"] = serde_json::json!({"prestart": [{"path": "/bin/true"}]})),
+        ("BS-PRC-007", |s| s["linux"]["sysctl"] = serde_json::json!({"kernel.core_pattern": "|/x"})),
+        ("BS-PRC-008", |s| s["linux"]["intelRdt"] = serde_json::json!({"closID": "x"})),
+        ("BS-PRC-004", |s| {
+            let kept: Vec<_> = s["linux"]["namespaces"].as_array().unwrap().iter().filter(|n| n["type"] != "pid").cloned().collect();
+            s["linux"]["namespaces"] = kept.into();
+        }),
+    ];
+    for (rule, edit) in faults {
+        let path = bundle(&node, edit);
+        let (code, report) = verdict(&path, &[]);
+        let mut rules = denied(&report);
+        rules.dedup();
+        assert_eq!((code, &report["verdict"], rules), (1, &"deny".into(), vec![rule.to_owned()]), "{report:#}");
+    }
+    // The table says the same.
+    let (code, out, _) = node.run(&["check", &bundle(&node, |s| s["process"]["user"]["uid"] = 0.into())]);
+    assert_eq!(code, 1);
+    assert!(out.contains(" ✗ BS-PRC-003 ") && out.contains("-> would be DENIED     more: boltseal explain BS-PRC-003"), "{out}");
+    // Another policy.
+    let plain = bundle(&node, |_| ());
+    assert_eq!(verdict(&plain, &["--policy", "strict"]).0, 1);
+    assert_eq!(verdict(&plain, &["--policy", "observe"]).0, 0, "observe only warns");
+    node.write("other.toml", POLICY);
+    assert_eq!(verdict(&plain, &["--policy", &node.path("other.toml").display().to_string()]).0, 3);
+}
+
+#[test]
+fn check_of_what_is_no_bundle() {
+    let node = node();
+    let (code, out, err) = node.run(&["check", "/nonexistent"]);
+    assert_eq!((code, out.as_str()), (3, ""));
+    assert!(err.contains("/nonexistent/config.json"), "{err}");
+    node.write("bundle/config.json", "{\"ociVersion\": \"1.0.2\", ");
+    let (code, _, err) = node.run(&["check", &node.path("bundle").display().to_string()]);
+    assert_eq!(code, 1);
+    assert!(err.starts_with("boltseal: denied by BS-PRC-008: config.json"), "{err}");
+    let (code, _, err) = node.run(&["check", "x", "--policy", "lax"]);
+    assert_eq!(code, 3);
+    assert!(err.contains("observe, baseline, restricted, strict"), "{err}");
+}
+
+#[test]
+fn explain_tells_all() {
+    let node = Node::new();
+    let (code, out, err) = node.run(&["explain", "bs-aud-001"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains("at every level") && out.contains("exception   none") && !out.contains("[[exception]]"), "{out}");
+    let (_, out, _) = node.run(&["explain", "BS-NOD-002"]);
+    assert!(out.contains("from level restricted") && out.contains("[[exception]]\n    rule = \"BS-NOD-002\""), "{out}");
+    // Every word of the rule is on the page, whatever the width of its lines.
+    let rule = boltseal_policy::rules::find("BS-MAC-001").unwrap();
+    let (_, out, _) = node.run(&["explain", "BS-MAC-001"]);
+    assert!(out.lines().all(|l| l.chars().count() <= 110), "{out}");
+    let words: Vec<&str> = out.split_whitespace().collect();
+    for text in [rule.title, rule.nist, rule.reads, rule.predicate, rule.misfit, rule.fix].into_iter().chain(rule.cves.iter().copied()) {
+        let wanted: Vec<&str> = text.split_whitespace().collect();
+        assert!(words.windows(wanted.len()).any(|w| w.iter().zip(&wanted).all(|(a, b)| a.trim_end_matches(',') == b.trim_end_matches(','))), "{text}");
+    }
+    for (name, meaning) in rule.conditions {
+        assert!(out.contains(&format!("{name}: {meaning}")), "{name}");
+    }
+    let (_, list, _) = node.run(&["explain"]);
+    let (_, all, _) = node.run(&["explain", "-o", "json"]);
+    let all = json(&all);
+    assert_eq!(all.as_array().unwrap().len(), list.lines().count());
+    for rule in all.as_array().unwrap() {
+        for key in ["id", "title", "nist", "from", "misfit", "reads", "predicate", "fix"] {
+            assert!(rule[key].as_str().is_some_and(|t| !t.is_empty()), "{key} of {rule}");
+        }
+        let id = rule["id"].as_str().unwrap();
+        let (code, one, _) = node.run(&["explain", id, "-o", "json"]);
+        assert_eq!((code, &json(&one)), (0, rule));
+    }
+    let (code, _, err) = node.run(&["explain", "BS-XYZ-001"]);
+    assert_eq!(code, 2);
+    assert!(err.contains("there is no rule BS-XYZ-001"), "{err}");
+}
