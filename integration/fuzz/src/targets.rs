@@ -7,10 +7,11 @@ use boltseal_message as message;
 use boltseal_node as node;
 use boltseal_policy as policy;
 use boltseal_trust::{
-    Config, Descriptor, Digest, Key, Link, MAX_PROPOSAL, Malformed, Proposal, Source, Unbound, bind_child, bind_config,
-    bind_diff_ids, bundle_file, decode_answer, digest, encode_answer, import_layout, propose, verify_signature,
+    Config, Descriptor, Digest, Key, Link, MAX_PROPOSAL, Proposal, Reject, SignatureProposal, Source, Unbound,
+    bind_child, bind_config, bind_diff_ids, bundle_file, decode_answer, digest, encode_answer, import_layout, propose,
+    verify_signature,
 };
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::LazyLock;
@@ -193,7 +194,7 @@ fn placed(parent: &[u8], link: Link, descriptor: &Descriptor) {
 /// The input is a config's bytes and, after the last NUL, nothing that matters; the proposal is the seed's.
 fn trust_bind(bytes: &[u8]) -> u64 {
     static TRUE: LazyLock<Config> = LazyLock::new(|| {
-        let Ok(Proposal::Config(config)) = propose(Source::Config, seed("trust_bind", "app.json").as_slice()) else {
+        let Ok(Proposal::Config(config)) = propose(Source::Config, seed("trust_bind", "app.json")) else {
             panic!("the seed is not a config")
         };
         config
@@ -217,16 +218,16 @@ struct Signatures {
 static SIGNATURES: LazyLock<Signatures> = LazyLock::new(|| {
     let keys: Vec<_> = ["signer.pub", "stranger.pub"]
         .map(|name| {
-            Key::from_spki_pem(&String::from_utf8_lossy(&seed("trust_key", name))).unwrap_or_else(|e| panic!("{e}"))
+            Key::from_spki_pem(&String::from_utf8_lossy(seed("trust_key", name))).unwrap_or_else(|e| panic!("{e}"))
         })
         .into();
     let mut known = Signatures { keys, images: Vec::new(), truths: HashSet::new() };
     for (target, source) in [("trust_sig", Source::CosignSignature), ("trust_bundle", Source::SigstoreBundle)] {
-        for name in names(target).iter().filter(|name| name.starts_with("real-")) {
-            let Ok(Proposal::Signature(proposal)) = propose(source, &seed(target, name)) else { panic!("{name}") };
+        for (name, file) in seeds(target).filter(|(name, _)| name.starts_with("real-")) {
+            let Ok(Proposal::Signature(proposal)) = propose(source, file) else { panic!("{name}") };
             let (payload, image) = match &proposal {
-                boltseal_trust::SignatureProposal::Cosign { payload, digest, .. }
-                | boltseal_trust::SignatureProposal::Bundle { payload, digest, .. } => (payload, *digest),
+                SignatureProposal::Cosign { payload, digest, .. }
+                | SignatureProposal::Bundle { payload, digest, .. } => (payload, *digest),
             };
             for key in known.keys.iter().filter(|key| verify_signature(&proposal, key, &image).is_ok()) {
                 known.truths.insert((key.id().to_owned(), digest(payload), image));
@@ -238,52 +239,98 @@ static SIGNATURES: LazyLock<Signatures> = LazyLock::new(|| {
     known
 });
 
-fn only_truth(proposal: &Proposal) {
-    let Proposal::Signature(proposal) = proposal else { return };
-    let (boltseal_trust::SignatureProposal::Cosign { payload, .. }
-    | boltseal_trust::SignatureProposal::Bundle { payload, .. }) = proposal;
+/// Every verification that says yes is one that was truly signed; the reasons of the others tell inputs apart.
+fn only_truth(proposal: &SignatureProposal) -> Vec<String> {
+    let (SignatureProposal::Cosign { payload, .. } | SignatureProposal::Bundle { payload, .. }) = proposal;
     let known = &*SIGNATURES;
+    let mut reasons = Vec::new();
     for key in &known.keys {
         for image in &known.images {
-            if let Ok(claim) = verify_signature(proposal, key, image) {
-                assert_eq!(claim.digest, *image);
-                assert!(known.truths.contains(&(key.id().to_owned(), digest(payload), *image)), "forged: {proposal:?}");
+            match verify_signature(proposal, key, image) {
+                Ok(claim) => {
+                    assert_eq!(claim.digest, *image);
+                    let truth = (key.id().to_owned(), digest(payload), *image);
+                    assert!(known.truths.contains(&truth), "forged: {proposal:?}");
+                }
+                // Another key has nothing else to say.
+                Err(reason @ Reject::Signature { .. }) => {
+                    reasons.push(reason.to_string());
+                    break;
+                }
+                Err(reason) => reasons.push(reason.to_string()),
             }
+        }
+    }
+    reasons
+}
+
+/// What a worker says of an image's files binds only when it is what the strict parser reads there.
+fn only_what_stands(proposal: &Proposal) -> Vec<String> {
+    match proposal {
+        Proposal::Signature(signature) => only_truth(signature),
+        Proposal::Config(config) => {
+            let file = seed("trust_bind", "app.json");
+            let bound = bind_config(file, config);
+            if bound.is_ok() {
+                assert_eq!(propose(Source::Config, file).as_ref(), Ok(proposal));
+            }
+            vec![format!("{bound:?}")]
+        }
+        Proposal::Manifest(manifest) => {
+            let parent = seed("trust_manifest", "app.manifest.json");
+            let child = seed("trust_bind", "app.json");
+            let bound = bind_child(parent, Link::ManifestToConfig, &manifest.config.digest, child);
+            let Ok(Proposal::Manifest(read)) = propose(Source::Manifest, parent) else {
+                panic!("the seed is no manifest")
+            };
+            assert_eq!(bound.is_ok(), read.config.digest == manifest.config.digest);
+            vec![format!("{bound:?}")]
+        }
+        Proposal::Index(index) => {
+            let parent = seed("trust_index", "app.index.json");
+            let child = seed("trust_manifest", "app.manifest.json");
+            let Ok(Proposal::Index(read)) = propose(Source::Index, parent) else { panic!("the seed is no index") };
+            let entries = index.entries.iter().map(|entry| {
+                let bound = bind_child(parent, Link::IndexToManifest, &entry.descriptor.digest, child);
+                let real = read.entries.iter().any(|e| e.descriptor.digest == entry.descriptor.digest);
+                assert_eq!(bound.is_ok(), real && entry.descriptor.digest.digest == digest(child));
+                format!("{bound:?}")
+            });
+            entries.collect()
         }
     }
 }
 
 fn signature(source: Source, bytes: &[u8]) -> u64 {
     let read = propose(source, bytes);
+    let mut reasons = Vec::new();
     if let Ok(proposal) = &read {
         again(proposal);
-        only_truth(proposal);
+        reasons = only_what_stands(proposal);
     }
-    outcome(&read.map(|_| ()))
+    outcome(&(read.map(|_| ()), reasons))
 }
 
 fn trust_answer(bytes: &[u8]) -> u64 {
     let read = decode_answer(bytes);
+    let mut reasons = Vec::new();
     if let Ok(answer) = &read {
         if let Ok(proposal) = answer {
             assert_eq!(proposal.encode(), bytes);
-            only_truth(proposal);
+            reasons = only_what_stands(proposal);
         } else {
             assert_eq!(decode_answer(&encode_answer(answer)).as_ref(), Ok(answer));
         }
     }
-    outcome(&read.map(|answer| answer.map(|_| ()).map_err(|_: Malformed| ())))
+    outcome(&(read.map(|answer| answer.map(|_| ()).map_err(|_| ())), reasons))
 }
 
 fn trust_layout(bytes: &[u8]) -> u64 {
     // Every blob of the layout is the input itself or a seed: enough to walk in.
     let found = import_layout(
         |name| {
-            names("trust_layout")
-                .iter()
-                .map(|seed_name| seed("trust_layout", seed_name))
-                .find(|blob| digest(blob).to_string() == name)
-                .ok_or("no such blob")
+            let blob = seeds("trust_layout").find(|(_, blob)| digest(blob).to_string() == name);
+            blob.map(|(_, blob)| blob.to_vec()).ok_or("no such blob")
         },
         bytes,
     );
@@ -348,15 +395,19 @@ fn policy_toml(bytes: &[u8]) -> u64 {
     outcome(&read.map(|_| ()))
 }
 
-fn names(target: &str) -> Vec<String> {
-    let folder = crate::corpus::root().join(target);
-    let entries = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
-    entries
-        .map(|entry| entry.map_or_else(|e| panic!("{e}"), |e| e.file_name().to_string_lossy().into_owned()))
-        .collect()
+/// The whole corpus, read once: (target, name) -> bytes.
+static SEEDS: LazyLock<BTreeMap<(&'static str, String), Vec<u8>>> = LazyLock::new(|| {
+    let load = |target: &'static Target| {
+        let seeds = crate::corpus::load(target).unwrap_or_else(|e| panic!("{e}"));
+        seeds.into_iter().map(|(name, bytes)| ((target.name, name), bytes))
+    };
+    ALL.iter().flat_map(load).collect()
+});
+
+fn seeds(target: &str) -> impl Iterator<Item = (&'static str, &'static [u8])> {
+    SEEDS.iter().filter(move |((of, _), _)| *of == target).map(|((_, name), bytes)| (name.as_str(), bytes.as_slice()))
 }
 
-fn seed(target: &str, name: &str) -> Vec<u8> {
-    let path = crate::corpus::root().join(target).join(name);
-    std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+fn seed(target: &str, name: &str) -> &'static [u8] {
+    seeds(target).find(|(found, _)| *found == name).unwrap_or_else(|| panic!("no seed {target}/{name}")).1
 }

@@ -189,6 +189,7 @@ mod tests {
         assert_eq!(lie(&|c| c.architecture.clear()), Unbound::Value("architecture"));
         assert_eq!(lie(&|c| c.created.push('0')), Unbound::Value("created"));
         assert_eq!(lie(&|c| c.diff_ids.swap(0, 1)), Unbound::Value("rootfs.diff_ids"));
+        assert_eq!(lie(&|c| c.diff_ids.push(c.diff_ids[1])), Unbound::Value("rootfs.diff_ids"));
         assert_eq!(lie(&|c| c.diff_ids.truncate(1)), Unbound::Value("rootfs.diff_ids"));
         assert_eq!(lie(&|c| c.diff_ids[0].at += 1), Unbound::Value("rootfs.diff_ids"));
     }

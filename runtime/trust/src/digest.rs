@@ -108,6 +108,7 @@ mod tests {
         let good = digest(b"").to_string();
         for bad in [
             good.to_uppercase(),
+            format!("sha256:{}", digest(b"").hex().to_uppercase()),
             good.replace("sha256", "sha512"),
             good[..70].to_owned(),
             format!("{good}0"),

@@ -251,6 +251,8 @@ mod tests {
             simple(id, &image, kind, ""),
             format!("{good} "),
             format!(" {good}"),
+            simple(id, &image, kind, "{}") + "}",
+            simple(id, &image, kind, "{}") + r#"{"critical":{}}"#,
             format!("{good}{good}"),
             good.replace("\"critical\"", "\"Critical\""),
             good.replace(':', ": "),

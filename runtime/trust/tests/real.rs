@@ -175,6 +175,38 @@ fn attestation() -> SignatureProposal {
 }
 
 #[test]
+fn a_payload_of_another_type_is_named() {
+    let mut proposal = signature("cosign3");
+    let SignatureProposal::Bundle { payload_type, .. } = &mut proposal else { panic!() };
+    *payload_type = "text/plain\u{1b}".into();
+    let reject = verify_signature(&proposal, &key("signer"), &image("app.manifest"));
+    assert_eq!(reject, Err(Reject::PayloadType("text/plain?".into())));
+}
+
+#[test]
+fn a_bundle_below_another_subject_is_skipped() {
+    let bundle = import("cosign3").files[0].bytes.clone();
+    let layout = |subject: &Digest| {
+        let manifest = format!(
+            r#"{{"layers":[{{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json","digest":"{}","size":{}}}],"subject":{{"digest":"{subject}"}}}}"#,
+            digest(&bundle),
+            bundle.len()
+        );
+        let index =
+            format!(r#"{{"manifests":[{{"digest":"{}","size":{}}}]}}"#, digest(manifest.as_bytes()), manifest.len());
+        let blobs = [manifest.into_bytes(), bundle.clone()];
+        import_layout(
+            |name| blobs.iter().find(|b| digest(b).to_string() == name).cloned().ok_or("gone"),
+            index.as_bytes(),
+        )
+        .unwrap()
+    };
+    assert_eq!(layout(&image("app.manifest")).files, import("cosign3").files);
+    let found = layout(&image("other.manifest"));
+    assert!(found.files.is_empty() && found.skipped[0].contains("subject"), "{found:?}");
+}
+
+#[test]
 fn cosign_3_save_leaves_its_bundle_unlisted() {
     assert!(import("cosign3-save").files.is_empty());
     let files: Vec<_> = small_blobs("cosign3-save").iter().filter_map(|blob| bundle_file(blob).ok()).collect();

@@ -1,0 +1,54 @@
+//! What a start pays for its signature, microseconds: `cargo run --release -p boltseal-trust --example cost`.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, missing_docs, reason = "a measurement")]
+use boltseal_trust::{
+    Key, Link, Proposal, Source, bind_child, bind_config, digest, import_layout, propose, verify_signature,
+};
+use std::hint::black_box;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const RUNS: usize = 2000;
+
+fn main() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let read = |path: &str| std::fs::read(root.join(path)).unwrap();
+    let key = Key::from_spki_pem(std::str::from_utf8(&read("keys/signer.pub")).unwrap()).unwrap();
+    let (index, manifest, config) =
+        (read("image/app.index.json"), read("image/app.manifest.json"), read("image/app.config.json"));
+    let image = digest(&manifest);
+    println!("{:44} {:>9} {:>9}", "us", "least", "median");
+    for (layout, source) in [("cosign2", Source::CosignSignature), ("cosign3", Source::SigstoreBundle)] {
+        let folder = root.join("layouts").join(layout);
+        let blob = |name: &str| std::fs::read(folder.join("blobs").join(name.replace(':', "/")));
+        let file = import_layout(blob, &std::fs::read(folder.join("index.json")).unwrap()).unwrap().files.remove(0);
+        let Ok(Proposal::Signature(proposal)) = propose(source, &file.bytes) else { panic!() };
+        let encoded = Proposal::Signature(proposal.clone()).encode();
+        time(&format!("worker: parse {layout} file and encode"), || propose(source, &file.bytes).unwrap().encode());
+        time("gate: decode", || Proposal::decode(&encoded).unwrap());
+        time("gate: verify", || verify_signature(&proposal, &key, &image).unwrap());
+    }
+    let Ok(Proposal::Index(listed)) = propose(Source::Index, &index) else { panic!() };
+    let Ok(Proposal::Manifest(parsed)) = propose(Source::Manifest, &manifest) else { panic!() };
+    let Ok(Proposal::Config(text)) = propose(Source::Config, &config) else { panic!() };
+    time("worker: parse index, manifest, config", || {
+        (propose(Source::Index, &index), propose(Source::Manifest, &manifest), propose(Source::Config, &config))
+    });
+    time("gate: bind index, manifest, config", || {
+        bind_child(&index, Link::IndexToManifest, &listed.entries[0].descriptor.digest, &manifest).unwrap();
+        bind_child(&manifest, Link::ManifestToConfig, &parsed.config.digest, &config).unwrap();
+        bind_config(&config, &text).unwrap();
+    });
+}
+
+fn time<T>(what: &str, mut work: impl FnMut() -> T) {
+    let mut times: Vec<Duration> = (0..RUNS)
+        .map(|_| {
+            let start = Instant::now();
+            black_box(work());
+            start.elapsed()
+        })
+        .collect();
+    times.sort();
+    let us = |time: Duration| time.as_secs_f64() * 1e6;
+    println!("{what:44} {:9.1} {:9.1}", us(times[0]), us(times[RUNS / 2]));
+}
