@@ -43,11 +43,18 @@ fn small(dir: &Path) -> Trail {
 fn counts_and_links() {
     let dir = folder();
     let trail = small(dir.path());
+    for door in [Door::Exec, Door::Update] {
+        let ev = if door == Door::Exec { Event::Exec } else { Event::Decision };
+        let entry = Entry { ev, door: Some(door), decision: Some(Decision::Allow), ..Entry::default() };
+        let allowed = add(&trail, &entry);
+        let _ended = add(&trail, &Entry { ev: Event::Started, of: allowed.id, decision: None, ..entry });
+    }
     let open = add(&trail, &Entry { ev: Event::Exec, decision: Some(Decision::Allow), ..Entry::default() });
     let report = verify(dir.path(), None).unwrap();
     assert_eq!(report.problems, []);
-    assert_eq!((report.records, report.decisions, report.allowed, report.refused, report.started, report.aborted), (6, 4, 3, 1, 1, 1));
-    assert_eq!(report.unfinished.iter().map(|u| (u.seq, u.id.clone())).collect::<Vec<_>>(), [(6, open.id)]);
+    assert_eq!((report.records, report.decisions, report.allowed, report.refused), (10, 6, 5, 1));
+    assert_eq!((report.started, report.execs, report.updates, report.aborted), (1, 1, 1, 1));
+    assert_eq!(report.unfinished.iter().map(|u| (u.seq, u.id.clone())).collect::<Vec<_>>(), [(10, open.id)]);
     let mut seen = Vec::new();
     assert_eq!(list(dir.path(), &Filter { rule: Some("BS-IMG-001".into()), denied: true, owner: Some("team-a".into()), ..Filter::default() }, |r| seen.push(r.seq)).unwrap(), 0);
     assert_eq!(seen, [1]);
@@ -56,7 +63,7 @@ fn counts_and_links() {
         (Filter { owner: Some("team-b".into()), ..Filter::default() }, 0),
         (Filter { since: Some(u64::MAX), ..Filter::default() }, 0),
         (Filter { event: Some(Event::Aborted), ..Filter::default() }, 1),
-        (Filter::default(), 6),
+        (Filter::default(), 10),
     ] {
         let mut n = 0;
         list(dir.path(), &filter, |_| n += 1).unwrap();
@@ -275,6 +282,15 @@ fn child() {
                 add(&trail, &entry(n)).sync.sync().unwrap();
             }
         }
+        // Long lines as fast as they go, so that a kill often meets a write.
+        "hurry" => {
+            let trail = Trail::open(&dir).unwrap().rotating_at(rotate);
+            let mut long = entry(0);
+            long.findings.iter_mut().for_each(|f| (f.outcome, f.fact) = (Outcome::Deny, "y".repeat(440)));
+            loop {
+                let _added = add(&trail, &long);
+            }
+        }
         "hold" => {
             let folder = folder::Folder::open(&dir).unwrap();
             let _lock = folder.lock().unwrap();
@@ -309,11 +325,11 @@ fn fifty_writers_make_one_order() {
 fn killed_writers_leave_a_chain_with_marks_only() {
     let dir = folder();
     let mut seed = 0x2545_f491_u32;
-    for _ in 0..40 {
-        let mut children: Vec<Child> = (0..3).map(|_| spawn(dir.path(), "write", 100_000, 200_000)).collect();
+    for _ in 0..25 {
+        let mut children: Vec<Child> = (0..4).map(|n| spawn(dir.path(), if n % 2 == 0 { "write" } else { "hurry" }, 100_000, 2_000_000)).collect();
         for child in &mut children {
             seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            std::thread::sleep(Duration::from_micros(u64::from(seed >> 18)));
+            std::thread::sleep(Duration::from_micros(2_000 + u64::from(seed >> 18)));
             child.kill().unwrap();
         }
         for mut child in children {
@@ -324,7 +340,7 @@ fn killed_writers_leave_a_chain_with_marks_only() {
     let _last = add(&trail, &entry(0));
     let report = verify(dir.path(), None).unwrap();
     assert_eq!(report.problems, [], "{} records, {} marks", report.records, report.recovered);
-    assert!(report.refused > 40, "{report:?}");
+    assert!(report.refused > 25, "{report:?}");
     println!("{} records in {} files, {} torn tails", report.records, report.files, report.recovered);
 }
 

@@ -22,7 +22,11 @@ pub struct Report {
     pub decisions: u64,
     pub allowed: u64,
     pub refused: u64,
+    /// Containers that were started; processes in them, and updates that were applied.
     pub started: u64,
+    pub execs: u64,
+    pub updates: u64,
+    /// Allowed, and then not started after all.
     pub aborted: u64,
     /// Torn tails that were marked: a writer was killed there.
     pub recovered: u64,
@@ -197,10 +201,11 @@ impl Walk<'_> {
             }
             (Event::Decision | Event::Exec, None) => self.problem(file, format!("record {} does not say what was decided", record.seq)),
             (Event::Started | Event::Aborted, _) => {
-                if record.ev == Event::Started {
-                    self.report.started += 1;
-                } else {
-                    self.report.aborted += 1;
+                match (record.ev, record.door) {
+                    (Event::Aborted, _) => self.report.aborted += 1,
+                    (_, Some(Door::Exec)) => self.report.execs += 1,
+                    (_, Some(Door::Update)) => self.report.updates += 1,
+                    (_, Some(Door::Create) | None) => self.report.started += 1,
                 }
                 // What ended before the decision's own record could be read names none.
                 if !record.of.is_empty() && !self.allowed.contains(&record.of) {

@@ -147,9 +147,9 @@ fn table(report: &Report, kept: bool, screen: &mut Screen) -> Result<(), Failure
         return screen.row('?', Colour::Doubt, "the trail is empty: nothing to verify, and no sign of what was there before");
     };
     let counts = format!(
-        "{} records in {} files; {} decisions: {} allowed, {} refused; {} started, {} aborted, {} unfinished; {} torn tails marked",
-        report.records, report.files, report.decisions, report.allowed, report.refused, report.started, report.aborted,
-        report.unfinished.len(), report.recovered
+        "{} records in {} files; {} decisions: {} allowed, {} refused; {} started, {} execs, {} updates, {} aborted, {} unfinished; {} torn tails marked",
+        report.records, report.files, report.decisions, report.allowed, report.refused, report.started, report.execs,
+        report.updates, report.aborted, report.unfinished.len(), report.recovered
     );
     if !report.problems.is_empty() {
         return screen.row('✗', Colour::Bad, &format!("trail DAMAGED: {counts}"));

@@ -75,8 +75,9 @@ fn hints(policy: &Policy) -> Vec<&'static str> {
 }
 
 pub(crate) fn lint(dir: Option<&Path>, screen: &mut Screen) -> Result<Exit, Failure> {
-    let dir = dir.unwrap_or(Path::new(POLICY));
-    let loaded = match load(dir) {
+    // The loader walks from the root, to see who may write to each folder on the way.
+    let dir = std::path::absolute(dir.unwrap_or(Path::new(POLICY))).map_err(Failure::undecided)?;
+    let loaded = match load(&dir) {
         Ok(loaded) => loaded,
         Err(Bad(problems)) => {
             if screen.json() {

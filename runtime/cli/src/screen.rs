@@ -98,12 +98,25 @@ impl Screen {
         Ok(())
     }
 
-    /// A JSON document of its own line. JSON escapes control characters itself; what reads turn marks are left to its readers.
+    /// A JSON document on a line of its own, in ASCII: nothing in it moves a cursor or turns the reading direction.
     pub(crate) fn document(&mut self, value: &impl Serialize) -> Result<(), Failure> {
         let text = serde_json::to_string(value).map_err(Failure::undecided)?;
-        writeln!(self.out, "{text}")?;
+        writeln!(self.out, "{}", ascii(&text))?;
         Ok(())
     }
+}
+
+/// JSON text with everything beyond printable ASCII as `\uXXXX`; such characters stand in strings only.
+fn ascii(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c == '\x7f' || !c.is_ascii() {
+            out.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 /// Talk for the operator.
@@ -135,6 +148,14 @@ pub(crate) fn column(text: &str, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_is_ascii_and_the_same() {
+        let text = "ä\u{202e}\x7f\u{9b}\u{1f600}\"\\\n";
+        let json = ascii(&serde_json::to_string(text).unwrap());
+        assert!(json.bytes().all(|b| (0x20..0x7f).contains(&b)), "{json}");
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+    }
 
     #[test]
     fn columns() {

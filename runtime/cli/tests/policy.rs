@@ -116,6 +116,8 @@ fn lint_of_another_folder() {
     node.write("other/policy.toml", "version = 1\nlevel = \"observe\"\n");
     let (_, out, _) = node.run(&["policy", "lint", &node.path("other").display().to_string()]);
     assert!(out.contains("level observe enforces BS-AUD-001 alone"), "{out}");
+    let (_, out, _) = node.shell("cd \"$D\"; exec \"$BIN\" policy lint other", &[]);
+    assert!(out.contains("level observe enforces BS-AUD-001 alone"), "{out}");
     let (code, out, _) = node.run(&["policy", "lint", "/nonexistent"]);
     assert_eq!(code, 4, "{out}");
 }
