@@ -65,7 +65,23 @@ impl Channel {
 
     /// Sends one command and returns the bytes of one reply.
     pub(crate) fn exchange(&mut self, name: &'static str, command: &[u8], deadline: Instant) -> Result<Vec<u8>, Error> {
-        self.send(name, command, deadline)?;
+        left(name, deadline)?;
+        let result = self.send(name, command, deadline).and_then(|()| self.receive(name, deadline));
+        if matches!(result, Err(Error::Deadline(_))) && !self.stream {
+            self.abandon();
+        }
+        result
+    }
+
+    /// Keeps the device open for the rest of this process: closing it while a command is under way waits, in the
+    /// kernel, until the TPM has answered. The gate must be able to say no before that.
+    fn abandon(&self) {
+        if let Ok(another) = self.file.try_clone() {
+            std::mem::forget(another);
+        }
+    }
+
+    fn receive(&mut self, name: &'static str, deadline: Instant) -> Result<Vec<u8>, Error> {
         let mut reply = Vec::with_capacity(512);
         loop {
             if let Some(whole) = complete(&reply)? {
@@ -205,6 +221,28 @@ mod tests {
         assert!(complete(&[0x80, 1, 0, 0, 0, 9, 0, 0, 0, 0]).is_err());
         assert!(complete(&[0x80, 1, 0, 0, 0x10, 1, 0, 0, 0, 0]).is_err());
         assert!(complete(&[0xff; 10]).is_err());
+    }
+
+    /// A device is a file that is read and written; here a pair of sockets stands for one that never answers.
+    #[test]
+    fn a_device_that_is_late_is_not_closed() {
+        for stream in [false, true] {
+            let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            theirs.set_nonblocking(true).unwrap();
+            let mut channel = Channel { file: File::from(std::os::fd::OwnedFd::from(ours)), stream };
+            let soon = Instant::now() + Duration::from_millis(30);
+            assert_eq!(channel.exchange("Quote", b"command", soon), Err(Error::Deadline("Quote")));
+            // Late already: nothing is sent.
+            assert_eq!(channel.exchange("Flush", b"another", soon), Err(Error::Deadline("Flush")));
+            drop(channel);
+            let mut heard = [0; 64];
+            assert_eq!((&theirs).read(&mut heard).unwrap(), 7);
+            match (&theirs).read(&mut heard) {
+                Ok(count) => assert!(stream && count == 0, "closed"),
+                Err(e) => assert!(!stream && e.kind() == ErrorKind::WouldBlock, "{e}"),
+            }
+        }
     }
 
     #[test]
