@@ -16,8 +16,8 @@ pub(crate) struct Check {
     pub(crate) name: &'static str,
     pub(crate) state: State,
     pub(crate) fact: String,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    fix: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    fix: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -30,13 +30,16 @@ pub(crate) enum State {
 
 impl Check {
     fn ok(name: &'static str, fact: impl Into<String>) -> Self {
-        Self { name, state: State::Ok, fact: fact.into(), fix: "" }
+        Self { name, state: State::Ok, fact: fact.into(), fix: String::new() }
     }
-    fn warn(name: &'static str, fact: impl Into<String>, fix: &'static str) -> Self {
-        Self { name, state: State::Warn, fact: fact.into(), fix }
+    fn warn(name: &'static str, fact: impl Into<String>, fix: &str) -> Self {
+        Self { state: State::Warn, ..Self::fail(name, fact, fix) }
     }
-    fn fail(name: &'static str, fact: impl Into<String>, fix: &'static str) -> Self {
-        Self { name, state: State::Fail, fact: fact.into(), fix }
+    /// A fact that brings its own `Fix:` keeps it.
+    fn fail(name: &'static str, fact: impl Into<String>, fix: &str) -> Self {
+        let fact = fact.into();
+        let (fact, fix) = fact.split_once(". Fix: ").unwrap_or((&fact, fix));
+        Self { name, state: State::Fail, fact: fact.to_owned(), fix: fix.to_owned() }
     }
 
     /// What a dated exception of the policy covers only warns.

@@ -204,3 +204,32 @@ fn doctor_names_each_lack_with_a_fix() {
     let (_, out, _) = node.shell("mount -t tmpfs -o mode=0700 tmpfs /var/log/boltseal; exec \"$BIN\" doctor", &[]);
     assert!(out.contains("is in memory (tmpfs)"), "{out}");
 }
+
+/// Starts containerd in a process namespace of its own, so that no other one is met.
+#[test]
+fn doctor_asks_the_containerd_that_runs() {
+    let node = Node::new();
+    let with = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.boltseal]\nruntime_type = \"io.containerd.boltseal.v1\"\n";
+    let config = |more: &str| node.write("etc/containerd/config.toml", &format!("{with}{more}"));
+    let doctor = |then: &str| {
+        let script = format!(
+            "exec unshare -n -p -f --kill-child --mount-proc sh -c 'containerd >/dev/null 2>&1 & \
+             for i in $(seq 200); do [ -S /run/containerd/containerd.sock ] && break; sleep 0.05; done; {then} \"$BIN\" doctor'"
+        );
+        let (_, out, _) = node.shell(&script, &[]);
+        out.lines().find(|l| l.contains(" containerd ")).unwrap_or_else(|| panic!("{out}")).to_owned()
+    };
+    config("pod_annotations = [\"boltseal.dev/*\"]\n");
+    let line = doctor("");
+    assert!(line.contains("✓ containerd") && line.ends_with("names io.containerd.boltseal.v1"), "{line}");
+    let line = doctor("touch -d 2099-01-01 /etc/containerd/config.toml;");
+    assert!(line.contains("! containerd") && line.contains("younger than the process"), "{line}");
+    config("");
+    let line = doctor("");
+    assert!(line.contains("! containerd") && line.contains("annotation is not handed on"), "{line}");
+    node.write("etc/containerd/config.toml", "version = 2\n");
+    let line = doctor("");
+    assert!(line.contains("✗ containerd") && line.contains("names no runtime"), "{line}");
+    let (_, out, _) = node.shell("exec unshare -p -f --kill-child --mount-proc \"$BIN\" doctor", &[]);
+    assert!(out.contains("✗ containerd  is not running"), "{out}");
+}

@@ -86,7 +86,7 @@ pub(crate) fn containerd() -> Check {
     if !dump.contains("boltseal.dev/*") {
         return Check::warn("containerd", format!("{version}, but the owner's annotation is not handed on"), "pod_annotations = [\"boltseal.dev/*\"] in the drop-in");
     }
-    match (started(pid), newest(Path::new(&config))) {
+    match (started(pid), newest(Path::new(&config), &dump)) {
         (Some(start), Some(changed)) if changed <= start => Check::ok("containerd", format!("{version}, {config} names {TYPE}")),
         (Some(_), Some(_)) => Check::warn("containerd", format!("{version}, the configuration is younger than the process"), "systemctl restart containerd"),
         _ => Check::warn("containerd", format!("{version}, cannot tell whether {config} is loaded"), "systemctl restart containerd"),
@@ -128,11 +128,26 @@ fn started(pid: u32) -> Option<u64> {
     Some(boot + ticks / 100)
 }
 
-/// When containerd's configuration last changed, its drop-ins included.
-fn newest(config: &Path) -> Option<u64> {
+/// When containerd's configuration last changed, the files that it imports included.
+fn newest(config: &Path, dump: &str) -> Option<u64> {
     let seconds = |path: &Path| u64::try_from(fs::metadata(path).ok()?.mtime()).ok();
-    let drop_ins = read_dir(config.parent()?.join("conf.d")).into_iter().flatten().filter_map(|e| seconds(&e.ok()?.path()));
-    drop_ins.chain(seconds(config)).max()
+    let mut latest = seconds(config)?;
+    for import in imports(dump) {
+        let path = config.parent()?.join(import);
+        // A pattern stands for its folder: the folder changes with its names, the files with their content.
+        let files = match path.file_name()?.to_str()?.contains(['*', '?', '[']) {
+            true => read_dir(path.parent()?).into_iter().flatten().filter_map(|e| Some(e.ok()?.path())).collect(),
+            false => vec![path],
+        };
+        latest = files.iter().filter_map(|f| seconds(f)).fold(latest, u64::max);
+    }
+    Some(latest)
+}
+
+/// The strings of `imports = ["..", '..']` in containerd's own rendering of its configuration.
+fn imports(dump: &str) -> Vec<String> {
+    let Some(list) = dump.lines().find_map(|l| l.strip_prefix("imports = [")?.strip_suffix(']')) else { return Vec::new() };
+    list.split(',').map(|word| word.trim().trim_matches(['"', '\'']).to_owned()).filter(|word| !word.is_empty()).collect()
 }
 
 pub(crate) fn signatures() -> Check {
@@ -172,6 +187,25 @@ mod tests {
         assert_eq!(config_of("/usr/bin/containerd\0"), "/etc/containerd/config.toml");
         assert_eq!(config_of("containerd\0--config\0/x/c.toml\0"), "/x/c.toml");
         assert_eq!(config_of("containerd\0-c=/y.toml\0--log-level\0debug\0"), "/y.toml");
+    }
+
+    #[test]
+    fn imported_files_count() {
+        assert_eq!(imports("version = 2\nimports = [\"/a/c.toml\", 'conf.d/*.toml']\nroot = \"/x\""), ["/a/c.toml", "conf.d/*.toml"]);
+        assert_eq!(imports("imports = []\n"), Vec::<String>::new());
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("config.toml");
+        fs::create_dir(dir.path().join("conf.d")).unwrap();
+        let file = |name: &str, at: u64| {
+            let time = UNIX_EPOCH + std::time::Duration::from_secs(at);
+            fs::File::create(dir.path().join(name)).unwrap().set_modified(time).unwrap();
+        };
+        file("config.toml", 1000);
+        file("conf.d/1.toml", 3000);
+        file("other.toml", 2000);
+        assert_eq!(newest(&config, ""), Some(1000));
+        assert_eq!(newest(&config, "imports = [\"other.toml\"]"), Some(2000));
+        assert_eq!(newest(&config, "imports = [\"other.toml\", \"conf.d/*.toml\"]"), Some(3000));
     }
 
     #[test]
