@@ -22,7 +22,7 @@ pub(crate) fn enroll(tpm: Option<&str>, pcrs: &[u32], write_key: Option<&Path>, 
     // A node that has no policy yet is enrolled too.
     let named = match tpm {
         Some(tpm) => tpm.to_owned(),
-        None => policy::load(Path::new(POLICY)).ok().map(|l| l.policy.node.tpm).filter(|t| !t.is_empty()).unwrap_or_else(|| DEVICE.into()),
+        None => policy::load_without_keys(Path::new(POLICY)).ok().map(|l| l.policy.node.tpm).filter(|t| !t.is_empty()).unwrap_or_else(|| DEVICE.into()),
     };
     talk(&format!("asking the TPM at {named}"));
     let enrolment = boltseal_node::enroll(&named, Instant::now() + LIMIT).map_err(Failure::undecided)?;

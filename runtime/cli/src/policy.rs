@@ -27,15 +27,20 @@ impl Bad {
 
 /// The bundle in `dir` as a start would take it: files, syntax, keys, and the keys' files.
 pub(crate) fn load(dir: &Path) -> Result<Loaded, Bad> {
+    let loaded = load_without_keys(dir)?;
+    let problems = keys(&loaded.policy, &loaded.bundle);
+    if problems.is_empty() { Ok(loaded) } else { Err(Bad(problems)) }
+}
+
+/// The same for a policy whose node key is about to be made.
+pub(crate) fn load_without_keys(dir: &Path) -> Result<Loaded, Bad> {
     let bundle = policy_files::load(dir).map_err(|problem| Bad(vec![problem.to_string()]))?;
     let texts = bundle.policy_texts().map_err(|problem| Bad(vec![problem.to_string()]))?;
     let parsed = match texts.split_first() {
         Some(((_, main), drop_ins)) => Policy::parse(main, drop_ins),
         None => Err(vec![format!("{}: no policy.toml", dir.display())]),
     };
-    let policy = parsed.map_err(Bad)?;
-    let problems = keys(&policy, &bundle);
-    if problems.is_empty() { Ok(Loaded { bundle, policy }) } else { Err(Bad(problems)) }
+    Ok(Loaded { policy: parsed.map_err(Bad)?, bundle })
 }
 
 /// Keys that the policy names and the bundle does not hold, or that are no keys.

@@ -65,6 +65,12 @@ fn enrols_what_a_policy_then_accepts() {
     assert_eq!(code, 3);
     assert!(err.contains("not there yet"), "{err}");
 
+    // The policy may name the key before there is one.
+    node.write("etc/boltseal/policy.toml", &format!("version = 1\n[node]\ntpm = \"{}\"\nattestation_key = \"node.pem\"\n", tpm.address));
+    let (code, named, err) = node.run(&["node", "enroll", "--pcrs", "0,7"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(named.starts_with(out.split("[node.pcrs]").next().unwrap()), "{named}");
+
     // stdout is the policy's part as it stands.
     node.write("etc/boltseal/policy.toml", &format!("version = 1\n{out}"));
     node.write("etc/boltseal/trust/node.pem", &fs::read_to_string(&key).unwrap());
@@ -176,6 +182,20 @@ fn what_is_no_signature_is_not_imported() {
     assert!(!node.path(&format!("lib/boltseal/sig/sha256/{image}")).exists());
     let (code, _, err) = node.run(&["sig", "import", "/nonexistent"]);
     assert_eq!(code, 3, "{err}");
+    // An attestation is told apart, and that is all.
+    let node = Node::new();
+    node.write(&format!("layout/blobs/sha256/{}", hex(b"{}")), "{}");
+    let layer = format!("\"mediaType\":\"application/vnd.dsse.envelope.v1+json\",\"digest\":\"sha256:{}\",\"size\":2", hex(b"{}"));
+    let manifest = format!("{{\"schemaVersion\":2,\"layers\":[{{{layer}}}]}}");
+    node.write(&format!("layout/blobs/sha256/{}", hex(manifest.as_bytes())), &manifest);
+    let entry = format!("{{\"digest\":\"sha256:{}\",\"size\":{}}}", hex(manifest.as_bytes()), manifest.len());
+    node.write("layout/index.json", &format!("{{\"schemaVersion\":2,\"manifests\":[{entry}]}}"));
+    let path = node.path("layout").display().to_string();
+    let (code, out, _) = node.run(&["sig", "import", &path]);
+    assert_eq!(code, 0, "{out}");
+    assert!(out.contains("a cosign 2 attestation, not a signature") && out.contains("0 signatures"), "{out}");
+    node.write("layout/index.json", "{\"schemaVersion\":2,\"manifests\":[]}");
+    assert_eq!(node.run(&["sig", "import", &path]).0, 1, "nothing there");
     node.write("layout/index.json", "[]");
     assert_eq!(node.run(&["sig", "import", &path]).0, 3);
 }
