@@ -1,12 +1,15 @@
 //! One connection to a TPM: the kernel's resource manager device, or a software TPM's unix socket.
 //!
-//! Both are opened non-blocking; everything waits in poll(2) until the deadline and no longer. A TPM may take minutes,
-//! a peer may never answer.
+//! Nothing waits past the deadline: a TPM may take minutes, a peer may never answer. The kernel's TPM device makes that
+//! hard. While a command is under way its poll, read and write all sleep on a mutex, uninterruptibly, O_NONBLOCK or not
+//! (drivers/char/tpm/tpm-dev-common.c). What does not sleep is an epoll instance that got the device *before* the
+//! command was written: epoll_wait(2) asks the driver only after the driver's own wake-up. So: one epoll per command.
 use crate::Error;
 use crate::wire::{HEADER, MAX_REPLY};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use std::fs::File;
@@ -66,7 +69,9 @@ impl Channel {
     /// Sends one command and returns the bytes of one reply.
     pub(crate) fn exchange(&mut self, name: &'static str, command: &[u8], deadline: Instant) -> Result<Vec<u8>, Error> {
         left(name, deadline)?;
-        let result = self.send(name, command, deadline).and_then(|()| self.receive(name, deadline));
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| Error::io(name, e))?;
+        epoll.add(&self.file, EpollEvent::new(EpollFlags::EPOLLIN, 0)).map_err(|e| Error::io(name, e))?;
+        let result = self.send(name, command, deadline).and_then(|()| self.receive(&epoll, name, deadline));
         if matches!(result, Err(Error::Deadline(_))) && !self.stream {
             self.abandon();
         }
@@ -74,20 +79,25 @@ impl Channel {
     }
 
     /// Keeps the device open for the rest of this process: closing it while a command is under way waits, in the
-    /// kernel, until the TPM has answered. The gate must be able to say no before that.
+    /// kernel, until the TPM has answered. The gate must be able to say no before that. Its *exit* still waits so:
+    /// whoever started the gate has to go by its reply, not by its end.
     fn abandon(&self) {
         if let Ok(another) = self.file.try_clone() {
             std::mem::forget(another);
         }
     }
 
-    fn receive(&mut self, name: &'static str, deadline: Instant) -> Result<Vec<u8>, Error> {
+    fn receive(&mut self, epoll: &Epoll, name: &'static str, deadline: Instant) -> Result<Vec<u8>, Error> {
         let mut reply = Vec::with_capacity(512);
         loop {
             if let Some(whole) = complete(&reply)? {
                 return if whole { Ok(reply) } else { Err(Error::Malformed("TPM reply", "more than one")) };
             }
-            self.wait(PollFlags::POLLIN, name, deadline)?;
+            match epoll.wait(&mut [EpollEvent::empty()], PollTimeout::from(millis(name, deadline)?)) {
+                Ok(1..) => {}
+                Ok(0) | Err(Errno::EINTR) => continue,
+                Err(e) => return Err(Error::io(name, e)),
+            }
             let mut buffer = [0; MAX_REPLY];
             match self.file.read(&mut buffer) {
                 Ok(0) if self.stream => {
@@ -105,9 +115,9 @@ impl Channel {
     fn send(&mut self, name: &'static str, command: &[u8], deadline: Instant) -> Result<(), Error> {
         let mut left = command;
         while !left.is_empty() {
-            // The device takes a command in one write, and its poll may not report POLLOUT at once.
+            // The device takes a command in one write and is never asked whether it would.
             if self.stream {
-                self.wait(PollFlags::POLLOUT, name, deadline)?;
+                self.writable(name, deadline)?;
             }
             match self.file.write(left) {
                 Ok(count) => left = left.get(count..).unwrap_or_default(),
@@ -118,13 +128,10 @@ impl Channel {
         Ok(())
     }
 
-    fn wait(&self, event: PollFlags, name: &'static str, deadline: Instant) -> Result<(), Error> {
+    fn writable(&self, name: &'static str, deadline: Instant) -> Result<(), Error> {
         loop {
-            let left = left(name, deadline)?;
-            // Rounded up: a remaining half millisecond must not spin.
-            let millis = (left.as_millis() + 1).min(60_000) as u16;
-            let mut fds = [PollFd::new(self.file.as_fd(), event)];
-            match poll(&mut fds, PollTimeout::from(millis)) {
+            let mut fds = [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)];
+            match poll(&mut fds, PollTimeout::from(millis(name, deadline)?)) {
                 Ok(0) | Err(Errno::EINTR) => {}
                 Ok(_) => return Ok(()),
                 Err(e) => return Err(Error::io(name, e)),
@@ -186,6 +193,11 @@ fn retriable(error: &std::io::Error) -> bool {
 fn left(name: &'static str, deadline: Instant) -> Result<Duration, Error> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(Error::Deadline(name)) } else { Ok(left) }
+}
+
+/// What is left, rounded up: half a millisecond must not spin.
+fn millis(name: &'static str, deadline: Instant) -> Result<u16, Error> {
+    Ok((left(name, deadline)?.as_millis() + 1).min(60_000) as u16)
 }
 
 /// Sleeps, but not past the deadline.
