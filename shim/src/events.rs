@@ -42,9 +42,7 @@ macro_rules! named {
         }
     )*};
 }
-named!(
-    TaskCreate, TaskStart, TaskExit, TaskDelete, TaskExecAdded, TaskExecStarted, TaskPaused, TaskResumed, TaskOOM
-);
+named!(TaskCreate, TaskStart, TaskExit, TaskDelete, TaskExecAdded, TaskExecStarted, TaskPaused, TaskResumed, TaskOOM);
 
 #[derive(Debug)]
 pub(crate) struct Publisher {

@@ -118,7 +118,16 @@ mod tests {
     #[test]
     fn takes_what_containerd_sends() {
         let flags = parse(&[
-            "-namespace", "k8s.io", "-address", "/run/c.sock", "-publish-binary", "/bin/c", "-debug", "-id", "a", "start",
+            "-namespace",
+            "k8s.io",
+            "-address",
+            "/run/c.sock",
+            "-publish-binary",
+            "/bin/c",
+            "-debug",
+            "-id",
+            "a",
+            "start",
         ])
         .unwrap();
         assert_eq!((flags.namespace.as_str(), flags.id.as_str(), flags.debug), ("k8s.io", "a", true));

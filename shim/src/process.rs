@@ -73,8 +73,7 @@ struct Live {
 
 impl Process {
     pub(crate) fn init(uris: Uris, pid: u32, pidfd: Arc<AsyncFd<OwnedFd>>, streams: Streams) -> Self {
-        let live =
-            Live { phase: Phase::Created, pid, pidfd: Some(pidfd), streams: Some(streams), spec: Vec::new() };
+        let live = Live { phase: Phase::Created, pid, pidfd: Some(pidfd), streams: Some(streams), spec: Vec::new() };
         Self::with(String::new(), uris, live, false)
     }
 

@@ -37,7 +37,8 @@ pub(crate) async fn release(
     let told = match tokio::time::timeout(deadline, read_all(status)).await {
         Ok(told) => told.map_err(failed)?,
         Err(_) => {
-            let message = "boltseal: init did not call execve in time and was killed. Fix: see the node's load, try again";
+            let message =
+                "boltseal: init did not call execve in time and was killed. Fix: see the node's load, try again";
             return Err(refusal(Code::Unavailable, message));
         }
     };
@@ -54,7 +55,8 @@ fn still_permitted(created: &Created) -> Result<(), Refusal> {
     let now = u64::try_from(now.tv_sec()).unwrap_or(u64::MAX).saturating_mul(1_000_000_000)
         + u64::try_from(now.tv_nsec()).unwrap_or(0);
     if now > created.not_after_boottime_ns {
-        let message = "boltseal: the permit has expired: too long between create and start. Fix: create the container again";
+        let message =
+            "boltseal: the permit has expired: too long between create and start. Fix: create the container again";
         return Err(refusal(Code::FailedPrecondition, message));
     }
     for stamp in &created.policy_files {
@@ -117,7 +119,8 @@ fn runs_as_judged(pid: u32, expected: &Expected) -> Result<(), Refusal> {
     };
     let read = |file: &str| read_small(format!("/proc/{pid}/{file}")).map_err(|e| differs(format!("{file}: {e}")));
     if flags_of(&read("stat")?).is_none_or(|flags| flags & FORKED_NOT_EXECED != 0) {
-        let message = "boltseal: init ended before it called execve. Fix: see the trail and the node's log (memory limit?)";
+        let message =
+            "boltseal: init ended before it called execve. Fix: see the trail and the node's log (memory limit?)";
         return Err(refusal(Code::FailedPrecondition, message));
     }
     check_status(&read("status")?, expected).map_err(differs)?;

@@ -91,7 +91,8 @@ pub(crate) fn socket_address(flags: &Flags, group: &str, socket_dir: Option<Stri
 /// identity from containerd's records.
 pub(crate) fn group(bundle: &Path, id: &str) -> String {
     let mut config = Vec::new();
-    let read = fs::File::open(bundle.join("config.json")).and_then(|file| file.take(MAX_CONFIG).read_to_end(&mut config));
+    let read =
+        fs::File::open(bundle.join("config.json")).and_then(|file| file.take(MAX_CONFIG).read_to_end(&mut config));
     let spec: serde_json::Value = match read {
         Ok(_) => serde_json::from_slice(&config).unwrap_or_default(),
         Err(_) => serde_json::Value::Null,
@@ -111,7 +112,11 @@ impl Server {
     fn find_or_spawn(&self, address: &str) -> Result<()> {
         let path = Path::new(address.strip_prefix("unix://").unwrap_or(address));
         let folder = path.parent().context("socket path without a folder")?;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(|| folder.display().to_string())?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .with_context(|| folder.display().to_string())?;
         let _lock = lock_folder(folder)?;
         let listener = match UnixListener::bind(path) {
             Ok(listener) => listener,
@@ -221,9 +226,8 @@ mod tests {
     #[test]
     fn containers_of_one_pod_share_an_address() {
         let sandbox = bundle(r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"pod1"}}"#);
-        let explicit = bundle(
-            r#"{"annotations":{"io.containerd.runc.v2.group":"g","io.kubernetes.cri.sandbox-id":"pod1"}}"#,
-        );
+        let explicit =
+            bundle(r#"{"annotations":{"io.containerd.runc.v2.group":"g","io.kubernetes.cri.sandbox-id":"pod1"}}"#);
         assert_eq!(group(sandbox.path(), "abc"), "pod1");
         assert_eq!(group(explicit.path(), "abc"), "g");
         for alone in ["{}", "not json", r#"{"annotations":{"io.containerd.runc.v2.group":""}}"#] {

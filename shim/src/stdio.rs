@@ -229,7 +229,8 @@ impl Sink {
         }
         let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
         let mut options = File::options();
-        let file = options.append(true).create(true).mode(0o640).custom_flags(flags.bits()).open(path).map_err(named)?;
+        let file =
+            options.append(true).create(true).mode(0o640).custom_flags(flags.bits()).open(path).map_err(named)?;
         if !file.metadata().map_err(named)?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{path}: neither a fifo nor a file")));
         }

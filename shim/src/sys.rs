@@ -96,6 +96,28 @@ pub(crate) fn resize(console: BorrowedFd<'_>, width: u16, height: u16) -> io::Re
     Ok(())
 }
 
+/// Gives back the program text that is mapped here. It is read from the page cache again when it runs next, so a shim
+/// that only waits holds little more than what it wrote itself.
+pub(crate) fn release_text() -> io::Result<()> {
+    let own = std::fs::read_link("/proc/self/exe")?;
+    for line in crate::stdio::read_small("/proc/self/maps")?.lines() {
+        // start-end perms offset device inode path
+        let mut words = line.split_whitespace();
+        let (Some(range), Some("r-xp"), Some(path)) = (words.next(), words.next(), words.nth(3)) else { continue };
+        let bound = |text: &str| usize::from_str_radix(text, 16).ok();
+        let Some((Some(start), Some(end))) = range.split_once('-').map(|(from, to)| (bound(from), bound(to))) else {
+            continue;
+        };
+        if own.as_os_str() != path {
+            continue;
+        }
+        let address = std::ptr::without_provenance_mut(start);
+        // SAFETY: the range is a private, never written mapping of our own file (`r-xp`): what is dropped is read again.
+        Errno::result(unsafe { libc::madvise(address, end.saturating_sub(start), libc::MADV_DONTNEED) })?;
+    }
+    Ok(())
+}
+
 /// Which child to wait for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Child<'fd> {

@@ -96,7 +96,8 @@ impl Shim {
             return Ok((container.clone(), container.init.clone()));
         }
         let process = container.execs().get(exec_id).cloned();
-        let process = process.ok_or_else(|| refusal(Code::NotFound, format!("boltseal: no process {exec_id} in {id}")))?;
+        let process =
+            process.ok_or_else(|| refusal(Code::NotFound, format!("boltseal: no process {exec_id} in {id}")))?;
         Ok((container, process))
     }
 
@@ -150,7 +151,8 @@ impl Shim {
             stdout: request.stdout.clone(),
             stderr: request.stderr.clone(),
         };
-        let mut prepared = prepare(&uris).map_err(|e| refusal(Code::InvalidArgument, format!("boltseal: stdio: {e}")))?;
+        let mut prepared =
+            prepare(&uris).map_err(|e| refusal(Code::InvalidArgument, format!("boltseal: stdio: {e}")))?;
         let operation = Operation::Create(create_operation(request, prepared.wire.clone()));
         let theirs = std::mem::take(&mut prepared.theirs);
         let pause = self.reaper.pause();
@@ -273,6 +275,10 @@ impl Shim {
     ) -> std::result::Result<u32, Refusal> {
         if container.init.phase() != Phase::Running {
             return Err(refusal(Code::FailedPrecondition, "boltseal: the container does not run"));
+        }
+        if container.paused.load(Ordering::Relaxed) {
+            // It would be born frozen, and the gate would wait for it in vain.
+            return Err(refusal(Code::FailedPrecondition, "boltseal: the container is paused"));
         }
         let Some(spec) = process.begin(Phase::Added) else {
             return Err(refusal(Code::FailedPrecondition, "boltseal: the process was started already"));
@@ -415,7 +421,11 @@ impl Shim {
     }
 
     /// Delete of a container that the gate still works on.
-    async fn delete_unborn(self: Arc<Self>, id: String, cancel: Arc<Notify>) -> std::result::Result<DeleteResponse, Refusal> {
+    async fn delete_unborn(
+        self: Arc<Self>,
+        id: String,
+        cancel: Arc<Notify>,
+    ) -> std::result::Result<DeleteResponse, Refusal> {
         cancel.notify_one();
         let deadline = tokio::time::Instant::now() + PATIENCE;
         while matches!(self.containers().get(&id), Some(Entry::Creating(_))) {
@@ -518,20 +528,14 @@ impl Task for Service {
         if spec.len() > boltseal_message::MAX_BYTES {
             return Err(status(refusal(Code::InvalidArgument, "boltseal: a process of more than 1 MiB")));
         }
-        let uris = Uris {
-            terminal: request.terminal,
-            stdin: request.stdin,
-            stdout: request.stdout,
-            stderr: request.stderr,
-        };
+        let uris =
+            Uris { terminal: request.terminal, stdin: request.stdin, stdout: request.stdout, stderr: request.stderr };
         match container.execs().entry(request.exec_id.clone()) {
             hash_map::Entry::Occupied(_) => {
                 let message = format!("boltseal: process {} exists already", request.exec_id);
                 return Err(status(refusal(Code::AlreadyExists, message)));
             }
-            hash_map::Entry::Vacant(free) => {
-                free.insert(Arc::new(Process::exec(request.exec_id.clone(), uris, spec)))
-            }
+            hash_map::Entry::Vacant(free) => free.insert(Arc::new(Process::exec(request.exec_id.clone(), uris, spec))),
         };
         let added = TaskExecAdded { container_id: request.id, exec_id: request.exec_id, ..Default::default() };
         self.0.events.publish(&added);
@@ -581,7 +585,9 @@ impl Task for Service {
                 container.cgroup.signal(signal).await.map_err(failed)?;
             } else {
                 match process.phase() {
-                    Phase::Added => return Err(refusal(Code::FailedPrecondition, "boltseal: the process was not started")),
+                    Phase::Added => {
+                        return Err(refusal(Code::FailedPrecondition, "boltseal: the process was not started"));
+                    }
                     Phase::Stopped => return Err(refusal(Code::NotFound, "boltseal: the process has ended already")),
                     _ => {}
                 }

@@ -9,6 +9,7 @@ use boltseal_message::{Event, EventKind, Operation};
 use tokio::sync::Notify;
 
 use crate::runtime::{DEFAULT_DEADLINE, Gate};
+use crate::sys;
 
 /// What happens within this time travels in one run.
 const BATCH: Duration = Duration::from_millis(200);
@@ -97,6 +98,8 @@ impl Trail {
             }
             tokio::time::sleep(pause).await;
             pause = if self.hand_over(gate).await { BATCH } else { (pause * 2).min(Duration::from_secs(10)) };
+            // Whatever happened is over: from here on we most likely only wait. A failure costs memory alone.
+            let _smaller = sys::release_text().is_ok();
         }
     }
 }
@@ -112,7 +115,9 @@ mod tests {
         trail.add("b", "", EventKind::OutOfMemory);
         trail.add("a", "", EventKind::Exited { pid: 1, status: 0 });
         let taken = trail.take_of("a");
-        assert!(matches!(taken[0].kind, EventKind::Running { .. }) && matches!(taken[1].kind, EventKind::Exited { .. }));
+        assert!(
+            matches!(taken[0].kind, EventKind::Running { .. }) && matches!(taken[1].kind, EventKind::Exited { .. })
+        );
         trail.put_back(taken);
         let ids: Vec<String> = trail.pending.lock().unwrap().iter().map(|event| event.id.clone()).collect();
         assert_eq!(ids, ["a", "a", "b"]);

@@ -206,8 +206,7 @@ fn create(
     let (release, wait) = stream(SockFlag::SOCK_CLOEXEC);
     let (status_read, status_write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
     let filters: u32 = orders.value("filters").map_or(1, |count| count.parse().unwrap());
-    let (pid, console) =
-        spawn(args, &create.stdio, fds, Some((wait, status_write)), orders.has("dies-before-exec"));
+    let (pid, console) = spawn(args, &create.stdio, fds, Some((wait, status_write)), orders.has("dies-before-exec"));
     fs::write(bundle.join("pid"), pid.to_string()).unwrap();
     enter_cgroup(orders, pid);
     if orders.has("init-dies-parked") {

@@ -41,6 +41,8 @@ fn pids_stats_pause_and_kill_all() {
         assert_eq!(pod.state("pod", "").await.unwrap().status.enum_value().unwrap(), Status::PAUSED);
         let freezer = format!("/sys/fs/cgroup/freezer/{name}/freezer.state");
         assert_eq!(fs::read_to_string(&freezer).unwrap(), "FROZEN\n");
+        let frozen = pod.exec("pod", "frozen", &["/bin/busybox", "true"]).await.unwrap_err();
+        assert_eq!(code(&frozen), ttrpc::Code::FAILED_PRECONDITION);
         let request = ResumeRequest { id: "pod".into(), ..Default::default() };
         pod.client.resume(soon(), &request).await.unwrap();
         assert_eq!(fs::read_to_string(&freezer).unwrap(), "THAWED\n");
@@ -62,7 +64,10 @@ fn an_oom_is_told_before_the_exit_that_it_caused() {
     isolated(async {
         let name = format!("boltseal-test-oom-{}", std::process::id());
         let eater = "x=$(head -c 60000000 /dev/zero | tr '\\000' x); echo $x";
-        let pod = Pod::new(&format!("cgroup {name}\nmemory 8388608\nargs /bin/busybox sh exec /bin/busybox sh -c \"{eater}\"")).await;
+        let pod = Pod::new(&format!(
+            "cgroup {name}\nmemory 8388608\nargs /bin/busybox sh exec /bin/busybox sh -c \"{eater}\""
+        ))
+        .await;
         pod.create("pod").await.unwrap();
         pod.start("pod", "").await.unwrap();
         assert_eq!(pod.wait("pod", "").await.unwrap(), 137);

@@ -105,7 +105,15 @@ fn execs_run_beside_init() {
         pod.kill("pod", "e2", 9, false).await.unwrap();
         assert_eq!(pod.wait("pod", "e2").await.unwrap(), 137);
         pod.wait_topics(&[
-            "create", "exec-added", "start", "exec-added", "exec-started", "exit", "exec-added", "exec-started", "exit",
+            "create",
+            "exec-added",
+            "start",
+            "exec-added",
+            "exec-started",
+            "exit",
+            "exec-added",
+            "exec-started",
+            "exit",
         ])
         .await;
         pod.kill_and_delete("pod").await;
@@ -232,6 +240,10 @@ fn the_resident_shim_is_small_and_has_one_thread() {
         pod.start("pod", "").await.unwrap();
         let status = fs::read_to_string(format!("/proc/{}/status", pod.shim_pid)).unwrap();
         assert!(status.contains("\nThreads:\t1\n"), "{status}");
+        // What it wrote itself; the text is the same file for all shims (and far bigger in this debug build).
+        let anonymous = status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.strip_suffix("kB")).unwrap();
+        let anonymous: u32 = anonymous.trim().parse().unwrap();
+        assert!(anonymous <= 640, "{anonymous} KiB of its own");
         let fds = || fs::read_dir(format!("/proc/{}/fd", pod.shim_pid)).unwrap().count();
         let before = fds();
         for round in 0..10 {
