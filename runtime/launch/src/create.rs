@@ -162,7 +162,7 @@ fn build(request: CreateRequest<'_>, layout: &Layout) -> Result<Parked, LaunchEr
     let pid = match built {
         Ok(pid) => pid,
         Err(text) => {
-            end_init(layout);
+            end(&layout.pid_file());
             return Err(why(&timer, status, text));
         }
     };
@@ -191,12 +191,12 @@ fn build(request: CreateRequest<'_>, layout: &Layout) -> Result<Parked, LaunchEr
     let parked = parked();
     match parked {
         Ok(_) if timer.passed() => {
-            end_init(layout);
+            end(&layout.pid_file());
             Err(LaunchError::TimedOut("the container was inspected".into()))
         }
         Ok(parked) => Ok(parked),
         Err(error) => {
-            end_init(layout);
+            end(&layout.pid_file());
             Err(error)
         }
     }
@@ -329,9 +329,10 @@ pub(crate) fn why(timer: &Timer, status: OwnedFd, text: String) -> LaunchError {
     decode(&String::from_utf8_lossy(&said)).unwrap_or(LaunchError::Other(format!("libcontainer: {text}")))
 }
 
-/// Kills and reaps an init that libcontainer made but create does not want; its cgroup is emptied by delete.
-fn end_init(layout: &Layout) {
-    let pid = std::fs::read_to_string(layout.pid_file()).ok().and_then(|t| t.trim().parse::<i32>().ok());
+/// Kills and reaps a process that libcontainer made but is not wanted. An unreaped one would hold up the end of its
+/// pid namespace, and with it of the container.
+pub(crate) fn end(pid_file: &Path) {
+    let pid = std::fs::read_to_string(pid_file).ok().and_then(|t| t.trim().parse::<i32>().ok());
     let Some(pid) = pid.filter(|p| *p > 1) else { return };
     let child = nix::unistd::Pid::from_raw(pid);
     // Only ever our own child that nobody has reaped: the number cannot mean another process.
@@ -340,10 +341,10 @@ fn end_init(layout: &Layout) {
         return;
     }
     if let Err(e) = nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL) {
-        tracing::warn!("init {pid} cannot be killed: {e}");
+        tracing::warn!("process {pid} cannot be killed: {e}");
     }
     if let Err(e) = nix::sys::wait::waitpid(child, None) {
-        tracing::warn!("init {pid} cannot be reaped: {e}");
+        tracing::warn!("process {pid} cannot be reaped: {e}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Exec: one more process in a running container, bounded by the container's own table. There is no parked window:
 //! everything is checked inside, before the program runs.
 use crate::console::Console;
-use crate::create::{chain, filter_count, filters, inherited, status_pipe, why};
+use crate::create::{chain, end, filter_count, filters, inherited, status_pipe, why};
 use crate::error::LaunchError;
 use crate::executor::{Inside, Plan, decode};
 use crate::inspect;
@@ -14,7 +14,7 @@ use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::container::{Container, ContainerStatus};
 use libcontainer::syscall::syscall::SyscallType;
 use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -61,17 +61,28 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Execed, LaunchError> {
     if (record.pid, record.start_time) != (request.init_pid, request.init_start_time) {
         return Err(LaunchError::Other("the init of the request is not the container's".into()));
     }
-    let name = format!("exec-{}.json", std::process::id());
-    let process = layout.top.join(name);
-    let result = write_private(&process, request.process_json).and_then(|()| run(request, &layout, &record, &process));
-    let removed = std::fs::remove_file(&process).map_err(LaunchError::io("remove the process file"));
-    match (result, removed) {
-        (Ok(_), Err(e)) => Err(e),
-        (result, _) => result,
+    let file = |kind: &str| layout.top.join(format!("exec-{}.{kind}", std::process::id()));
+    let files = Files { process: file("json"), pid: file("pid") };
+    let result = write_private(&files.process, request.process_json).and_then(|()| run(request, &layout, &record, &files));
+    if result.is_err() {
+        end(&files.pid);
     }
+    for path in [&files.process, &files.pid] {
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => tracing::warn!("{}: {e}", path.display()),
+            _ => {}
+        }
+    }
+    result
 }
 
-fn run(request: ExecRequest<'_>, layout: &Layout, record: &Record, process: &Path) -> Result<Execed, LaunchError> {
+/// What libcontainer reads and writes for one exec.
+struct Files {
+    process: PathBuf,
+    pid: PathBuf,
+}
+
+fn run(request: ExecRequest<'_>, layout: &Layout, record: &Record, files: &Files) -> Result<Execed, LaunchError> {
     let timer = Timer::start(request.deadline)?;
     let host = inspect::objects(Path::new("/proc/self")).map_err(LaunchError::Other)?;
     // Pinned first, then checked: what is joined below is this very process.
@@ -105,7 +116,7 @@ fn run(request: ExecRequest<'_>, layout: &Layout, record: &Record, process: &Pat
 
     sys::clear_environment();
     mark_running(layout, request.id)?;
-    let built = libcontainer_exec(request.id, layout, Inside::new(plan), fds, console.as_ref(), process);
+    let built = libcontainer_exec(request.id, layout, Inside::new(plan), fds, console.as_ref(), files);
     drop((status_inside, init));
     let pid = match built {
         Ok(pid) => pid,
@@ -115,21 +126,11 @@ fn run(request: ExecRequest<'_>, layout: &Layout, record: &Record, process: &Pat
     let mut said = Vec::new();
     std::fs::File::from(status).read_to_end(&mut said).map_err(LaunchError::io("read the exec-status pipe"))?;
     if let Some(error) = decode(&String::from_utf8_lossy(&said)) {
-        reap(pid);
         return Err(error);
     }
     let pidfd = sys::pidfd_open(pid).map_err(LaunchError::io("open the process's pidfd"))?;
-    let console = console.map(Console::receive).transpose();
-    match console {
-        Ok(console) => Ok(Execed { pid, pidfd, console, seccomp_filters }),
-        Err(error) => {
-            if let Err(e) = sys::pidfd_kill(pidfd.as_fd()) {
-                tracing::warn!("exec'd process {pid} cannot be killed: {e}");
-            }
-            reap(pid);
-            Err(error)
-        }
-    }
+    let console = console.map(Console::receive).transpose()?;
+    Ok(Execed { pid, pidfd, console, seccomp_filters })
 }
 
 /// The container's namespaces as they are now; each must still be what was approved for it.
@@ -161,29 +162,23 @@ fn libcontainer_exec(
     inside: Inside,
     stdio: [OwnedFd; 3],
     console: Option<&Console>,
-    process: &Path,
+    files: &Files,
 ) -> Result<u32, String> {
     let [stdin, stdout, stderr] = stdio;
     let pid = ContainerBuilder::new(id.to_owned(), SyscallType::default())
         .with_executor(inside)
         .with_root_path(layout.libcontainer())
         .map_err(|e| chain(&e))?
+        .with_pid_file(Some(&files.pid))
+        .map_err(|e| chain(&e))?
         .with_console_socket(console.map(|c| PathBuf::from(c.path())))
         .with_stdin(stdin)
         .with_stdout(stdout)
         .with_stderr(stderr)
         .as_tenant()
-        .with_process(Some(process))
+        .with_process(Some(&files.process))
         .with_detach(true)
         .build()
         .map_err(|e| chain(&e).trim_matches('\0').to_owned())?;
     u32::try_from(pid.as_raw()).map_err(|e| e.to_string())
-}
-
-/// A process of ours that has ended or been killed.
-fn reap(pid: u32) {
-    let Ok(pid) = i32::try_from(pid) else { return };
-    if let Err(e) = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None) {
-        tracing::debug!("exec'd process {pid}: {e}");
-    }
 }

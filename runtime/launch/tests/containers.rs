@@ -31,6 +31,7 @@ fn main() {
         for left in std::fs::read_dir(&folder).unwrap().filter_map(Result::ok).filter(|e| e.path().is_dir()) {
             println!("left behind: {}", left.path().display());
             failed += 1;
+            lab::end_all(&left.path());
         }
         if let Err(e) = std::fs::remove_dir(&folder) {
             println!("{}: {e}", folder.display());
@@ -46,12 +47,24 @@ fn main() {
 fn alone(top: &std::path::Path, cgroup: &str, name: &str, scenario: fn(Lab)) -> bool {
     // SAFETY: this process has one thread.
     match unsafe { fork() }.unwrap() {
-        ForkResult::Parent { child } => matches!(waitpid(child, None).unwrap(), WaitStatus::Exited(_, 0)),
+        ForkResult::Parent { child } => patient(child),
         ForkResult::Child => {
-            // A scenario that hangs is killed: 60 s of CPU or of waiting.
-            nix::unistd::alarm::set(60);
             let result = std::panic::catch_unwind(|| scenario(Lab::new(top.to_owned(), cgroup, name)));
             std::process::exit(i32::from(result.is_err()));
         }
     }
+}
+
+/// A scenario that hangs is killed after 30 s.
+fn patient(child: nix::unistd::Pid) -> bool {
+    for _ in 0..3000 {
+        match waitpid(child, Some(nix::sys::wait::WaitPidFlag::WNOHANG)).unwrap() {
+            WaitStatus::StillAlive => std::thread::sleep(std::time::Duration::from_millis(10)),
+            ended => return matches!(ended, WaitStatus::Exited(_, 0)),
+        }
+    }
+    nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL).unwrap();
+    waitpid(child, None).unwrap();
+    println!("hung");
+    false
 }

@@ -139,6 +139,19 @@ pub fn cgroups(path: &str) -> Vec<PathBuf> {
     hierarchies.map(|h| h.join(path.trim_start_matches('/'))).filter(|p| p.is_dir()).collect()
 }
 
+/// What a failed scenario left in a cgroup is ended and the folder removed.
+pub fn end_all(folder: &std::path::Path) {
+    for _ in 0..50 {
+        for pid in fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default().lines() {
+            nix::sys::signal::kill(Pid::from_raw(pid.parse().unwrap()), nix::sys::signal::Signal::SIGKILL).ok();
+        }
+        if fs::remove_dir(folder).is_ok() || !folder.exists() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 pub fn pipe() -> (OwnedFd, OwnedFd) {
     nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap()
 }
