@@ -243,7 +243,9 @@ fn read_fd(path: &Path, fd: OwnedFd, cap: u64, owner: Owner) -> Result<(Vec<u8>,
         .read_to_end(&mut bytes)
         .map_err(|e| Problem::new(path, format!("cannot be read: {e}"), "repair it"))?;
     let after = examine(path, file.as_fd(), owner)?;
-    if stamp(path, &before) != stamp(path, &after) || i64::try_from(bytes.len()).ok() != Some(after.st_size) {
+    // Not the ctime: a rename over it or its removal meanwhile leaves what was read whole.
+    let content = |s: &FileStat| (s.st_size, s.st_mtime, s.st_mtime_nsec);
+    if content(&before) != content(&after) || i64::try_from(bytes.len()).ok() != Some(after.st_size) {
         return Err(Problem::new(path, "changed while it was read", "write it once, by a rename, and try again"));
     }
     Ok((bytes, stamp(path, &before)))

@@ -2,7 +2,6 @@
 //!
 //! The gate writes it, root alone can read or write it, and later requests are bounded by it.
 use crate::file::{Folder, Owner, Problem, sha256};
-use crate::json;
 use boltseal_policy::facts::Bound;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -154,11 +153,11 @@ fn read(folder: &Folder) -> Result<ContainerRecord, Problem> {
     let path = folder.path.join(FILE);
     let (bytes, _) = folder.read(FILE, MAX_FILE, Owner::RootPrivate)?;
     let malformed = |why: String| Problem::new(&path, format!("is malformed: {why}"), "delete the container");
-    let value = json::parse(&bytes, bytes.len()).map_err(malformed)?;
-    if value.get("version").and_then(serde_json::Value::as_u64) != Some(u64::from(VERSION)) {
-        return Err(malformed(format!("version {:?}, not {VERSION}", value.get("version"))));
+    // The derived reader refuses a field that appears twice and one that it does not know.
+    let record: ContainerRecord = serde_json::from_slice(&bytes).map_err(|e| malformed(e.to_string()))?;
+    if record.version != VERSION {
+        return Err(malformed(format!("version {}, not {VERSION}", record.version)));
     }
-    let record: ContainerRecord = serde_json::from_value(value).map_err(|e| malformed(e.to_string()))?;
     let named = |path: Option<&Path>, name: &str| path.and_then(Path::file_name).is_some_and(|n| n == name);
     if !named(Some(&folder.path), &record.id) || !named(folder.path.parent(), &record.namespace) {
         return Err(malformed(format!("it is the record of {}/{}", record.namespace, record.id)));
