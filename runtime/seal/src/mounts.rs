@@ -62,7 +62,7 @@ fn one(input: &Input<'_>, m: &Mount) -> Result<(Value, ApprovedMount), String> {
         ("/dev/shm", "tmpfs") => fresh(&at, "tmpfs", SHM, vec![size(m).unwrap_or_else(|| SHM_SIZE.into())]),
         ("/dev/mqueue", "mqueue") => fresh(&at, "mqueue", MQUEUE, Vec::new()),
         ("/sys", "sysfs") => fresh(&at, "sysfs", SYS, Vec::new()),
-        ("/sys/fs/cgroup", "cgroup" | "cgroup2") => fresh(&at, "cgroup", CGROUP, Vec::new()),
+        ("/sys/fs/cgroup", "cgroup" | "cgroup2") => cgroup(&at, input.facts.devices.enforced),
         (_, "tmpfs") => tmpfs(input.terms, m, &at),
         (_, kind) => return Err(format!("a mount of type {kind:?} at {at} cannot be sealed")),
     })
@@ -71,6 +71,13 @@ fn one(input: &Input<'_>, m: &Mount) -> Result<(Value, ApprovedMount), String> {
 fn fresh(at: &str, kind: &str, options: &[&str], more: Vec<String>) -> (Value, ApprovedMount) {
     let options: Vec<String> = options.iter().map(ToString::to_string).chain(more).collect();
     entry(at, kind, kind, options, None)
+}
+
+/// libcontainer drops `ro` where cgroup v1 is (`v1`: the devices controller is there): the table must not promise it. What
+/// stands in for it there: the files are the host root's, and Landlock lets nothing below be written.
+fn cgroup(at: &str, v1: bool) -> (Value, ApprovedMount) {
+    let (mount, approved) = fresh(at, "cgroup", CGROUP, Vec::new());
+    (mount, ApprovedMount { readonly: !v1, ..approved })
 }
 
 /// Data options of the spec that are passed on, by name.
@@ -157,7 +164,7 @@ pub(crate) fn has_slave(mounts: &[Value]) -> bool {
 /// Where Landlock lets the container write beside the usual nodes of /dev, which launch adds itself: writable volumes, and
 /// granted devices.
 pub(crate) fn writable(approved: &[ApprovedMount], terms: &Terms) -> Vec<String> {
-    let system = ["/proc", "/dev", "/dev/pts", "/sys"];
+    let system = ["/proc", "/dev", "/dev/pts", "/sys", "/sys/fs/cgroup"];
     let volumes = approved.iter().filter(|m| !m.readonly && !system.contains(&m.destination.as_str())).map(|m| m.destination.clone());
     let mut out: Vec<String> = volumes.chain(terms.devices.iter().cloned()).collect();
     out.sort();
@@ -197,6 +204,20 @@ mod tests {
         let without = options(|f| f.mounts.clear()).unwrap();
         assert_eq!(without.iter().map(|(d, _)| d.as_str()).collect::<Vec<_>>(), ["/proc", "/dev", "/sys"]);
         assert!(of("/sys", |_| {}).contains("ro"));
+    }
+
+    #[test]
+    fn cgroups_are_never_landlocks_to_write() {
+        for v1 in [true, false] {
+            let mut facts = fixture::facts();
+            facts.devices.enforced = v1;
+            let mut m = fixture::tmpfs("/sys/fs/cgroup", None);
+            m.kind = "cgroup".into();
+            facts.mounts.push(m);
+            let table = sealed(&permissive(), &facts).unwrap().table;
+            assert_eq!(table.mounts.last().unwrap().readonly, !v1);
+            assert_eq!(table.landlock.writable, ["/dev/mqueue", "/dev/shm"]);
+        }
     }
 
     #[test]
