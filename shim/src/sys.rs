@@ -34,8 +34,9 @@ pub(crate) fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()>
     Ok(())
 }
 
-/// Lets the child that `command` starts find `fd` at [`PASSED_FD`], with no signal blocked: `std` hands our mask on, and
-/// the gate would hand it on to a container that SIGTERM then never reached.
+/// Lets the child that `command` starts find `fd` at [`PASSED_FD`] and, but for stdio, nothing else that somebody before us
+/// forgot to close. No signal is blocked in it: `std` hands our mask on, and the gate would hand it on to a container that
+/// SIGTERM then never reached.
 pub(crate) fn pass_fd(command: &mut Command, fd: BorrowedFd<'_>) {
     let fd = fd.as_raw_fd();
     let hand_over = move || {
@@ -47,6 +48,10 @@ pub(crate) fn pass_fd(command: &mut Command, fd: BorrowedFd<'_>) {
             // SAFETY: plain integers, async-signal-safe.
             Errno::result(unsafe { libc::dup2(fd, PASSED_FD) })?;
         }
+        // SAFETY: plain integers, async-signal-safe.
+        let closed =
+            unsafe { libc::syscall(libc::SYS_close_range, PASSED_FD + 1, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+        Errno::result(closed)?;
         nix::sys::signal::SigSet::empty().thread_set_mask()?;
         Ok(())
     };

@@ -71,6 +71,26 @@ fn bootstrap_params_get_a_bootstrap_result() {
 }
 
 #[test]
+fn an_fd_that_containerd_leaks_goes_no_further() {
+    isolated(async {
+        let zero = fs::File::open("/dev/zero").unwrap();
+        nix::fcntl::fcntl(&zero, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
+        let pod = Pod::new("").await;
+        let pid = pod.create("pod").await.unwrap();
+        drop(zero);
+        for pid in [pod.shim_pid, pid] {
+            let open: Vec<_> = fs::read_dir(format!("/proc/{pid}/fd"))
+                .unwrap()
+                .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
+                .collect();
+            assert!(!open.is_empty() && !open.contains(&"/dev/zero".into()), "{open:?}");
+        }
+        pod.delete("pod", "").await.unwrap();
+        pod.shut_down().await;
+    });
+}
+
+#[test]
 fn delete_is_quick_and_can_be_repeated() {
     isolated(async {
         let place = Place::new();
