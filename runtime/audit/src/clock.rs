@@ -141,6 +141,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
         #[test]
         fn there_and_back(seconds in 0u64..253_402_300_800) {
             prop_assert_eq!(parse_rfc3339(&rfc3339(u128::from(seconds) * 1_000_000_000)), Some(seconds));

@@ -124,18 +124,28 @@ impl Folder {
         Ok((segments, others))
     }
 
-    /// Opens a file of the trail; refuses what is not a plain root-only file.
+    /// Opens a file of the trail to go on with it; refuses what is not a plain root-only file.
     pub(crate) fn open_segment(&self, segment: &Segment, write: bool) -> Result<File, TrailError> {
         let mode = if write { OFlag::O_RDWR | OFlag::O_APPEND } else { OFlag::O_RDONLY };
+        match self.open_file(segment, mode)? {
+            (file, None) => Ok(file),
+            (_, Some(odd)) => Err(TrailError::Damaged(format!("{} {odd}", segment.name))),
+        }
+    }
+
+    /// Opens a file of the trail to look at it, and says what is odd about it.
+    pub(crate) fn read_segment(&self, segment: &Segment) -> Result<(File, Option<String>), TrailError> {
+        self.open_file(segment, OFlag::O_RDONLY)
+    }
+
+    fn open_file(&self, segment: &Segment, mode: OFlag) -> Result<(File, Option<String>), TrailError> {
         let flags = mode | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
         let fd = openat(&self.fd, segment.name.as_str(), flags, Mode::empty()).map_err(TrailError::sys("open a file of the trail"))?;
         let file = File::from(fd);
         let meta = file.metadata().map_err(TrailError::io("stat a file of the trail"))?;
-        if !meta.is_file() || meta.uid() != 0 || meta.mode() & 0o077 != 0 || meta.nlink() != 1 {
-            let (name, mode, uid, links) = (&segment.name, meta.mode(), meta.uid(), meta.nlink());
-            return Err(TrailError::Damaged(format!("{name} is not a plain root-only file (mode {mode:o}, uid {uid}, {links} links)")));
-        }
-        Ok(file)
+        let odd = !meta.is_file() || meta.uid() != 0 || meta.mode() & 0o077 != 0 || meta.nlink() != 1;
+        let (mode, uid, links) = (meta.mode(), meta.uid(), meta.nlink());
+        Ok((file, odd.then(|| format!("is not a plain root-only file (mode {mode:o}, uid {uid}, {links} links)"))))
     }
 
     /// Makes the next file; it is there after a power cut too.

@@ -48,7 +48,7 @@ pub fn list(dir: &Path, filter: &Filter, mut show: impl FnMut(Record)) -> Result
     let folder = Folder::open(dir)?;
     let mut bad = 0;
     for (segment, size) in snapshot(&folder)?.0 {
-        let mut lines = Lines::new(folder.open_segment(&segment, false)?, size);
+        let mut lines = Lines::new(folder.read_segment(&segment)?.0, size);
         while let Some(line) = lines.next()? {
             match line.strip_suffix(b"\n").map(parse_line) {
                 Some(Ok(record)) if filter.fits(&record) => show(record),
@@ -67,7 +67,7 @@ pub(crate) fn snapshot(folder: &Folder) -> Result<Snapshot, TrailError> {
     let _lock = folder.lock()?;
     let (segments, others) = folder.segments()?;
     let sized = segments.into_iter().map(|segment| {
-        let file = folder.open_segment(&segment, false)?;
+        let (file, _) = folder.read_segment(&segment)?;
         let size = file.metadata().map_err(TrailError::io("stat a file of the trail"))?.len();
         Ok((segment, size))
     });

@@ -247,6 +247,8 @@ fn files_that_are_not_ours_are_not_continued() {
     let file = first_file(dir.path());
     fs::set_permissions(&file, Permissions::from_mode(0o640)).unwrap();
     assert!(matches!(trail.append(&entry(0)), Err(TrailError::Damaged(_))));
+    let problems = verify(dir.path(), None).unwrap().problems;
+    assert!(problems.len() == 1 && problems[0].what.contains("mode 100640"), "{problems:?}");
     fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
     fs::hard_link(&file, dir.path().join("second")).unwrap();
     assert!(matches!(trail.append(&entry(0)), Err(TrailError::Damaged(_))));
@@ -267,6 +269,101 @@ fn the_latest_time_never_goes_back() {
     let _added = add(&trail, &entry(1));
     assert_eq!(trail.last_time().unwrap(), Some(4_000_000_000));
     assert_eq!(verify(dir.path(), None).unwrap().problems, []);
+}
+
+/// Every key of a record with all its fields, every event and every outcome; and the line to check by hand is right.
+#[test]
+fn the_manual_page_names_every_field() {
+    const PAGE: &str = include_str!("../../../integration/man/boltseal-audit.5.md");
+    let dir = folder();
+    let trail = Trail::open(dir.path()).unwrap();
+    let t = || "t".to_owned();
+    let finding = Finding { rule: t(), outcome: Outcome::Excepted, by: t(), condition: t(), fact: t() };
+    let what = What { handler: t(), namespace: t(), pod: t(), pod_uid: t(), container: t(), containerd_namespace: t(), id: t(), exec_id: t(),
+        sandbox_id: t(), image: t(), digest: t(), repository: t() };
+    let full = Entry { ev: Event::Exec, door: Some(Door::Exec), decision: Some(Decision::Allow), of: t(), who: Who { owner: t() }, what, level: t(),
+        integrity: t(), findings: vec![finding; 60], policy: t(), spec: t(), version: t(), ms: Some(1), pid: Some(1), status: Some(1), bytes: Some(1),
+        at_ns: Some(1), note: t() };
+    let _added = add(&trail, &full);
+    let text = fs::read_to_string(first_file(dir.path())).unwrap();
+    let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let mut keys: Vec<String> = Vec::new();
+    for (key, value) in line.as_object().unwrap() {
+        keys.push(key.clone());
+        let inner = value.as_object().or_else(|| value.get(0)?.as_object());
+        keys.extend(inner.into_iter().flat_map(|o| o.keys().cloned()));
+    }
+    keys.extend(["torn".to_owned(), "next".to_owned()]);
+    for ev in [Event::Decision, Event::Exec, Event::Started, Event::Aborted, Event::Running, Event::Exited, Event::Oom, Event::LogDropped,
+        Event::Node, Event::Recovered, Event::Rotate] {
+        keys.push(serde_json::to_value(ev).unwrap().as_str().unwrap().to_owned());
+    }
+    for outcome in [Outcome::Pass, Outcome::Sealed, Outcome::Allowed, Outcome::Excepted, Outcome::Warn, Outcome::Deny] {
+        keys.push(serde_json::to_value(outcome).unwrap().as_str().unwrap().to_owned());
+    }
+    for key in keys {
+        assert!(PAGE.contains(&format!("`{key}`")) || PAGE.contains(&format!(".{key}`")) || key == "who", "{key}");
+    }
+    let by_hand = "head -n 1 \"$1\" | sed 's/,\"sum\":\"[0-9a-f]*\"}$//' | tr -d '\\n' | sha256sum";
+    assert!(PAGE.contains(&by_hand.replace("\"$1\"", "FILE")));
+    let out = Command::new("sh").args(["-c", by_hand, "sh"]).arg(first_file(dir.path())).output().unwrap();
+    assert_eq!(String::from_utf8(out.stdout).unwrap().split(' ').next(), line["sum"].as_str());
+}
+
+/// Lines with right sums in the right order that no writer would have written.
+#[test]
+fn clocks_that_went_back_show() {
+    let dir = folder();
+    let trail = small(dir.path());
+    let whole = fs::read(first_file(dir.path())).unwrap();
+    let tail = tail::look(&folder::Folder::open(dir.path()).unwrap()).unwrap().unwrap();
+    let mut now = clock::now().unwrap();
+    let forge = |stamp: &clock::Stamp, tail: &tail::Tail, ev: Event| {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        let entry = Entry { ev, ..Entry::default() };
+        let (line, _) = trail::fit(&entry, tail, stamp, boot.trim()).unwrap();
+        fs::write(first_file(dir.path()), [&whole[..], &line[..]].concat()).unwrap();
+        verify(dir.path(), None).unwrap().problems.into_iter().map(|p| p.what).collect::<Vec<_>>()
+    };
+    assert_eq!(forge(&now, &tail, Event::Running), Vec::<String>::new());
+    let forgetful = tail::Tail { latest: 0, ..tail.clone() };
+    now.wall_ns = 1_000_000_000;
+    assert_eq!(forge(&now, &forgetful, Event::Running), ["record 6 forgets the latest time"]);
+    now.boottime_ns = 1;
+    assert_eq!(forge(&now, &tail, Event::Running), ["record 6 is older than the one before it"]);
+    now = clock::now().unwrap();
+    assert_eq!(forge(&now, &tail, Event::Recovered), ["record 6 marks torn bytes that are not there"]);
+    // Behind a file's last record nothing may come.
+    let rotated = forge(&now, &tail, Event::Rotate);
+    assert_eq!(rotated, [" should follow: the newest file is missing"]);
+    drop(trail);
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config { cases: 64, failure_persistence: None, ..Default::default() })]
+
+    /// Whatever stands in the newest file, an append marks it or says that it is damaged; it is never taken for a record.
+    #[test]
+    fn any_bytes_behind_the_trail(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 1..600), behind in 0usize..2, newline: bool) {
+        let dir = folder();
+        let trail = Trail::open(dir.path()).unwrap();
+        let mut text = Vec::new();
+        if behind > 0 {
+            let _first = add(&trail, &entry(0));
+            text = fs::read(first_file(dir.path())).unwrap();
+        } else {
+            trail.can_append().unwrap();
+        }
+        text.extend_from_slice(&bytes);
+        if newline {
+            text.push(b'\n');
+        }
+        fs::write(first_file(dir.path()), &text).unwrap();
+        assert_eq!(verify(dir.path(), None).unwrap().problems.len(), 1);
+        let _next = add(&trail, &entry(1));
+        let report = verify(dir.path(), None).unwrap();
+        assert_eq!((report.problems, report.recovered, report.records), (vec![], 1, behind as u64 + 2));
+    }
 }
 
 /// Not a test by itself: what the processes of the tests below do, told by the environment.

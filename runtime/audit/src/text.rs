@@ -58,6 +58,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
         #[test]
         fn bounded_and_stable(text in any::<String>(), max in 0usize..200) {
             let once = clean(&text, max);

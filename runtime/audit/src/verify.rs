@@ -118,7 +118,11 @@ impl Walk<'_> {
             Some(_) => self.problem(&segment.name, "the file before it does not end in a rotate record".into()),
             None => self.problem(&segment.name, "the files before it are missing".into()),
         }
-        let mut lines = Lines::new(folder.open_segment(segment, false)?, size);
+        let (file, odd) = folder.read_segment(segment)?;
+        if let Some(odd) = odd {
+            self.problem(&segment.name, format!("the file {odd}"));
+        }
+        let mut lines = Lines::new(file, size);
         let mut torn: Option<Torn> = None;
         while let Some(line) = lines.next()? {
             let parsed = match line.strip_suffix(b"\n") {

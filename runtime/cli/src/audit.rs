@@ -1,7 +1,7 @@
 //! `boltseal audit list` and `verify`.
 use crate::args::Filters;
 use crate::paths::TRAIL;
-use crate::screen::{Colour, Exit, Failure, Screen, column, talk};
+use crate::screen::{Colour, Exit, Failure, Screen, column, count, talk};
 use boltseal_audit::{Decision, Event, Filter, Finding, Head, Outcome, Record, Report, TrailError, parse_since};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -20,7 +20,8 @@ pub(crate) fn list(filters: &Filters, screen: &mut Screen) -> Result<Exit, Failu
     .map_err(unreadable)?;
     shown?;
     if bad > 0 {
-        talk(&format!("{bad} lines are no records. Fix: look with `boltseal audit verify`"));
+        let (lines, are) = (count(usize::try_from(bad).unwrap_or(usize::MAX), "line"), if bad == 1 { "is no record" } else { "are no records" });
+        talk(&format!("{lines} {are}. Fix: look with `boltseal audit verify`"));
         return Ok(Exit::Findings);
     }
     Ok(Exit::Ok)
@@ -146,10 +147,12 @@ fn table(report: &Report, kept: bool, screen: &mut Screen) -> Result<(), Failure
     let Some(head) = &report.head else {
         return screen.row('?', Colour::Doubt, "the trail is empty: nothing to verify, and no sign of what was there before");
     };
+    let n = |n: u64, noun| count(usize::try_from(n).unwrap_or(usize::MAX), noun);
     let counts = format!(
-        "{} records in {} files; {} decisions: {} allowed, {} refused; {} started, {} execs, {} updates, {} aborted, {} unfinished; {} torn tails marked",
-        report.records, report.files, report.decisions, report.allowed, report.refused, report.started, report.execs,
-        report.updates, report.aborted, report.unfinished.len(), report.recovered
+        "{} in {}; {}: {} allowed, {} refused; {} started, {}, {}, {} aborted, {} unfinished; {} marked",
+        n(report.records, "record"), count(report.files, "file"), n(report.decisions, "decision"), report.allowed, report.refused,
+        report.started, n(report.execs, "exec"), n(report.updates, "update"), report.aborted, report.unfinished.len(),
+        n(report.recovered, "torn tail")
     );
     if !report.problems.is_empty() {
         return screen.row('✗', Colour::Bad, &format!("trail DAMAGED: {counts}"));

@@ -6,7 +6,7 @@ mod house;
 mod kernel;
 mod process;
 
-use crate::screen::{Colour, Exit, Failure, Screen, column};
+use crate::screen::{Colour, Exit, Failure, Screen, column, count as plural};
 use boltseal_policy::Policy;
 use serde::Serialize;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -104,7 +104,8 @@ pub(crate) fn doctor(screen: &mut Screen) -> Result<Exit, Failure> {
             screen.line(&format!("   {:11} Fix: {}", "", check.fix))?;
         }
     }
-    screen.line(&format!("{} ok, {} warnings, {} failures", count(State::Ok), count(State::Warn), count(State::Fail)))?;
+    let (warnings, failures) = (plural(count(State::Warn), "warning"), plural(count(State::Fail), "failure"));
+    screen.line(&format!("{} ok, {warnings}, {failures}", count(State::Ok)))?;
     Ok(exit)
 }
 

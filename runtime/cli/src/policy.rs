@@ -1,7 +1,7 @@
 //! `boltseal policy lint`, and loading for the commands that need a policy.
 use crate::doctor::{self, State};
 use crate::paths::POLICY;
-use crate::screen::{Colour, Exit, Failure, Screen};
+use crate::screen::{Colour, Exit, Failure, Screen, count};
 use boltseal_evidence::policy_files::{self, PolicyBundle};
 use boltseal_policy::Policy;
 use boltseal_policy::policy::Level;
@@ -91,7 +91,7 @@ pub(crate) fn lint(dir: Option<&Path>, screen: &mut Screen) -> Result<Exit, Fail
                 for problem in &problems {
                     screen.row('✗', Colour::Bad, problem)?;
                 }
-                screen.line(&format!("{} problems: this policy starts nothing", problems.len()))?;
+                screen.line(&format!("{}: this policy starts nothing", count(problems.len(), "problem")))?;
             }
             return Ok(Exit::BadPolicy);
         }
@@ -107,9 +107,9 @@ pub(crate) fn lint(dir: Option<&Path>, screen: &mut Screen) -> Result<Exit, Fail
         return Ok(exit);
     }
     let level = crate::explain::level(policy.level);
-    let counts = [(policy.authorities.len(), "authorities"), (policy.scopes.len(), "scopes"), (policy.allowances.len(), "allowances"), (policy.exceptions.len(), "exceptions")];
-    let counts: Vec<String> = counts.iter().map(|(n, what)| format!("{n} {what}")).collect();
-    screen.row('✓', Colour::Good, &format!("{} files, digest {}, level {level}, {}", loaded.bundle.files.len(), loaded.bundle.digest, counts.join(", ")))?;
+    let counts = [(policy.authorities.len(), "authority"), (policy.scopes.len(), "scope"), (policy.allowances.len(), "allowance"), (policy.exceptions.len(), "exception")];
+    let counts: Vec<String> = counts.iter().map(|(n, what)| count(*n, what)).collect();
+    screen.row('✓', Colour::Good, &format!("{}, digest {}, level {level}, {}", count(loaded.bundle.files.len(), "file"), loaded.bundle.digest, counts.join(", ")))?;
     for hint in hints(policy) {
         screen.row('!', Colour::Doubt, hint)?;
     }

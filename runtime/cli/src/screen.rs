@@ -134,6 +134,15 @@ pub(crate) fn safe(text: &str) -> String {
     clean(text, 8192)
 }
 
+/// `1 file`, `2 files`.
+pub(crate) fn count(n: usize, noun: &str) -> String {
+    match (n, noun.strip_suffix('y')) {
+        (1, _) => format!("1 {noun}"),
+        (_, Some(stem)) => format!("{n} {stem}ies"),
+        (_, None) => format!("{n} {noun}s"),
+    }
+}
+
 /// `text` in a column of `width` characters.
 pub(crate) fn column(text: &str, width: usize) -> String {
     let text = safe(text);
@@ -155,6 +164,11 @@ mod tests {
         let json = ascii(&serde_json::to_string(text).unwrap());
         assert!(json.bytes().all(|b| (0x20..0x7f).contains(&b)), "{json}");
         assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+    }
+
+    #[test]
+    fn plurals() {
+        assert_eq!((count(0, "file"), count(1, "authority"), count(2, "authority")), ("0 files".into(), "1 authority".into(), "2 authorities".into()));
     }
 
     #[test]

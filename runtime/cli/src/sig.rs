@@ -6,7 +6,7 @@ mod layout;
 mod store;
 
 use crate::paths::SIGNATURES;
-use crate::screen::{Colour, Exit, Failure, Screen, talk};
+use crate::screen::{Colour, Exit, Failure, Screen, count, talk};
 use boltseal_trust::{Imported, import_layout};
 use layout::Layout;
 use serde_json::json;
@@ -15,7 +15,7 @@ use store::Store;
 
 pub(crate) fn import(path: &Path, screen: &mut Screen) -> Result<Exit, Failure> {
     let layout = Layout::open(path).map_err(Failure::undecided)?;
-    talk(&format!("reading {}, {} blobs", path.display(), layout.blobs().len()));
+    talk(&format!("reading {}, {}", path.display(), count(layout.blobs().len(), "blob")));
     let found = collect(&layout).map_err(Failure::undecided)?;
     let store = Store::open(Path::new(SIGNATURES)).map_err(Failure::undecided)?;
     let mut taken = Vec::new();
@@ -38,7 +38,7 @@ pub(crate) fn import(path: &Path, screen: &mut Screen) -> Result<Exit, Failure> 
     for skipped in &found.skipped {
         screen.row('!', Colour::Doubt, &format!("skipped {skipped}"))?;
     }
-    screen.line(&format!("{} signatures in {SIGNATURES}, {} new; {} skipped", taken.len(), taken.iter().filter(|(_, new)| *new).count(), found.skipped.len()))?;
+    screen.line(&format!("{} in {SIGNATURES}, {} new; {} skipped", count(taken.len(), "signature"), taken.iter().filter(|(_, new)| *new).count(), found.skipped.len()))?;
     if !understood {
         talk("nothing taken: the layout holds no signature by a key. Fix: sign the image, then save it with its signatures");
     }

@@ -145,7 +145,7 @@ fn verify_tells_whole_from_changed() {
     // A line that is no record shows in the list too.
     let (code, _, err) = node.run(&["audit", "list"]);
     assert_eq!(code, 1);
-    assert_eq!(err, "boltseal: 1 lines are no records. Fix: look with `boltseal audit verify`\n");
+    assert_eq!(err, "boltseal: 1 line is no record. Fix: look with `boltseal audit verify`\n");
 }
 
 #[test]

@@ -159,7 +159,7 @@ fn imports_signatures_where_a_start_finds_them() {
     assert!(Command::new("tar").args(["-C", &path, "-cf", &tar, "."]).status().unwrap().success());
     let (code, out, _) = node.run(&["sig", "import", &tar]);
     assert_eq!(code, 0);
-    assert!(out.contains("was there already") && out.contains("1 signatures in /var/lib/boltseal/sig, 0 new; 0 skipped"), "{out}");
+    assert!(out.contains("was there already") && out.contains("1 signature in /var/lib/boltseal/sig, 0 new; 0 skipped"), "{out}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What is installed: binaries, containerd's configuration, policy, signatures, TPM, trail.
 use super::process::run;
 use super::Check;
+use crate::screen::count;
 use crate::{explain, policy};
 use crate::paths::{POLICY, SIGNATURES, TRAIL};
 use boltseal_audit::Trail;
@@ -18,9 +19,9 @@ const TYPE: &str = "io.containerd.boltseal.v1";
 pub(crate) fn policy() -> (Option<Policy>, Check) {
     match policy::load(Path::new(POLICY)) {
         Ok(loaded) => {
-            let (keys, exceptions) = (loaded.policy.authorities.len(), loaded.policy.exceptions.len());
+            let (keys, exceptions) = (count(loaded.policy.authorities.len(), "authority"), count(loaded.policy.exceptions.len(), "exception"));
             let (digest, level) = (loaded.bundle.digest.get(..12).unwrap_or_default(), explain::level(loaded.policy.level));
-            let fact = format!("{digest}.., level {level}, {keys} authorities, {exceptions} exceptions");
+            let fact = format!("{digest}.., level {level}, {keys}, {exceptions}");
             (Some(loaded.policy), Check::ok("policy", fact))
         }
         Err(policy::Bad(problems)) => {
@@ -158,7 +159,7 @@ pub(crate) fn signatures() -> Check {
             Check::fail("signatures", format!("{SIGNATURES} is not a folder that root alone may change"), "chown root and chmod 0755 it")
         }
         Ok(_) => match read_dir(Path::new(SIGNATURES).join("sha256")).map(Iterator::count) {
-            Ok(images) if images > 0 => Check::ok("signatures", format!("of {images} images in {SIGNATURES}")),
+            Ok(images) if images > 0 => Check::ok("signatures", format!("of {} in {SIGNATURES}", count(images, "image"))),
             _ => Check::warn("signatures", format!("{SIGNATURES} is empty: every image is unsigned"), fix),
         },
     }
