@@ -40,11 +40,10 @@ pub(crate) fn run(options: &Options) -> io::Result<bool> {
     let mut plans = Vec::new();
     for target in chosen(options.target.as_deref())? {
         let seeds: Vec<_> = corpus::load(target)?.into_iter().map(|(_, input)| input).collect();
-        plans.push(Plan { target, inputs: seeds, outcomes: HashSet::new(), runs: 0, failed: HashSet::new() });
+        plans.push(Plan { target, inputs: seeds, outcomes: HashSet::new(), runs: 0, failed: 0 });
     }
-    // Panics are reported by us, once each, with the input.
-    std::panic::set_hook(Box::new(|_| {}));
     let watch = Watch::start()?;
+    report_panics(&watch);
     let mut random = Random(options.seed);
     let end = Instant::now() + Duration::from_secs(options.seconds);
     'all: loop {
@@ -61,8 +60,8 @@ pub(crate) fn run(options: &Options) -> io::Result<bool> {
     let mut good = true;
     println!("{:20} {:>10} {:>9} {:>8}", "target", "runs", "outcomes", "failures");
     for plan in &plans {
-        println!("{:20} {:>10} {:>9} {:>8}", plan.target.name, plan.runs, plan.outcomes.len(), plan.failed.len());
-        good &= plan.failed.is_empty();
+        println!("{:20} {:>10} {:>9} {:>8}", plan.target.name, plan.runs, plan.outcomes.len(), plan.failed);
+        good &= plan.failed == 0;
     }
     Ok(good)
 }
@@ -73,6 +72,33 @@ fn chosen(only: Option<&str>) -> io::Result<Vec<&'static Target>> {
         return Err(io::Error::other(format!("no target {:?}; see boltseal-fuzz list", only.unwrap_or_default())));
     }
     Ok(found)
+}
+
+/// Panics are reported by us, with the input, and before anything unwinds: a build with panic=abort ends right after.
+fn report_panics(watch: &Watch) {
+    let current = Arc::clone(&watch.current);
+    let told = Mutex::new(HashSet::new());
+    std::panic::set_hook(Box::new(move |panic| {
+        let current = current.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((target, input, _)) = current.as_ref() else {
+            eprintln!("boltseal-fuzz: {panic}");
+            return;
+        };
+        // One input of each place is enough to look at.
+        let place = panic.location().map(|place| (place.file().to_owned(), place.line()));
+        if !told.lock().unwrap_or_else(PoisonError::into_inner).insert(place) {
+            return;
+        }
+        match corpus::keep(target, input) {
+            Ok(path) => eprintln!(
+                "boltseal-fuzz: {}: {panic}\nFix it, then keep the input: cp {} integration/fuzz/corpus/{}/",
+                target.name,
+                path.display(),
+                target.name
+            ),
+            Err(error) => eprintln!("boltseal-fuzz: {}: {panic}\nIts input cannot be kept: {error}", target.name),
+        }
+    }));
 }
 
 /// The outcome of one input; None when it panicked.
@@ -86,8 +112,7 @@ struct Plan {
     inputs: Vec<Vec<u8>>,
     outcomes: HashSet<u64>,
     runs: u64,
-    /// Lengths of failing inputs: one of each is enough to look at.
-    failed: HashSet<usize>,
+    failed: u64,
 }
 
 impl Plan {
@@ -98,27 +123,25 @@ impl Plan {
         let outcome = attempt(self.target, &input);
         self.runs += 1;
         match outcome {
-            None if self.failed.insert(input.len()) => {
-                let path = corpus::keep(self.target, &input)?;
-                eprintln!(
-                    "boltseal-fuzz: {} panicked. Fix it, then keep the input: cp {} integration/fuzz/corpus/{}/",
-                    self.target.name,
-                    path.display(),
-                    self.target.name
-                );
+            None => self.failed += 1,
+            Some(outcome) => {
+                if self.inputs.len() < MAX_LEARNT && self.outcomes.insert(outcome) {
+                    self.inputs.push(input);
+                }
             }
-            Some(outcome) if self.inputs.len() < MAX_LEARNT && self.outcomes.insert(outcome) => self.inputs.push(input),
-            _ => {}
         }
         Ok(())
     }
 }
 
-/// The input in work, in a file (a stack overflow leaves nothing else behind) and under a clock.
+/// The input in work: its target, its bytes, since when.
+type Current = Arc<Mutex<Option<(&'static Target, Vec<u8>, Instant)>>>;
+
+/// Keeps it in a file too (a stack overflow leaves nothing else behind), and under a clock.
 struct Watch {
     file: std::fs::File,
     path: std::path::PathBuf,
-    since: Arc<Mutex<Option<Instant>>>,
+    current: Current,
 }
 
 impl Watch {
@@ -126,33 +149,35 @@ impl Watch {
         std::fs::create_dir_all(corpus::found())?;
         let path = corpus::found().join("current");
         let file = std::fs::File::create(&path)?;
-        let since = Arc::new(Mutex::new(None::<Instant>));
-        let clock = Arc::clone(&since);
+        let current = Current::default();
+        let watched = Arc::clone(&current);
         std::thread::spawn(move || {
             loop {
                 std::thread::sleep(Duration::from_millis(500));
-                let since = *clock.lock().unwrap_or_else(PoisonError::into_inner);
-                if since.is_some_and(|since| since.elapsed() > TOO_LONG) {
-                    eprintln!("boltseal-fuzz: an input takes longer than {TOO_LONG:?}: see target/fuzz/current");
+                let current = watched.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some((target, _, since)) = current.as_ref()
+                    && since.elapsed() > TOO_LONG
+                {
+                    eprintln!("boltseal-fuzz: {}: longer than {TOO_LONG:?}: see target/fuzz/current", target.name);
                     std::process::exit(1);
                 }
             }
         });
-        Ok(Self { file, path, since })
+        Ok(Self { file, path, current })
     }
 
-    fn begin(&self, target: &Target, input: &[u8]) -> io::Result<()> {
+    fn begin(&self, target: &'static Target, input: &[u8]) -> io::Result<()> {
         use std::os::unix::fs::FileExt;
         self.file.set_len(0)?;
         self.file.write_all_at(target.name.as_bytes(), 0)?;
         self.file.write_all_at(b"\n", target.name.len() as u64)?;
         self.file.write_all_at(input, target.name.len() as u64 + 1)?;
-        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some((target, input.to_vec(), Instant::now()));
         Ok(())
     }
 
     fn stop(self) -> io::Result<()> {
-        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = None;
         std::fs::remove_file(self.path)
     }
 }

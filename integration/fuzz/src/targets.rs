@@ -124,6 +124,17 @@ pub(crate) const ALL: &[Target] = &[
         run: |b| outcome(&evidence::mountinfo::Table::parse(b).map(|t| t.entries.len())),
     },
     Target {
+        name: "evidence_rootfs",
+        holds: "what is of the known form has plain absolute folders alone",
+        run: evidence_rootfs,
+    },
+    Target { name: "evidence_cri", holds: "metadata is of the container that was asked for", run: evidence_cri },
+    Target {
+        name: "policy_pattern",
+        holds: "a prefix ends on a boundary; outside text is shown on one line",
+        run: policy_pattern,
+    },
+    Target {
         name: "evidence_json",
         holds: "no panic",
         run: |b| outcome(&evidence::json::parse(b, 1 << 20).map(|_| ())),
@@ -393,6 +404,64 @@ fn policy_toml(bytes: &[u8]) -> u64 {
         None => policy::Policy::parse(text, &[]),
     };
     outcome(&read.map(|_| ()))
+}
+
+/// A mount request: kind, source and target, then one option per line.
+fn evidence_rootfs(bytes: &[u8]) -> u64 {
+    let Some(text) = text(bytes) else { return 0 };
+    let mut lines = text.split('\n').map(str::to_owned);
+    let mut next = || lines.next().unwrap_or_default();
+    let (kind, source, target) = (next(), next(), next());
+    let mount = message::Mount { kind, source, target, options: lines.collect() };
+    let request = [mount];
+    let (overlay, wrong) = evidence::rootfs::parse(&request);
+    if wrong.is_empty() {
+        assert_eq!((request[0].kind.as_str(), request[0].target.as_str()), ("overlay", ""));
+        assert!(!overlay.lowers.is_empty());
+        for folder in overlay.lowers.iter().chain([&overlay.upper, &overlay.work]) {
+            assert!(folder.starts_with('/'), "{folder:?}");
+            assert!(!folder.split('/').any(|part| part == ".."), "{folder:?}");
+        }
+        assert!(evidence::rootfs::same(&request, &request));
+    }
+    outcome(&wrong)
+}
+
+fn evidence_cri(bytes: &[u8]) -> u64 {
+    let mut outcomes = Vec::new();
+    for kind in ["io.cri-containerd.container.metadata", "io.cri-containerd.sandbox.metadata"] {
+        let any = prost_types::Any { type_url: "any".into(), value: bytes.to_vec() };
+        let found = evidence::cri::metadata("c1", &[(kind.to_owned(), any)].into());
+        if let Ok(Some(found)) = &found {
+            assert_eq!(found.is_sandbox, kind.contains("sandbox"));
+            assert!(!found.is_sandbox || found.sandbox_id == "c1");
+        }
+        outcomes.push(found.map(|_| ()));
+    }
+    outcome(&outcomes)
+}
+
+/// A pattern and a text, one line each.
+fn policy_pattern(bytes: &[u8]) -> u64 {
+    use policy::pattern;
+    let Some(text) = text(bytes) else { return 0 };
+    let (first, second) = text.split_once('\n').unwrap_or((text, ""));
+    let covers = pattern::covers(first, second);
+    if covers {
+        let rest = &second[first.strip_suffix('/').unwrap_or(first).len()..];
+        assert!(rest.is_empty() || rest.starts_with('/'), "{first:?} covers {second:?}");
+    }
+    assert!(!first.is_empty() || !covers);
+    let matches = pattern::matches(first, second);
+    assert_eq!(matches && !first.contains('*'), first == second && !first.contains('*'));
+    assert!(pattern::matches("*", second) && pattern::matches(&format!("{second}*"), second));
+    if let Some(normal) = pattern::normal(first) {
+        assert_eq!(pattern::normal(&normal).as_ref(), Some(&normal));
+        assert!(pattern::within(&normal, "/"));
+    }
+    let shown = policy::text::show(first);
+    assert!(!shown.chars().any(|c| c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c)), "{shown:?}");
+    outcome(&(covers, matches, pattern::normal(first).is_some(), pattern::is_repository(first), shown.len() / 8))
 }
 
 /// The whole corpus, read once: (target, name) -> bytes.
