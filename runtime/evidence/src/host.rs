@@ -105,7 +105,8 @@ pub fn label(label: &mut Label, default_apparmor: Option<&str>) {
         label.mode = label.apparmor.as_deref().and_then(|name| mode(&profiles, name));
         label.default_mode = default_apparmor.and_then(|name| mode(&profiles, name));
     }
-    label.enforcing = optional(Path::new("/sys/fs/selinux/enforce")).is_ok_and(|text| text.as_deref() == Some("1"));
+    label.enforcing = optional(Path::new("/sys/fs/selinux/enforce"))
+        .is_ok_and(|text| text.as_deref().map(str::trim_end) == Some("1"));
 }
 
 fn lsm() -> Lsm {

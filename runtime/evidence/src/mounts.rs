@@ -73,12 +73,25 @@ pub fn resolve(mounts: &mut [Mount], context: &MountContext<'_>) {
     if binds.peek().is_none() {
         return;
     }
-    let resolver = Resolver::new(context);
+    let resolver = match Resolver::new(context) {
+        Ok(resolver) => resolver,
+        Err(why) => return binds.for_each(|mount| mount.object = Fact::Unknown(why.clone())),
+    };
+    let mut judged = Vec::new();
     for mount in binds {
-        mount.object = match &resolver {
-            Ok(resolver) => resolver.fact(&mount.source),
-            Err(why) => Fact::Unknown(why.clone()),
-        };
+        let (fact, id) = resolver.fact(&mount.source);
+        mount.object = fact;
+        judged.extend(id.map(|id| (mount, id)));
+    }
+    // A mount id is given out again: what was judged by the table is only true if the table still says so.
+    let now = Table::read();
+    for (mount, id) in judged {
+        let same = now.as_ref().map(|now| now.by_id(id) == resolver.table.by_id(id));
+        match same {
+            Ok(true) => {}
+            Ok(false) => mount.object = Fact::Unknown("its mount changed while it was examined".into()),
+            Err(why) => mount.object = Fact::Unknown(why.clone()),
+        }
     }
 }
 
@@ -136,11 +149,15 @@ impl<'a> Resolver<'a> {
         self.sensitive.iter().find(|s| s.name == name).map(|s| s.canonical.as_path())
     }
 
-    fn fact(&self, source: &str) -> Fact<Object> {
+    /// The object, and the id of the mount that it is on.
+    fn fact(&self, source: &str) -> (Fact<Object>, Option<u64>) {
         match self.resolve(Path::new(source)) {
-            Ok(resolved) => self.object(source, resolved).map_or_else(Fact::Unknown, Fact::Is),
-            Err(Unresolved::Missing(_)) => Fact::Absent,
-            Err(Unresolved::Other(why)) => Fact::Unknown(why),
+            Ok(resolved) => {
+                let id = resolved.mount;
+                (self.object(source, resolved).map_or_else(Fact::Unknown, Fact::Is), Some(id))
+            }
+            Err(Unresolved::Missing(_)) => (Fact::Absent, None),
+            Err(Unresolved::Other(why)) => (Fact::Unknown(why), None),
         }
     }
 
@@ -465,9 +482,9 @@ mod tests {
         let context = MountContext { sensitive: &list, ..MountContext::default() };
         let resolver = Resolver::new(&context).unwrap();
         for bad in ["relative", "", "/proc/self/ns/net"] {
-            assert!(matches!(resolver.fact(bad), Fact::Unknown(_)), "{bad}");
+            assert!(matches!(resolver.fact(bad).0, Fact::Unknown(_)), "{bad}");
         }
-        assert_eq!(resolver.fact("/nonexistent/x"), Fact::Absent);
+        assert_eq!(resolver.fact("/nonexistent/x").0, Fact::Absent);
         for bad in ["etc", "/a/../b", "/dev/sd*"] {
             let list = [bad.to_owned()];
             assert!(Resolver::new(&MountContext { sensitive: &list, ..MountContext::default() }).is_err(), "{bad}");
@@ -479,7 +496,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let list = [dir.path().join("later/deep").to_str().unwrap().to_owned()];
         let context = MountContext { sensitive: &list, ..MountContext::default() };
-        let fact = Resolver::new(&context).unwrap().fact(dir.path().to_str().unwrap());
+        let fact = Resolver::new(&context).unwrap().fact(dir.path().to_str().unwrap()).0;
         assert_eq!(fact.is().unwrap().touches, [(list[0].clone(), "contains".to_owned())]);
     }
 }

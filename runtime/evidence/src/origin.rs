@@ -58,15 +58,25 @@ fn is_own(resolver: &Resolver<'_>, folder: &Resolved, found: &Resolved, origin: 
     if found.fstype == "overlay" {
         return false;
     }
-    // CSI drivers stage a volume once per node and bind it into each pod.
-    let staging = Path::new(resolver.context.kubelet_root).join("plugins/kubernetes.io/csi");
-    let is_csi = *origin == Origin::Kubelet("csi".into());
-    resolver
-        .table
-        .entries
-        .iter()
-        .filter(|e| e.device == found.key.device)
-        .all(|e| e.point.starts_with(&folder.canonical) || (is_csi && e.point.starts_with(&staging)))
+    let same_device = || resolver.table.entries.iter().filter(|e| e.device == found.key.device);
+    if same_device().all(|e| e.point.starts_with(&folder.canonical)) {
+        return true;
+    }
+    // CSI drivers stage a volume once per node, and kubelet binds it into each pod that claims it. A subPath of such a
+    // volume is the pod's if the volume itself is.
+    let volumes = folder.canonical.join("volumes/kubernetes.io~csi");
+    let claimed = || same_device().any(|e| e.point.starts_with(&volumes) && found.key.path.starts_with(&e.root));
+    let is_csi = match origin {
+        Origin::Kubelet(kind) => kind == "csi" || (kind == "volume-subpath" && claimed()),
+        Origin::Host | Origin::Cri(_) => false,
+    };
+    let Some(kubelet) = folder.canonical.ancestors().nth(2).filter(|_| is_csi) else { return false };
+    let (pods, staging) = (kubelet.join("pods"), kubelet.join("plugins/kubernetes.io/csi"));
+    let is_volume = |point: &Path| {
+        let names = ["kubernetes.io~csi", "volume-subpaths"];
+        point.starts_with(&pods) && point.iter().any(|part| names.iter().any(|name| part == *name))
+    };
+    same_device().all(|e| is_volume(&e.point) || e.point.starts_with(&staging))
 }
 
 fn homes(resolver: &Resolver<'_>) -> Vec<Home> {

@@ -332,6 +332,15 @@ fn kubelet_volumes(node: &Node) {
     node.make(&format!("{volumes}csi/v/mount"));
     node.bind(&format!("/mnt/{staged}"), &format!("{volumes}csi/v/mount"));
     node.origin(&format!("{volumes}csi/v/mount"), kubelet("csi"));
+    // The same volume in another pod, and a subPath of it.
+    let other = node.make("var/lib/kubelet/pods/u2/volumes/kubernetes.io~csi/v/mount");
+    node.bind(&format!("/mnt/{staged}"), other.strip_prefix("/mnt/").unwrap());
+    node.origin(&format!("{volumes}csi/v/mount"), kubelet("csi"));
+    let part = node.make(&format!("{staged}/data"));
+    let subpath = format!("{pod}/volume-subpaths/v/app/1");
+    node.make(&subpath);
+    node.bind(&part, &subpath);
+    node.origin(&subpath, kubelet("volume-subpath"));
 }
 
 fn kubelet_look_alikes(node: &Node) {
@@ -359,6 +368,22 @@ fn kubelet_look_alikes(node: &Node) {
     node.make(&deep);
     node.bind(SECRET, &deep);
     node.origin(&format!("{pod}/volumes/kubernetes.io~empty-dir/e"), Origin::Host);
+    // A subPath of a CSI volume that only another pod claims.
+    let staged = "var/lib/kubelet/plugins/kubernetes.io/csi/d/2/globalmount";
+    node.mount("tmpfs", staged, "");
+    let claimed = node.make("var/lib/kubelet/pods/u2/volumes/kubernetes.io~csi/w/mount");
+    node.bind(&format!("/mnt/{staged}"), claimed.strip_prefix("/mnt/").unwrap());
+    let subpath = format!("{pod}/volume-subpaths/w/app/0");
+    node.make(&subpath);
+    node.bind(&format!("/mnt/{staged}"), &subpath);
+    node.origin(&subpath, Origin::Host);
+    // Another pod's secret, dressed as a CSI volume.
+    let token = "var/lib/kubelet/pods/u2/volumes/kubernetes.io~secret/t";
+    node.mount("tmpfs", token, "");
+    let dressed = format!("{pod}/volumes/kubernetes.io~csi/t/mount");
+    node.make(&dressed);
+    node.bind(&format!("/mnt/{token}"), &dressed);
+    node.origin(&dressed, Origin::Host);
     // Another pod's volume, bound into this pod's folder.
     let other = node.make("var/lib/kubelet/pods/u2/volumes/kubernetes.io~empty-dir/e");
     let stolen = format!("{pod}/volumes/kubernetes.io~empty-dir/stolen");
