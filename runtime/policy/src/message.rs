@@ -164,6 +164,14 @@ mod tests {
         assert!(message.len() < 4096);
     }
 
+    /// What is unknown is not mended by the rule's usual remedy.
+    #[test]
+    fn the_unknown_has_a_fix_of_its_own() {
+        let line = |why: &'static str| denial(move |_, f| f.image = Fact::Unknown(why.into())).message("7f3c").lines().next().unwrap().to_owned();
+        assert!(line("timeout: containerd").contains("Fix: try again; boltseal doctor"), "{}", line("timeout: containerd"));
+        assert!(line("blob altered").contains("Fix: pull the image again"), "{}", line("blob altered"));
+    }
+
     #[test]
     fn codes() {
         let unknown = |why: &'static str| denial(move |_, f| f.image = Fact::Unknown(why.into())).code();

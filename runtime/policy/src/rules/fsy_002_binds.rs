@@ -56,7 +56,7 @@ fn mount(ctx: &Ctx<'_>, m: &Mount) -> Option<Finding> {
     match &m.object {
         Fact::Is(object) => bind(ctx, m, object),
         Fact::Absent => Some(RULE.deny_fix("no-source", format!("{}, mounted at {at}, does not exist", text::show(&m.source)), "create it first")),
-        Fact::Unknown(why) => Some(RULE.unknown(&format!("what {} (mounted at {at}) is", text::show(&m.source)), why)),
+        Fact::Unknown(why) => Some(RULE.unknown_fix(&format!("what {} (mounted at {at}) is", text::show(&m.source)), why, "mount something that can be resolved, or take it off")),
     }
 }
 

@@ -59,7 +59,7 @@ pub(super) fn identify(policy: &Policy, facts: &Facts) -> Identity {
     match &facts.image {
         Fact::Is(image) => identify_image(policy, facts, image),
         Fact::Absent => Identity::None(vec![RULE.deny_fix("no-image", "containerd has no image record for this container", "start it from an image")]),
-        Fact::Unknown(why) => Identity::None(vec![RULE.unknown("the image", why)]),
+        Fact::Unknown(why) => Identity::None(vec![RULE.unknown_fix("the image", why, "pull the image again; boltseal doctor checks containerd")]),
     }
 }
 

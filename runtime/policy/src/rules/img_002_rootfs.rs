@@ -45,7 +45,7 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
             }
         }
         Fact::Absent => vec![RULE.deny_fix("no-snapshot", "the container has no snapshot", "start it from an image")],
-        Fact::Unknown(why) => vec![RULE.unknown("the root file system", why)],
+        Fact::Unknown(why) => vec![RULE.unknown_fix("the root file system", why, "recreate the container; boltseal doctor checks containerd")],
     }
 }
 

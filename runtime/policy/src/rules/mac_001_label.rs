@@ -86,12 +86,12 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
     if ctx.facts.door == Door::Exec {
         match &ctx.facts.bound {
             Fact::Is(_) => {}
-            Fact::Absent => return vec![RULE.unknown("the container's label", "it has no sealed record")],
-            Fact::Unknown(why) => return vec![RULE.unknown("the container's label", why)],
+            Fact::Absent => return vec![RULE.unknown_fix("the container's label", "it has no sealed record", "recreate the container")],
+            Fact::Unknown(why) => return vec![RULE.unknown_fix("the container's label", why, "recreate the container")],
         }
     }
     let finding = match &l.lsm {
-        Lsm::Unknown(why) => RULE.unknown("which LSM is active", why),
+        Lsm::Unknown(why) => RULE.unknown_fix("which LSM is active", why, "boltseal doctor shows what the kernel says"),
         Lsm::Neither => RULE.deny_fix(
             "no-lsm",
             "neither AppArmor nor SELinux is active in this kernel",

@@ -190,10 +190,15 @@ impl Rule {
         self.finding(Outcome::Deny, condition, fact.into(), fix.as_ref())
     }
 
-    /// A fact that could not be gathered.
+    /// A fact that could not be gathered; the rule's own remedy is that of the fact.
     fn unknown(&self, what: &str, why: &str) -> Finding {
-        let condition = if why.starts_with("timeout") { TIMEOUT } else { UNKNOWN };
-        self.finding(Outcome::Deny, condition, format!("{what} is unknown: {}", text::show(why)), self.fix)
+        self.unknown_fix(what, why, self.fix)
+    }
+
+    /// A fact that could not be gathered.
+    fn unknown_fix(&self, what: &str, why: &str, fix: &str) -> Finding {
+        let (condition, fix) = if why.starts_with("timeout") { (TIMEOUT, "try again; boltseal doctor shows what does not answer") } else { (UNKNOWN, fix) };
+        self.finding(Outcome::Deny, condition, format!("{what} is unknown: {}", text::show(why)), fix)
     }
 }
 

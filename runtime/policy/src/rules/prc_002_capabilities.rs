@@ -65,10 +65,10 @@ pub(crate) fn kept(ctx: &Ctx<'_>) -> BTreeSet<String> {
 fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
     let mut out = Vec::new();
     if let (Door::Exec, Fact::Unknown(why)) = (ctx.facts.door, &ctx.facts.bound) {
-        out.push(RULE.unknown("what the container was sealed to", why));
+        out.push(RULE.unknown_fix("what the container was sealed to", why, "recreate the container"));
     }
     if ctx.facts.door == Door::Exec && ctx.facts.bound == Fact::Absent {
-        out.push(RULE.unknown("what the container was sealed to", "it has no sealed record"));
+        out.push(RULE.unknown_fix("what the container was sealed to", "it has no sealed record", "recreate the container"));
     }
     let asked = asked(ctx.facts.process.capabilities.as_ref());
     let (mut beyond, mut dropped) = (Vec::new(), Vec::new());

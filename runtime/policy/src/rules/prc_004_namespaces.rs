@@ -76,7 +76,7 @@ fn judge(ctx: &Ctx<'_>, n: &Namespace) -> Option<Finding> {
             Some(RULE.deny_fix("foreign-namespace", fact, "join only namespaces of the container's own pod"))
         }
         Fact::Absent => Some(RULE.deny_fix("bad-namespace", format!("{shown} does not exist"), "name a namespace that exists, or none for a new one")),
-        Fact::Unknown(why) => Some(RULE.unknown(&format!("whose the {shown} is"), why)),
+        Fact::Unknown(why) => Some(RULE.unknown_fix(&format!("whose the {shown} is"), why, "recreate the pod; boltseal doctor checks the node")),
     }
 }
 

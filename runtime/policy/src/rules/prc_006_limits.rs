@@ -77,7 +77,11 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
         out.push(RULE.sealed("oom-score", format!("oom_score_adj {asked} raised to {set}, the lowest that may be set here")));
     }
     if out.is_empty() {
-        out.push(RULE.pass("memory and pids are limited"));
+        out.push(RULE.pass(match ctx.facts.door {
+            Door::Create => "memory and pids are limited",
+            Door::Exec => "it is born into its container's cgroup",
+            Door::Update => "the update lifts no limit",
+        }));
     }
     out
 }
