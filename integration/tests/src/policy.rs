@@ -4,6 +4,7 @@ use crate::registry::ADDRESS;
 use crate::tpm;
 use anyhow::{Context, Result};
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use toml::{Table, Value};
@@ -143,7 +144,10 @@ fn section<'a>(table: &'a mut Table, path: &str) -> Result<&'a mut Table> {
 
 /// The policy file as this text, put in place by a rename.
 pub fn write(text: &str) -> Result<()> {
-    fs::create_dir_all(FOLDER)?;
+    // What an operator's installation makes, root's alone.
+    for folder in [FOLDER, "/var/lib/boltseal", "/var/lib/boltseal/sig", "/var/log/boltseal"] {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
     fs::set_permissions(FOLDER, fs::Permissions::from_mode(0o755))?;
     let new = Path::new(FOLDER).join(".policy.new");
     fs::write(&new, text)?;

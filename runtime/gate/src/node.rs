@@ -1,5 +1,5 @@
 //! BS-NOD-001's fact: the node's verdict for this boot, verified anew for this start.
-use crate::paths;
+use crate::{paths, state};
 use boltseal_node::{Boot, NodePolicy, check};
 use boltseal_policy::facts::Node;
 use boltseal_policy::policy::NodeRules;
@@ -25,6 +25,9 @@ pub(crate) fn fact(rules: &NodeRules, key: Option<&[u8]>, policy_digest: &str) -
         Ok(boot) => boot,
         Err(e) => return Fact::Unknown(format!("this boot has no identity: {e}")),
     };
+    if let Err(why) = state::run_folder() {
+        return Fact::Unknown(why);
+    }
     let policy = NodePolicy { tpm: &rules.tpm, ak_spki_pem: key, pcrs, ttl: Duration::from_secs(rules.ttl) };
     let state = check(Path::new(paths::RUN), &policy, policy_digest, &boot, Instant::now() + TPM_TIME);
     Fact::Is(Node {

@@ -22,6 +22,14 @@ pub(crate) fn folder(request: &Request) -> Result<PathBuf> {
     Ok(record::state_root(&request.address).join(&request.namespace).join(&request.id))
 }
 
+/// Makes /run/boltseal, root's alone, when this boot has none yet.
+pub(crate) fn run_folder() -> std::result::Result<(), String> {
+    match DirBuilder::new().mode(0o700).create(crate::paths::RUN) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(format!("{} cannot be made: {e}", crate::paths::RUN)),
+        _ => Ok(()),
+    }
+}
+
 /// containerd's own identifier syntax (pkg/identifiers), which also keeps a name inside its folder.
 pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
     let first = name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
