@@ -16,8 +16,8 @@ const DSSE: &str = "application/vnd.dsse.envelope.v1+json";
 const SIGNATURE_ANNOTATION: &str = "dev.cosignproject.cosign/signature";
 /// Indexes inside each other.
 const MAX_NESTED: usize = 3;
-/// Blobs of one layout that are read.
-const MAX_BLOBS: usize = 1024;
+/// Reads of blobs of one layout.
+const MAX_READS: usize = 1024;
 /// Larger than a base64 signature needs.
 const MAX_ANNOTATION: usize = 512;
 
@@ -104,7 +104,7 @@ pub fn import_layout<E: Display>(
     read_blob: impl FnMut(&str) -> Result<Vec<u8>, E>,
     index_json: &[u8],
 ) -> Result<Imported, ImportError> {
-    let mut walk = Walk { read_blob, seen: BTreeSet::new(), found: Imported::default() };
+    let mut walk = Walk { read_blob, seen: BTreeSet::new(), reads: 0, found: Imported::default() };
     walk.index(index_json, 0).map_err(ImportError)?;
     let mut found = walk.found;
     found.files.sort();
@@ -115,6 +115,7 @@ pub fn import_layout<E: Display>(
 struct Walk<R> {
     read_blob: R,
     seen: BTreeSet<Digest>,
+    reads: usize,
     found: Imported,
 }
 
@@ -198,9 +199,9 @@ where
 
     fn read(&mut self, descriptor: &Object<'_>, max: usize) -> Result<Vec<u8>, Malformed> {
         let named = descriptor_digest(descriptor)?;
-        self.seen.insert(named);
-        if self.seen.len() > MAX_BLOBS {
-            return Err(Malformed::new(format!("more than {MAX_BLOBS} blobs")));
+        self.reads += 1;
+        if self.reads > MAX_READS {
+            return Err(Malformed::new(format!("not read: a layout has at most {MAX_READS} manifests and signatures")));
         }
         if descriptor.need("size")?.number("size")? > max as u64 {
             return Err(Malformed::new(format!("larger than {max} bytes")));
@@ -250,6 +251,25 @@ mod tests {
         }
         let found = import_layout(|name| blobs.get(name).cloned().ok_or("gone"), body.as_bytes()).unwrap();
         assert!(found.skipped[0].contains("nested too deeply"), "{:?}", found.skipped);
+    }
+
+    #[test]
+    fn one_blob_named_a_thousand_times_ends_too() {
+        let layer = format!(
+            r#"{{"mediaType":"{SIMPLE_SIGNING}","digest":"{}","size":2,"annotations":{{"{SIGNATURE_ANNOTATION}":""}}}}"#,
+            digest(b"{}")
+        );
+        let manifest = format!(r#"{{"layers":[{}]}}"#, vec![layer; MAX_READS * 2].join(","));
+        let named = digest(manifest.as_bytes()).to_string();
+        let index = format!(r#"{{"manifests":[{{"digest":"{named}","size":{}}}]}}"#, manifest.len());
+        let mut reads = 0;
+        let read = |name: &str| {
+            reads += 1;
+            Ok::<_, String>(if name == named { manifest.clone().into_bytes() } else { b"{}".to_vec() })
+        };
+        let found = import_layout(read, index.as_bytes()).unwrap();
+        assert_eq!((reads, found.files.len()), (MAX_READS, 0));
+        assert!(found.skipped.last().unwrap().contains("at most"));
     }
 
     #[test]

@@ -2,6 +2,10 @@
 //!
 //! No parser: the text that must have been signed is rebuilt from the proposal and compared. What cosign writes leaves
 //! room in one place, the annotations of `cosign sign -a`; they may be an object of texts and whole numbers.
+//!
+//! What no verifier can see: cosign 2 signs its payload, and cosign 3 its envelope, without saying so to the key. Whoever
+//! may have a blob of his choice signed by the same key (`cosign sign-blob`, or a raw signing service) may have either
+//! text signed. A key that signs images signs nothing else.
 use crate::digest::Digest;
 use crate::key::Key;
 use crate::propose::{MAX_REPOSITORY, SignatureProposal, printable};

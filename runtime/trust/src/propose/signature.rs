@@ -107,6 +107,14 @@ mod tests {
         let hex = "0".repeat(64);
         let good = format!(r#"{{"subject":[{{"digest":{{"sha256":"{hex}"}}}}],"predicateType":"p"}}"#);
         assert!(envelope(&good, |b| b).is_ok());
+        // A log entry or a time stamp beside the key changes nothing: the key alone decides.
+        let stamped = |b: String| {
+            b.replace(
+                "{\"publicKey\"",
+                r#"{"tlogEntries":[{"logIndex":"1"}],"timestampVerificationData":{},"publicKey""#,
+            )
+        };
+        assert_eq!(envelope(&good, stamped), envelope(&good, |b| b));
         for (bad, why) in [
             (envelope(&good, |b| b.replace("v0.3", "v0.2")), "cosign 3"),
             (envelope(&good, |b| b.replace("publicKey", "certificate")), "keyless"),
