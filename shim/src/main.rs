@@ -6,13 +6,17 @@
 )]
 
 mod cgroup;
+mod copy;
+mod create;
 mod delete;
 mod events;
+mod exec;
 mod flags;
 mod info;
 mod process;
 mod reap;
 mod release;
+mod remove;
 mod runtime;
 mod serve;
 mod start;

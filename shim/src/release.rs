@@ -3,29 +3,70 @@
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use boltseal_message::{Code, Created, Expected, FileStamp, RELEASE, Refusal};
+use boltseal_message::{Code, Created, EventKind, Expected, FileStamp, RELEASE, Refusal};
+use containerd_shim_protos::events::task::TaskStart;
+use nix::sys::signal::Signal;
 use nix::sys::socket::{Shutdown, shutdown};
 use nix::time::{ClockId, clock_gettime};
 use tokio::io::Interest;
 
+use crate::process::{Container, Phase};
+use crate::serve::Shim;
 use crate::stdio::read_small;
 use crate::sys;
 use crate::task::refusal;
 
+/// How long a killed init may take to be reaped before the failure is answered.
+const REAPED: Duration = Duration::from_secs(8);
 /// Most bytes of an exec failure that are told.
 const MAX_FAILURE: usize = 4096;
 /// `PF_FORKNOEXEC` of the kernel's `linux/sched.h`: set by fork, cleared by execve.
 const FORKED_NOT_EXECED: u64 = 0x40;
 
+impl Shim {
+    pub(crate) async fn start_init(
+        self: Arc<Self>,
+        container: Arc<Container>,
+        deadline: Duration,
+    ) -> Result<u32, Refusal> {
+        let _turn = container.turn.lock().await;
+        let init = &container.init;
+        if init.begin(Phase::Created).is_none() {
+            return Err(refusal(Code::FailedPrecondition, "boltseal: the container was started already, or has ended"));
+        }
+        let parked = container.parked.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let released = match parked {
+            Some(fds) => release(&container.created, fds, deadline).await,
+            None => Err(refusal(Code::FailedPrecondition, "boltseal: the container was started already")),
+        };
+        let pid = init.pid();
+        match released {
+            Ok(()) => {
+                self.trail.add(&container.id, "", EventKind::Running { pid });
+                let started = TaskStart { container_id: container.id.clone(), pid, ..Default::default() };
+                self.events.publish(&started);
+                init.settle(true);
+                Ok(pid)
+            }
+            Err(refusal) => {
+                self.trail.add(&container.id, "", EventKind::Aborted { reason: refusal.message.clone() });
+                if let Err(e) = init.signal(Signal::SIGKILL as i32) {
+                    self.log(&format!("{}: killing init: {e}", container.id));
+                }
+                init.settle(false);
+                let _reaped = tokio::time::timeout(REAPED, init.wait()).await.is_ok();
+                Err(refusal)
+            }
+        }
+    }
+}
+
 /// Lets init go on and returns once it has called execve and is seen to run under the filters and label that were
 /// judged. Any error: the caller kills it.
-pub(crate) async fn release(
-    created: &Created,
-    (socket, status): (OwnedFd, OwnedFd),
-    deadline: Duration,
-) -> Result<(), Refusal> {
+async fn release(created: &Created, (socket, status): (OwnedFd, OwnedFd), deadline: Duration) -> Result<(), Refusal> {
     still_permitted(created)?;
     let failed = |e: io::Error| refusal(Code::Internal, format!("boltseal: releasing init: {e}"));
     match sys::send(socket.as_fd(), RELEASE, &[]) {

@@ -4,14 +4,13 @@
 //! a fifo is held at both ends, so a reader that goes away breaks nothing; a file that takes no more (disk full) loses
 //! bytes, which are counted and recorded, and the process goes on.
 
-use std::cell::RefCell;
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use boltseal_message::Stdio;
 use nix::errno::Errno;
@@ -21,16 +20,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 
+use crate::copy::{Log, Sink, copy};
 use crate::sys;
-
-/// Bytes moved in one step. One buffer serves all streams: there is one thread.
-const STEP: usize = 16 << 10;
-/// Lost bytes are told at most this often.
-const TELL: Duration = Duration::from_secs(1);
-
-thread_local! {
-    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; STEP]);
-}
 
 /// Where containerd wants the streams, as it named it.
 #[derive(Debug, Clone, Default)]
@@ -209,145 +200,7 @@ impl Drop for Streams {
     }
 }
 
-#[derive(Debug)]
-enum Sink {
-    /// A fifo, a pipe or a console: takes what it has room for.
-    Stream(Arc<AsyncFd<OwnedFd>>),
-    File(Log),
-}
-
-impl Sink {
-    fn open(path: &str) -> io::Result<Self> {
-        let named = |e: io::Error| io::Error::new(e.kind(), format!("{path}: {e}"));
-        let kind = std::fs::metadata(path).map(|meta| meta.file_type());
-        if kind.as_ref().is_ok_and(FileTypeExt::is_fifo) {
-            // Read and write: we are its reader too, so a reader that leaves is no broken pipe.
-            return Self::stream(open_fifo(path, OFlag::O_RDWR)?);
-        }
-        if let Some(folder) = Path::new(path).parent() {
-            std::fs::create_dir_all(folder).map_err(named)?;
-        }
-        let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-        let mut options = File::options();
-        let file =
-            options.append(true).create(true).mode(0o640).custom_flags(flags.bits()).open(path).map_err(named)?;
-        if !file.metadata().map_err(named)?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{path}: neither a fifo nor a file")));
-        }
-        Ok(Self::File(Log::new(file)))
-    }
-
-    fn stream(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self::Stream(Arc::new(sys::asynchronous(fd, Interest::WRITABLE)?)))
-    }
-
-    /// Takes what it can now: how much. A file takes all, or loses it.
-    fn offer(&mut self, bytes: &[u8], on_loss: &OnLoss) -> io::Result<usize> {
-        match self {
-            Self::File(log) => {
-                log.write(bytes, on_loss);
-                Ok(bytes.len())
-            }
-            Self::Stream(fd) => match nix::unistd::write(fd.get_ref(), bytes) {
-                Ok(taken) => Ok(taken),
-                Err(Errno::EAGAIN | Errno::EINTR) => Ok(0),
-                Err(e) => Err(e.into()),
-            },
-        }
-    }
-
-    async fn deliver(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        let Self::Stream(fd) = self else { return Ok(()) };
-        while !bytes.is_empty() {
-            let mut ready = fd.writable().await?;
-            if let Ok(taken) = ready.try_io(|fd| Ok(nix::unistd::write(fd.get_ref(), bytes)?)) {
-                bytes = bytes.get(taken?..).unwrap_or_default();
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A log file that loses bytes rather than hold the process up.
-#[derive(Debug)]
-struct Log {
-    file: File,
-    lost: u64,
-    told: Option<Instant>,
-}
-
-impl Log {
-    fn new(file: File) -> Self {
-        Self { file, lost: 0, told: None }
-    }
-
-    fn write(&mut self, bytes: &[u8], on_loss: &OnLoss) {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            match self.file.write(rest) {
-                Ok(0) | Err(_) => {
-                    self.lost += rest.len() as u64;
-                    break;
-                }
-                Ok(taken) => rest = rest.get(taken..).unwrap_or_default(),
-            }
-        }
-        if self.lost > 0 && self.told.is_none_or(|at| at.elapsed() > TELL) {
-            self.tell(on_loss);
-        }
-    }
-
-    fn tell(&mut self, on_loss: &OnLoss) {
-        if self.lost > 0 {
-            on_loss(self.lost);
-            (self.lost, self.told) = (0, Some(Instant::now()));
-        }
-    }
-}
-
-/// Copies until the source ends or the sink is gone.
-async fn copy(source: Arc<AsyncFd<OwnedFd>>, mut sink: Sink, on_loss: OnLoss) {
-    enum Step {
-        Again,
-        Left(Vec<u8>),
-        End,
-    }
-    loop {
-        let Ok(mut ready) = source.readable().await else { break };
-        let step = BUFFER.with_borrow_mut(|buffer| {
-            let read = ready.try_io(|fd| Ok(nix::unistd::read(fd.get_ref(), buffer)?));
-            match read {
-                Err(_not_yet) => Step::Again,
-                Ok(Err(e)) if e.kind() == io::ErrorKind::Interrupted => Step::Again,
-                // EIO is how a console says that its last process has gone.
-                Ok(Ok(0) | Err(_)) => Step::End,
-                Ok(Ok(count)) => {
-                    let bytes = buffer.get(..count).unwrap_or_default();
-                    match sink.offer(bytes, &on_loss) {
-                        Ok(taken) if taken == bytes.len() => Step::Again,
-                        Ok(taken) => Step::Left(bytes.get(taken..).unwrap_or_default().to_vec()),
-                        Err(_) => Step::End,
-                    }
-                }
-            }
-        });
-        drop(ready);
-        match step {
-            Step::Again => {}
-            Step::Left(bytes) => {
-                if sink.deliver(&bytes).await.is_err() {
-                    break;
-                }
-            }
-            Step::End => break,
-        }
-    }
-    if let Sink::File(log) = &mut sink {
-        log.tell(&on_loss);
-    }
-}
-
-fn open_fifo(path: &str, access: OFlag) -> io::Result<OwnedFd> {
+pub(crate) fn open_fifo(path: &str, access: OFlag) -> io::Result<OwnedFd> {
     let named = |e: io::Error| io::Error::new(e.kind(), format!("{path}: {e}"));
     let mut options = File::options();
     options.read(access != OFlag::O_WRONLY).write(access != OFlag::O_RDONLY).custom_flags(OFlag::O_NONBLOCK.bits());
@@ -358,7 +211,7 @@ fn open_fifo(path: &str, access: OFlag) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-fn unblock(fd: impl AsFd) -> io::Result<()> {
+pub(crate) fn unblock(fd: impl AsFd) -> io::Result<()> {
     let flags = OFlag::from_bits_retain(fcntl(fd.as_fd(), FcntlArg::F_GETFL)?);
     fcntl(fd.as_fd(), FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     Ok(())
@@ -374,7 +227,6 @@ pub(crate) fn read_small(path: impl AsRef<Path>) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicU64, Ordering};
 
     fn uris(stdin: &str, stdout: &str, stderr: &str) -> Uris {
         Uris { terminal: false, stdin: stdin.into(), stdout: stdout.into(), stderr: stderr.into() }
@@ -397,31 +249,5 @@ mod tests {
         std::fs::write(&file, "x").unwrap();
         assert!(prepare(&uris(file.to_str().unwrap(), "", "")).is_err());
         assert!(prepare(&uris("/nowhere/at/all", "", "")).is_err());
-    }
-
-    #[tokio::test]
-    async fn a_full_disk_loses_bytes_and_counts_them() {
-        let (read, mut write) = (pipe2(OFlag::O_CLOEXEC).unwrap(), 0u64);
-        let (ours, theirs) = read;
-        unblock(&ours).unwrap();
-        let lost = Arc::new(AtomicU64::new(0));
-        let counter = lost.clone();
-        let on_loss: OnLoss = Arc::new(move |bytes| {
-            counter.fetch_add(bytes, Ordering::Relaxed);
-        });
-        let source = Arc::new(sys::asynchronous(ours, Interest::READABLE).unwrap());
-        let full = Sink::File(Log::new(File::options().write(true).open("/dev/full").unwrap()));
-        let task = tokio::spawn(copy(source, full, on_loss));
-        unblock(&theirs).unwrap();
-        while write < 1 << 20 {
-            match nix::unistd::write(&theirs, &[7; 4096]) {
-                Ok(count) => write += count as u64,
-                Err(Errno::EAGAIN) => tokio::time::sleep(Duration::from_millis(1)).await,
-                Err(e) => panic!("{e}"),
-            }
-        }
-        drop(theirs);
-        task.await.unwrap();
-        assert_eq!(lost.load(Ordering::Relaxed), write);
     }
 }
