@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// How long an append waits for other writers: a stopped process must not stop the node's starts for ever unseen.
 pub(crate) const LOCK_DEADLINE: Duration = Duration::from_secs(2);
+/// Left in the folder when a sync failed: the kernel tells of a lost page once, and the next run would not know.
+pub(crate) const SYNC_FAILED: &str = "sync-failed";
 /// `RAMFS_MAGIC` of linux/magic.h.
 const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
 /// So many files of 64 MiB are more than a disk of a node holds; a bound, not a target.
@@ -157,9 +159,20 @@ impl Folder {
         Ok(File::from(fd))
     }
 
+    /// A descriptor to leave the mark with, later.
+    pub(crate) fn duplicate(&self) -> Result<OwnedFd, TrailError> {
+        self.fd.try_clone().map_err(TrailError::io("duplicate the folder"))
+    }
+
     pub(crate) fn fd(&self) -> impl AsFd + '_ {
         self.fd.as_fd()
     }
+}
+
+/// Leaves the mark that a sync failed.
+pub(crate) fn mark_failed_sync(folder: &OwnedFd) -> nix::Result<()> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(folder, SYNC_FAILED, flags, Mode::S_IRUSR | Mode::S_IWUSR).map(drop)
 }
 
 #[cfg(test)]

@@ -395,6 +395,7 @@ fn child() {
             std::thread::sleep(Duration::from_secs(60));
         }
         "fill" => fill(&dir),
+        "lose" => lose(&dir),
         other => panic!("{other}"),
     }
 }
@@ -503,6 +504,35 @@ fn a_full_disk_still_takes_denials() {
         mount -o loop \"$TRAIL/img\" \"$TRAIL/disk\"; rmdir \"$TRAIL/disk/lost+found\"; chmod 0700 \"$TRAIL/disk\"; \
         TRAIL=\"$TRAIL/disk\" exec \"$SELF\" --exact tests::child --ignored --nocapture";
     let out = Command::new("unshare").args(["-m", "sh", "-c", script]).env("TRAIL", dir.path()).env("DO", "fill")
+        .env("SELF", std::env::current_exe().unwrap()).output().unwrap();
+    assert!(out.status.success(), "{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+}
+
+/// Runs on a file system whose disk has no room for what it has promised: a write goes well, its sync does not.
+fn lose(dir: &Path) {
+    let trail = Trail::open(dir).unwrap();
+    let mut long = entry(0);
+    long.findings.iter_mut().for_each(|f| (f.outcome, f.fact) = (Outcome::Deny, "y".repeat(440)));
+    let lost = (0..2000).find_map(|_| add(&trail, &long).sync.sync().err()).expect("the disk is full");
+    assert!(matches!(lost, TrailError::Io("fdatasync", _)), "{lost:?}");
+    // Another run is not told by the kernel any more, but by the mark. What it must deny it may still try to record.
+    let next = Trail::open(dir).unwrap();
+    let error = next.can_append().unwrap_err().to_string();
+    assert!(error.contains("a sync failed earlier") && error.contains("remove the file sync-failed"), "{error}");
+    let _denial = add(&next, &entry(1));
+    assert!(verify(dir, None).unwrap().problems.iter().any(|p| p.file == "sync-failed"));
+    fs::remove_file(dir.join("sync-failed")).unwrap();
+    next.can_append().unwrap();
+}
+
+#[test]
+fn a_failed_sync_is_not_forgotten() {
+    let dir = folder();
+    let script = "set -e; cd \"$TRAIL\"; truncate -s 24M outer; mkfs.ext4 -q -m 0 outer; mkdir A B; mount -o loop outer A; \
+        truncate -s 64M A/inner; mkfs.ext4 -q -m 0 -O ^has_journal A/inner; mount -o loop A/inner B; mkdir -m 0700 B/trail; sync -f B; \
+        dd if=/dev/zero of=A/hog bs=64k 2>/dev/null || dd if=/dev/zero of=A/rest bs=512 2>/dev/null || sync -f A; \
+        code=0; TRAIL=\"$TRAIL/B/trail\" \"$SELF\" --exact tests::child --ignored --nocapture || code=$?; umount B; umount A; exit $code";
+    let out = Command::new("unshare").args(["-m", "sh", "-c", script]).env("TRAIL", dir.path()).env("DO", "lose")
         .env("SELF", std::env::current_exe().unwrap()).output().unwrap();
     assert!(out.status.success(), "{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
 }

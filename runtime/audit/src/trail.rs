@@ -1,6 +1,6 @@
 //! Appends: lock, look at the tail, repair it, write once, unlock. The sync comes after, outside the lock.
 use crate::clock::{self, Stamp};
-use crate::folder::{Folder, Segment};
+use crate::folder::{Folder, SYNC_FAILED, Segment, mark_failed_sync};
 use crate::line::{MAX_LINE, hex, to_line};
 use crate::record::{Entry, Event, Record, VERSION};
 use crate::tail::{self, End, Tail};
@@ -10,7 +10,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statvfs::fstatvfs;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -46,15 +46,21 @@ pub struct Appended {
 #[derive(Debug)]
 pub struct SyncHandle {
     file: File,
+    folder: OwnedFd,
 }
 
 impl SyncHandle {
     /// fdatasync of the file: this record and all before it.
     ///
     /// # Errors
-    /// The record may be lost. The kernel says so once: deny, do not try again.
+    /// The record may be lost. The kernel says so once: deny, do not try again. A mark is left in the folder, and nothing
+    /// starts on this node until an operator has looked and removed it.
     pub fn sync(&self) -> Result<(), TrailError> {
-        self.file.sync_data().map_err(TrailError::io("fdatasync"))
+        self.file.sync_data().map_err(|error| match mark_failed_sync(&self.folder) {
+            Ok(()) => TrailError::Io("fdatasync", error),
+            // A disk that takes no mark takes no record either.
+            Err(errno) => TrailError::Io("fdatasync, and no mark can be left of it", io::Error::new(error.kind(), format!("{error}; {errno}"))),
+        })
     }
 }
 
@@ -88,6 +94,10 @@ impl Trail {
     /// What the fact `audit` is Unknown for. [`TrailError::NoRoom`] leaves room for the denial itself.
     pub fn can_append(&self) -> Result<(), TrailError> {
         let _lock = self.folder.lock()?;
+        if self.folder.segments()?.1.iter().any(|name| name == SYNC_FAILED) {
+            let why = format!("a sync failed earlier, records may be lost on the disk; see to the disk, then remove the file {SYNC_FAILED}");
+            return Err(TrailError::Damaged(why));
+        }
         let end = tail::find(&self.folder)?;
         self.reserve(&end.file, end.size)
     }
@@ -117,8 +127,9 @@ impl Trail {
             Ok(()) | Err(TrailError::NoRoom(_)) => {}
             Err(error) => return Err(error),
         }
+        let folder = self.folder.duplicate()?;
         let (record, file) = self.write(end, entry, None)?;
-        Ok(Appended { seq: record.seq, id: record.id, sync: SyncHandle { file } })
+        Ok(Appended { seq: record.seq, id: record.id, sync: SyncHandle { file, folder } })
     }
 
     /// Closes the newest file and opens the next. Both are on the disk before anyone writes on.

@@ -1,5 +1,5 @@
 //! Follows the chain through all files and says what does not fit.
-use crate::folder::{Folder, Segment};
+use crate::folder::{Folder, SYNC_FAILED, Segment};
 use crate::line::{hex, parse_line};
 use crate::list::{Lines, snapshot};
 use crate::record::{Decision, Door, Event, Record};
@@ -222,6 +222,9 @@ impl Walk<'_> {
     }
 
     fn end(mut self, newest: Option<&Segment>) -> Report {
+        if self.report.others.iter().any(|name| name == SYNC_FAILED) {
+            self.problem(SYNC_FAILED, "a sync failed: records may be lost on the disk".into());
+        }
         if let (Some(Record { ev: Event::Rotate, next, .. }), Some(newest)) = (&self.last, newest) {
             // An empty next file is what a writer leaves that was killed right there.
             if next != &newest.name {
