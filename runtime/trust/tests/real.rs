@@ -102,6 +102,23 @@ fn another_key_verifies_nothing() {
 }
 
 #[test]
+fn of_two_signatures_of_one_image_each_is_its_own_file() {
+    let app = image("app.manifest");
+    for layout in ["cosign2-both", "cosign3-both"] {
+        let found = import(layout);
+        assert_eq!((found.files.len(), &found.skipped[..]), (2, &[][..]), "{layout}");
+        let source = if layout == "cosign2-both" { Source::CosignSignature } else { Source::SigstoreBundle };
+        for name in ["signer", "stranger"] {
+            let verified = found.files.iter().filter(|file| {
+                let Ok(Proposal::Signature(proposal)) = propose(source, &file.bytes) else { panic!("{layout}") };
+                verify_signature(&proposal, &key(name), &app).is_ok()
+            });
+            assert_eq!(verified.count(), 1, "{layout} {name}");
+        }
+    }
+}
+
+#[test]
 fn another_images_signature_names_that_image() {
     let named = image("other.manifest");
     for layout in ["cosign2-other", "cosign3-other"] {
