@@ -25,6 +25,12 @@ pub fn selinux_module() -> &'static str {
     include_str!("../selinux/boltseal.cil")
 }
 
+/// The policy that an installation starts with: nothing is allowed until it is filled in.
+#[must_use]
+pub fn default_policy() -> &'static str {
+    include_str!("../policy/default.toml")
+}
+
 /// Paths whose files every container may write, but make none: `/proc`.
 pub const LANDLOCK_WRITE_FILE: &[&str] = &["/proc"];
 
@@ -96,6 +102,13 @@ mod tests {
         let file: File = serde_json::from_str(include_str!("../landlock/base.json")).expect("parses");
         assert_eq!(file.write_file, LANDLOCK_WRITE_FILE);
         assert_eq!(file.devices, LANDLOCK_DEVICES);
+    }
+
+    #[test]
+    fn the_default_policy_has_no_exception() {
+        let active = default_policy().lines().filter(|l| !l.trim_start().starts_with('#'));
+        assert!(active.clone().any(|l| l == "version = 1"));
+        assert_eq!(active.filter(|l| l.contains("exception") || l.contains("allowance")).count(), 0);
     }
 
     #[test]

@@ -119,6 +119,7 @@ fn build(request: CreateRequest<'_>, layout: &Layout) -> Result<Parked, LaunchEr
     let Sealed { spec, json, table, .. } = request.sealed;
     let timer = Timer::start(request.deadline)?;
     let host = inspect::objects(Path::new("/proc/self")).map_err(LaunchError::Other)?;
+    sys::plain_inheritance().map_err(LaunchError::io("drop the inherited groups"))?;
     folders(layout)?;
     write_private(&layout.config(), json)?;
     check_root(spec, layout)?;

@@ -115,6 +115,7 @@ fn run(request: ExecRequest<'_>, layout: &Layout, record: &Record, files: &Files
     let seccomp_filters = filter_count(&plan)?;
 
     sys::clear_environment();
+    sys::plain_inheritance().map_err(LaunchError::io("drop the inherited groups"))?;
     mark_running(layout, request.id)?;
     let built = libcontainer_exec(request.id, layout, Inside::new(plan), fds, console.as_ref(), files);
     drop((status_inside, init));

@@ -138,6 +138,7 @@ impl Inside {
         }
         // Found before the pod's filter, which may forbid looking for it or telling that it is not there.
         let program = program::Program::find(process)?;
+        sys::default_signals().map_err(LaunchError::io("reset the signals"))?;
         if let Some(pod) = &self.plan.pod {
             seccomp::install(&pod.program, pod.flags)?;
         }

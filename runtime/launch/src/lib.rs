@@ -5,8 +5,8 @@
 //! it is ready), Landlock and the base filter are installed, then the same table is compared from outside. Writing
 //! [`RELEASE`] to [`Parked::release`] and shutting the writing side lets it go; anything else ends it.
 //!
-//! The caller is root, **single-threaded** and short-lived: `create` and `exec` empty its environment, change its mount
-//! namespace, `oom_score_adj` and SIGALRM, and make it undumpable. All unsafe code of the runtime but two small files
+//! The caller is root, **single-threaded** and short-lived: `create` and `exec` empty its environment and groups, change
+//! its mount namespace, umask, `oom_score_adj` and SIGALRM, and make it undumpable. All unsafe code of the runtime but two small files
 //! is here.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests"))]
 

@@ -110,6 +110,28 @@ pub(crate) fn execve(path: &CString, args: &[CString], env: &[CString]) -> io::E
     io::Error::last_os_error()
 }
 
+/// Signals as a new program expects them: none blocked, none ignored. Rust ignores SIGPIPE, and execve keeps that.
+pub(crate) fn default_signals() -> io::Result<()> {
+    use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+    for number in Signal::iterator().filter(|s| !matches!(s, Signal::SIGKILL | Signal::SIGSTOP)) {
+        // SAFETY: the default action is no code of ours.
+        unsafe { signal(number, SigHandler::SigDfl) }?;
+    }
+    SigSet::empty().thread_set_mask()?;
+    Ok(())
+}
+
+/// What a child would inherit and nobody approved: supplementary groups of whoever started containerd, an odd umask.
+pub(crate) fn plain_inheritance() -> io::Result<()> {
+    // SAFETY: an empty list needs no pointer.
+    let rc = unsafe { libc::setgroups(0, std::ptr::null()) };
+    if rc != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    Ok(())
+}
+
 /// Empties this process's environment, so that nothing of it reaches libcontainer (`LISTEN_FDS` leaks descriptors).
 pub(crate) fn clear_environment() {
     for (name, _) in std::env::vars_os() {

@@ -26,6 +26,9 @@ impl Timer {
         if rc != 0 {
             return Err(LaunchError::io("set the deadline")(std::io::Error::last_os_error()));
         }
+        let mut alarm = nix::sys::signal::SigSet::empty();
+        alarm.add(nix::sys::signal::Signal::SIGALRM);
+        alarm.thread_unblock().map_err(LaunchError::errno("set the deadline"))?;
         set(left, Duration::from_millis(20))?;
         Ok(Self { deadline, before })
     }

@@ -58,6 +58,14 @@ impl Lab {
         Self { name: name.to_owned(), top, layer, volume, state, spec, table, host, mounts_before }
     }
 
+    /// From here on a node with cgroup v2 alone.
+    pub fn on_cgroup_v2(&mut self) {
+        let at = "/sys/fs/cgroup";
+        nix::mount::umount2(at, nix::mount::MntFlags::MNT_DETACH).unwrap();
+        mount(Some("cgroup2"), at, Some("cgroup2"), MsFlags::empty(), None::<&str>).unwrap();
+        self.mounts_before = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    }
+
     /// The program, as the spec names it.
     pub fn args(&mut self, args: &[&str]) -> &mut Self {
         self.spec["process"]["args"] = json!(args);
@@ -135,7 +143,7 @@ impl Lab {
 
 /// Folders of a cgroup path in any hierarchy.
 pub fn cgroups(path: &str) -> Vec<PathBuf> {
-    let hierarchies = fs::read_dir("/sys/fs/cgroup").unwrap().map(|e| e.unwrap().path());
+    let hierarchies = fs::read_dir("/sys/fs/cgroup").unwrap().map(|e| e.unwrap().path()).chain([PathBuf::from("/sys/fs/cgroup")]);
     hierarchies.map(|h| h.join(path.trim_start_matches('/'))).filter(|p| p.is_dir()).collect()
 }
 

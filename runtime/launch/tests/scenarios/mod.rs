@@ -44,6 +44,9 @@ pub const ALL: &[Scenario] = &[
     ("exec_in_a_running_container", exec_in_a_running_container),
     ("exec_failures", exec_failures),
     ("limits", limits),
+    ("on_cgroup_v2", on_cgroup_v2),
+    ("cgroup_in_use", cgroup_in_use),
+    ("seccomp_in_the_spec", seccomp_in_the_spec),
     ("delete_twice", delete_twice),
     ("delete_a_running_container", delete_a_running_container),
     ("deadline", deadline),
@@ -99,10 +102,21 @@ fn parked_released_gone(mut lab: Lab) {
 }
 
 fn inside_the_running_container(mut lab: Lab) {
-    let script = "grep -E '^(Seccomp|NoNewPrivs|CapBnd|Seccomp_filters):' /proc/self/status; ls /proc/self/fd; cat /var/secrets/hosts; \
+    // What a careless parent leaves behind must not come through: groups, umask, blocked and ignored signals, variables.
+    nix::unistd::setgroups(&[nix::unistd::Gid::from_raw(0), nix::unistd::Gid::from_raw(44)]).unwrap();
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o777));
+    nix::sys::signal::SigSet::all().thread_block().unwrap();
+    let leak = File::open("/etc/shadow").unwrap();
+    nix::fcntl::fcntl(&leak, nix::fcntl::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
+    // SAFETY: this process has one thread.
+    unsafe { std::env::set_var("LISTEN_FDS", "1") };
+    let script = "grep -E '^(Seccomp|NoNewPrivs|CapBnd|Seccomp_filters|SigBlk|SigIgn|Groups):' /proc/self/status; umask; ls /proc/self/fd; cat /var/secrets/hosts; \
                   echo env; /bin/busybox env; touch /x 2>&1; cat /proc/1/cmdline | /bin/busybox tr '\\0' ' '; cat /proc/kcore; ls /sys/firmware";
     let (code, text, status) = lab.sh(script).run();
     assert_eq!((code, status.as_str()), (0, ""));
+    contains(&text, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
+    contains(&text, "Groups:\t \n");
+    contains(&text, "\n0022\n");
     contains(&text, "NoNewPrivs:\t1\n");
     contains(&text, "CapBnd:\t0000000000000401\n");
     contains(&text, "Seccomp:\t2\nSeccomp_filters:\t1\n");
@@ -343,6 +357,19 @@ fn pod_filter(mut lab: Lab) {
     contains(&text, "unshare: unshare(0x10000000): Operation not permitted");
     assert!(!text.contains("Linux"), "{text}");
     delete(&lab.state, &lab.name).unwrap();
+    let known = running(&mut lab);
+    let (result, mut output) = execute(&lab, known, &process(&["sh", "-c", "grep Seccomp /proc/self/status; /bin/busybox uname"], 1000));
+    let execed = result.unwrap();
+    assert_eq!(execed.seccomp_filters, 2);
+    text.clear();
+    output.read_to_string(&mut text).unwrap();
+    wait(execed.pid);
+    contains(&text, "Seccomp_filters:\t2\n");
+    assert!(!text.contains("Linux"), "{text}");
+    delete(&lab.state, &lab.name).unwrap();
+    wait(known.0);
+    lab.nothing_left();
+    delete(&lab.state, &lab.name).unwrap();
     lab.nothing_left();
 }
 
@@ -493,6 +520,45 @@ fn limits(mut lab: Lab) {
     delete(&lab.state, &lab.name).unwrap();
     wait(known.0);
     lab.nothing_left();
+}
+
+fn on_cgroup_v2(mut lab: Lab) {
+    lab.on_cgroup_v2();
+    assert!(matches!(lab.refused(), LaunchError::Unsupported(t) if t == "device rules cannot be enforced on cgroup v2 yet"));
+    lab.spec["linux"]["resources"] = json!({});
+    let (parked, _) = lab.args(&["/bin/sleep", "100"]).create();
+    let parked = parked.unwrap();
+    let folder = format!("/sys/fs/cgroup{}", lab.table.cgroup_path);
+    assert_eq!(parked.cgroups, [(String::new(), folder.clone())]);
+    assert_eq!(fs::read_to_string(format!("{folder}/cgroup.procs")).unwrap(), format!("{}\n", parked.pid));
+    let known = (parked.pid, parked.start_time);
+    assert_eq!(start(parked), "");
+    let (result, mut output) = execute(&lab, known, &process(&["cat", "/proc/self/cgroup"], 1000));
+    wait(result.unwrap().pid);
+    let mut text = String::new();
+    output.read_to_string(&mut text).unwrap();
+    contains(&text, "0::/\n");
+    let begun = Instant::now();
+    delete(&lab.state, &lab.name).unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    assert_eq!(wait(known.0), 128 + 9);
+    lab.nothing_left();
+}
+
+fn cgroup_in_use(lab: Lab) {
+    let first = fs::read_dir("/sys/fs/cgroup").unwrap().map(|e| e.unwrap().path()).find(|p| p.ends_with("pids")).unwrap();
+    let folder = first.join(lab.table.cgroup_path.trim_start_matches('/'));
+    fs::create_dir_all(&folder).unwrap();
+    let (result, _) = lab.create();
+    contains(&result.map(|p| p.pid).unwrap_err().to_string(), "is there already");
+    assert!(folder.exists(), "another's cgroup was removed");
+    fs::remove_dir(&folder).unwrap();
+    lab.nothing_left();
+}
+
+fn seccomp_in_the_spec(mut lab: Lab) {
+    lab.spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ERRNO"});
+    contains(&lab.refused().to_string(), "libcontainer ignores");
 }
 
 fn delete_twice(mut lab: Lab) {
