@@ -10,8 +10,8 @@
     reason = "tests"
 )]
 use boltseal_trust::{
-    Digest, Key, Link, Placed, Proposal, SignatureProposal, Source, bind_child, bind_config, decode_answer, digest,
-    import_layout, propose, verify_signature,
+    Digest, Key, Link, Placed, Proposal, SignatureProposal, Source, Unbound, bind_child, bind_config, decode_answer,
+    digest, import_layout, propose, verify_signature,
 };
 use proptest::prelude::*;
 use std::path::Path;
@@ -216,8 +216,11 @@ proptest! {
         let at = at % file.len();
         file[at] = value;
         if let Ok(Proposal::Config(reread)) = propose(Source::Config, &file) {
-            prop_assert!(bind_config(&file, &reread).is_ok());
-            prop_assert_eq!(bind_config(&file, &config).is_ok(), reread == config);
+            let bound = bind_config(&file, &reread);
+            // An escaped key beside the path's keys: the gate refuses what it cannot tell apart without a parser.
+            let unclear = bound == Err(Unbound::Ambiguous);
+            prop_assert!(unclear || bound.is_ok(), "{:?}", bound);
+            prop_assert_eq!(bind_config(&file, &config).is_ok(), !unclear && reread == config);
         }
     }
 
