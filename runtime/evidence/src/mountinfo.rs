@@ -1,4 +1,5 @@
 //! The mount table of this process, `/proc/self/mountinfo`. Source: proc_pid_mountinfo(5).
+use crate::sensitive::within;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -59,7 +60,7 @@ impl Table {
 
     /// Mounts below `path`, not the one at it; those that another mount hides are among them.
     pub fn below<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = &'a Entry> {
-        self.entries.iter().filter(move |e| e.point != path && e.point.starts_with(path))
+        self.entries.iter().filter(move |e| e.point != path && within(&e.point, path))
     }
 
     /// Mounts below `path` that are reached from mount `id`: what a recursive bind of `path` brings along.

@@ -5,15 +5,14 @@
 //! Between this and the mount by libcontainer the path may change; inspection compares what was mounted with what was
 //! judged.
 use crate::mountinfo::{Entry, Table};
-use crate::origin;
+use crate::sensitive::{Key, Sensitive, within};
+use crate::{origin, overlay};
 use boltseal_policy::facts::{Fact, Mount, Object};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fstat, lstat};
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
 /// File systems that are a view of the kernel or of another program. A bind of one is a touch of its own, named
@@ -95,19 +94,6 @@ pub fn resolve(mounts: &mut [Mount], context: &MountContext<'_>) {
     }
 }
 
-/// A place on a file system, the same for all names of it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Key {
-    pub(crate) device: (u32, u32),
-    pub(crate) path: PathBuf,
-}
-
-impl Key {
-    pub(crate) fn is_inside(&self, other: &Self) -> bool {
-        self.device == other.device && self.path.starts_with(&other.path)
-    }
-}
-
 /// A path as the kernel resolves it now.
 #[derive(Debug, Clone)]
 pub(crate) struct Resolved {
@@ -119,14 +105,6 @@ pub(crate) struct Resolved {
     pub(crate) links: u64,
     /// Mount id.
     mount: u64,
-}
-
-struct Sensitive {
-    name: String,
-    canonical: PathBuf,
-    keys: Vec<Key>,
-    /// Roots of the file systems that are mounted below it.
-    below: Vec<Key>,
 }
 
 /// The mount table and the sensitive list, resolved once for all sources of a request.
@@ -273,7 +251,8 @@ impl<'a> Resolver<'a> {
         loop {
             match self.resolve(base) {
                 Ok(resolved) => {
-                    let rest = path.strip_prefix(base).unwrap_or(Path::new("")).to_owned();
+                    // Rebuilt from its parts: no slash at the end.
+                    let rest = path.strip_prefix(base).unwrap_or(Path::new("")).components().collect();
                     return Ok((resolved, rest));
                 }
                 Err(Unresolved::Missing(_)) => base = base.parent().ok_or("there is no root folder")?,
@@ -286,8 +265,10 @@ impl<'a> Resolver<'a> {
     fn own_below(&self, path: &Path) -> Vec<Key> {
         let is_part = |entry: &Entry| {
             self.table.entries.iter().any(|other| {
-                let strictly = other.root != entry.root && entry.root.starts_with(&other.root);
-                other.device == entry.device && strictly && !other.point.starts_with(path)
+                other.device == entry.device
+                    && other.root != entry.root
+                    && within(&entry.root, &other.root)
+                    && !within(&other.point, path)
             })
         };
         self.table.below(path).filter(|entry| !is_part(entry)).map(root_of).collect()
@@ -313,7 +294,7 @@ impl<'a> Resolver<'a> {
         };
         let inner = key.path.strip_prefix("/").unwrap_or(&key.path);
         let is_root = self.table.entries.iter().any(|e| e.device == key.device && e.point == Path::new("/"));
-        for (folder, joins) in overlay_folders(entry) {
+        for (folder, joins) in overlay::folders(entry) {
             match self.resolve(&folder) {
                 Ok(layer) => {
                     let path = if joins && !inner.as_os_str().is_empty() {
@@ -331,37 +312,6 @@ impl<'a> Resolver<'a> {
             }
         }
         Ok(())
-    }
-}
-
-impl Sensitive {
-    fn relation(&self, key: &Key) -> Option<&'static str> {
-        let is_root = self.canonical == Path::new("/");
-        for own in &self.keys {
-            if key == own {
-                return Some("is");
-            }
-            if key.is_inside(own) && !is_root {
-                return Some("inside");
-            }
-            if own.is_inside(key) {
-                return Some("contains");
-            }
-        }
-        if self.below.iter().any(|root| key.is_inside(root)) {
-            return Some("inside");
-        }
-        self.below.iter().any(|root| root.is_inside(key)).then_some("contains")
-    }
-
-    fn relation_of_path(&self, path: &Path) -> Option<&'static str> {
-        if path == self.canonical {
-            Some("is")
-        } else if self.canonical.starts_with(path) {
-            Some("contains")
-        } else {
-            (path.starts_with(&self.canonical) && self.canonical != Path::new("/")).then_some("inside")
-        }
     }
 }
 
@@ -399,82 +349,9 @@ fn key(entry: &Entry, canonical: &Path) -> Option<Key> {
     Some(Key { device: entry.device, path })
 }
 
-/// Folders of an overlay, and whether a path in the overlay is the same path in them (not in the work folder).
-fn overlay_folders(entry: &Entry) -> Vec<(PathBuf, bool)> {
-    let mut folders = Vec::new();
-    for (name, value) in &entry.data {
-        match name.as_str() {
-            "lowerdir" => folders.extend(split_lowers(value.as_bytes()).into_iter().map(|f| (f, true))),
-            "upperdir" | "lowerdir+" | "datadir+" => folders.push((value.into(), true)),
-            "workdir" => folders.push((value.into(), false)),
-            _ => {}
-        }
-    }
-    folders
-}
-
-/// `a:b::c` with `\:` for a colon in a name; what follows `::` holds data only and counts as well.
-pub(crate) fn split_lowers(value: &[u8]) -> Vec<PathBuf> {
-    let mut folders = vec![Vec::new()];
-    let mut bytes = value.iter();
-    while let Some(&byte) = bytes.next() {
-        let literal = match byte {
-            b':' => {
-                folders.push(Vec::new());
-                continue;
-            }
-            b'\\' => bytes.next().copied().unwrap_or(b'\\'),
-            other => other,
-        };
-        if let Some(last) = folders.last_mut() {
-            last.push(literal);
-        }
-    }
-    folders.into_iter().filter(|f| !f.is_empty()).map(|f| OsString::from_vec(f).into()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn sensitive(canonical: &str, own: (u32, &str), below: &[(u32, &str)]) -> Sensitive {
-        let key = |(minor, path): (u32, &str)| Key { device: (0, minor), path: path.into() };
-        Sensitive {
-            name: canonical.into(),
-            canonical: canonical.into(),
-            keys: vec![key(own)],
-            below: below.iter().copied().map(key).collect(),
-        }
-    }
-
-    fn key(minor: u32, path: &str) -> Key {
-        Key { device: (0, minor), path: path.into() }
-    }
-
-    #[test]
-    fn relations_in_both_directions() {
-        let etc = sensitive("/etc", (1, "/etc"), &[(2, "/")]);
-        for (found, expected) in [
-            (key(1, "/etc"), Some("is")),
-            (key(1, "/etc/ssh"), Some("inside")),
-            (key(1, "/"), Some("contains")),
-            (key(1, "/etcetera"), None),
-            (key(2, "/x"), Some("inside")),
-            (key(3, "/etc"), None),
-        ] {
-            assert_eq!(etc.relation(&found), expected, "{found:?}");
-        }
-        let root = sensitive("/", (1, "/"), &[]);
-        assert_eq!(root.relation(&key(1, "/")), Some("is"));
-        assert_eq!(root.relation(&key(1, "/opt")), None);
-        assert_eq!(root.relation_of_path(Path::new("/opt")), None);
-    }
-
-    #[test]
-    fn lower_folders_with_colons() {
-        assert_eq!(split_lowers(br"/a\:b:/c::/d"), [Path::new("/a:b"), Path::new("/c"), Path::new("/d")]);
-        assert!(split_lowers(b"").is_empty());
-    }
 
     #[test]
     fn what_cannot_be_resolved_is_unknown() {

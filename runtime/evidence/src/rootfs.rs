@@ -1,7 +1,7 @@
 //! The root file system that containerd asks for: its form, its layers, and whether it is the snapshot on record.
 use crate::containerd::Snapshot;
 use crate::file::{Folder, Owner};
-use crate::mounts::split_lowers;
+use crate::overlay::split_lowers;
 use boltseal_message::Mount;
 use boltseal_policy::facts::{Fact, Rootfs};
 use nix::sys::stat::SFlag;
