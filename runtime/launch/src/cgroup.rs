@@ -90,7 +90,10 @@ pub(crate) fn differences(pid: u32, cgroup_path: &str) -> Result<Vec<String>, La
     let gate = of("self")?;
     let mut lines = Vec::new();
     for (controllers, path) in of(&pid.to_string())? {
-        let limits = if controllers.is_empty() { unified } else { controllers.split(',').any(|c| CONTROLLERS.contains(&c)) };
+        let limits = match unified {
+            true => controllers.is_empty(),
+            false => controllers.split(',').any(|c| CONTROLLERS.contains(&c)),
+        };
         if limits && path != wanted {
             lines.push(format!("cgroup {controllers:?} is {path}, approved is {wanted}"));
         } else if !limits && path != wanted && gate.get(&controllers) != Some(&path) {
