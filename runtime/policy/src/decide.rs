@@ -22,7 +22,8 @@ pub fn decide(policy: &Policy, facts: &Facts) -> Verdict {
         findings.extend(found.into_iter().map(|f| settle(&ctx, rule, f)));
     }
     if findings.iter().any(|f| f.outcome == Outcome::Deny) {
-        findings.sort_by_key(|f| f.outcome != Outcome::Deny);
+        // Denials first; of them the trail's, from which others may only follow (no time, so no exception).
+        findings.sort_by_key(|f| (f.outcome != Outcome::Deny, f.rule != "BS-AUD-001"));
         Verdict::Deny(Denial { findings })
     } else {
         Verdict::Allow(Permit { findings, terms: Box::new(terms::terms(&ctx)), facts: Box::new(facts.clone()) })
@@ -183,6 +184,7 @@ mod tests {
         facts.bound = Fact::Is(Bound { label: "boltseal-default".into(), uid: 1000, ..Default::default() });
         facts.image = Fact::Unknown("not gathered".into());
         facts.rootfs = Fact::Unknown("not gathered".into());
+        facts.namespaces.listed.clear();
         for (door, expected) in [
             (Door::Exec, "BS-PRC-001 BS-PRC-002 BS-PRC-003 BS-PRC-005 BS-PRC-006 BS-PRC-008 BS-PRC-010 BS-MAC-001 BS-NOD-001 BS-NOD-002 BS-AUD-001"),
             (Door::Update, "BS-PRC-006 BS-PRC-008 BS-AUD-001"),
@@ -191,6 +193,8 @@ mod tests {
             let Verdict::Allow(permit) = decide(&policy, &facts) else { panic!("denied") };
             let rules: Vec<_> = permit.findings.iter().map(|f| f.rule.as_str()).collect();
             assert_eq!(rules.join(" "), expected);
+            // Only a create makes namespaces: what a later request does not list grants nothing.
+            assert!(permit.terms.host_namespaces.is_empty());
         }
     }
 }

@@ -69,6 +69,8 @@ pub struct Facts {
     pub owner: Fact<String>,
     pub node: Fact<Node>,
     pub kexec: Fact<Kexec>,
+    /// Landlock ABI of this kernel; 0 without Landlock.
+    pub landlock: Fact<u32>,
     /// Whether the trail can take a record now.
     pub audit: Fact<()>,
 }

@@ -120,6 +120,7 @@ pub fn facts() -> Facts {
         owner: Fact::Is("team-a@corp.example".into()),
         node: Fact::Is(Node { tpm: "hardware".into(), verified: true, ..Default::default() }),
         kexec: Fact::Is(Kexec { load_disabled: true, ..Default::default() }),
+        landlock: Fact::Is(6),
         audit: Fact::Is(()),
     }
 }

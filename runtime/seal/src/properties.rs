@@ -241,6 +241,10 @@ fn the_permit_is_for_its_facts_and_its_spec() {
     other.process.uid = 1001;
     assert!(seal(permit_for(&policy, &facts), spec_of(&facts), &other).is_err());
     assert!(seal(permit_for(&policy, &facts), spec_of(&other), &facts).is_err());
+    // What a spec does not show is compared too: the permit was given to one owner's request.
+    other = facts.clone();
+    other.owner = Fact::Is("team-b@corp.example".into());
+    assert!(seal(permit_for(&policy, &facts), spec_of(&facts), &other).is_err());
     let mut more = facts.clone();
     more.mounts.push(fixture::tmpfs("/x", None));
     assert!(seal(permit_for(&policy, &facts), spec_of(&more), &facts).is_err());

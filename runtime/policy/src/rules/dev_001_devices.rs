@@ -154,6 +154,11 @@ mod tests {
             p.devices.allow = vec!["/dev/kvm".into()];
             f.devices.nodes.push(Device { path: "/dev/kvm".into(), kind: 'c', major: 10, minor: 232 });
         }), ["pass"]);
+        // No list makes another device stand in for a standard one.
+        assert_eq!(table(|p, f| {
+            p.devices.allow = vec!["/dev/null".into()];
+            f.devices.nodes.push(Device { path: "/dev/null".into(), kind: 'b', major: 8, minor: 0 });
+        }), ["deny device"]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! BS-FSY-001: the root is read-only, /dev, /proc and /sys are fresh and covered by nothing.
-use super::{CREATE, Ctx, Rule};
-use crate::facts::{Mount, Origin};
+use super::{CREATE, Ctx, Rule, TIMEOUT_ROW, UNKNOWN_ROW};
+use crate::facts::{Fact, Mount, Origin};
 use crate::policy::Level;
 use crate::verdict::Finding;
 use crate::{pattern, standard, text};
@@ -12,18 +12,21 @@ pub(super) static RULE: Rule = Rule {
     from: Level::Baseline,
     misfit: "seal; deny for a mount over /proc, /sys, /dev or /",
     doors: CREATE,
-    reads: "root.{readonly,masked,readonly_paths}, mounts[].{destination,kind,options,object.origin}",
+    reads: "root.{readonly,masked,readonly_paths}, mounts[].{destination,kind,options,object.origin}, landlock",
     predicate: "the root is read-only; /proc is proc, /dev tmpfs, /sys sysfs (read-only), added when missing; every standard masked and \
         read-only path is listed, added when missing; a tmpfs without size gets the policy's; nothing else is mounted at or below \
-        /proc, /sys, /dev or at /, but this pod's own volumes below /dev.",
+        /proc, /sys, /dev or at /, but this pod's own volumes below /dev; Landlock keeps writes to the writable mounts, at landlock.abi or newer.",
     fix: "mount it elsewhere, outside /proc, /sys and /dev",
     conditions: &[
         ("covers-system", "a mount at or below /proc, /sys, /dev, or at /"),
         ("destination", "a mount destination that is not an absolute plain path"),
+        ("landlock", "the kernel's Landlock is older than the policy's landlock.abi"),
         ("readonly-root", "sealed: the root becomes read-only"),
         ("fresh-mounts", "sealed: fresh system mounts are added or made read-only"),
         ("masked-paths", "sealed: masked or read-only paths are completed"),
         ("tmpfs-size", "sealed: a tmpfs gets a size"),
+        UNKNOWN_ROW,
+        TIMEOUT_ROW,
     ],
     cves: &["CVE-2019-19921", "CVE-2023-28642", "CVE-2025-31133", "CVE-2025-52565", "CVE-2025-62161", "CVE-2026-47766"],
     check,
@@ -35,6 +38,7 @@ const DEV_NAMES: [&str; 5] = ["/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stde
 fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
     let (root, mounts) = (&ctx.facts.root, &ctx.facts.mounts);
     let mut out: Vec<Finding> = mounts.iter().filter_map(covers).collect();
+    out.extend(landlock(ctx));
     if !root.readonly {
         out.push(RULE.sealed("readonly-root", "the root is made read-only"));
     }
@@ -60,6 +64,20 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
         out.push(RULE.pass("read-only root, fresh system mounts"));
     }
     out
+}
+
+/// Writes are kept to the declared volumes by Landlock too: a kernel that cannot do what the policy asks starts nothing.
+fn landlock(ctx: &Ctx<'_>) -> Option<Finding> {
+    let least = ctx.policy.landlock.abi;
+    let old = |has: u32| {
+        let fact = format!("the kernel's Landlock ABI is {has}, landlock.abi demands {least}");
+        RULE.deny_fix("landlock", fact, "boot a newer kernel with lsm=landlock,.., or lower landlock.abi")
+    };
+    match &ctx.facts.landlock {
+        Fact::Is(has) => (*has < least).then(|| old(*has)),
+        Fact::Absent => (least > 0).then(|| old(0)),
+        Fact::Unknown(why) => Some(RULE.unknown("the kernel's Landlock ABI", why)),
+    }
 }
 
 /// `size=` with a number that limits; `size=0` means none.

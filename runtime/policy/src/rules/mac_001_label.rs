@@ -90,17 +90,39 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
             Fact::Unknown(why) => return vec![RULE.unknown_fix("the container's label", why, "recreate the container")],
         }
     }
-    let finding = match &l.lsm {
-        Lsm::Unknown(why) => RULE.unknown_fix("which LSM is active", why, "boltseal doctor shows what the kernel says"),
-        Lsm::Neither => RULE.deny_fix(
+    if l.lsm == Lsm::Neither {
+        let no_lsm = RULE.deny_fix(
             "no-lsm",
             "neither AppArmor nor SELinux is active in this kernel",
             "boot with one of them, or add a dated [[exception]] for `no-lsm`",
-        ),
+        );
+        return misnamed(ctx).into_iter().chain([no_lsm]).collect();
+    }
+    let finding = match &l.lsm {
+        Lsm::Unknown(why) => RULE.unknown_fix("which LSM is active", why, "boltseal doctor shows what the kernel says"),
         Lsm::AppArmor => apparmor(ctx),
-        Lsm::Selinux => selinux(ctx),
+        Lsm::Selinux | Lsm::Neither => selinux(ctx),
     };
     vec![finding]
+}
+
+/// What no exception for `no-lsm` covers: to ask to be unconfined, or for a label that the policy does not list.
+fn misnamed(ctx: &Ctx<'_>) -> Vec<Finding> {
+    let (apparmor, selinux) = named(ctx);
+    let apparmor = apparmor.and_then(|name| match name {
+        "unconfined" => Some(RULE.deny("unconfined", "asks to be unconfined")),
+        name if ctx.policy.label.apparmor.iter().any(|p| p == name) => None,
+        name => Some(RULE.deny("unknown-profile", format!("profile \"{}\" is not in label.apparmor", text::show(name)))),
+    });
+    apparmor.into_iter().chain(selinux.and_then(|label| misnamed_selinux(ctx, label))).collect()
+}
+
+fn misnamed_selinux(ctx: &Ctx<'_>, label: &str) -> Option<Finding> {
+    match label.split(':').nth(2) {
+        Some(kind) if label.split(':').count() >= 4 && ctx.policy.label.selinux.iter().any(|t| t == kind) => None,
+        Some("unconfined_t" | "spc_t") => Some(RULE.deny("unconfined", format!("asks for {}", text::show(label)))),
+        _ => Some(RULE.deny("unknown-profile", format!("the type of \"{}\" is not in label.selinux", text::show(label)))),
+    }
 }
 
 fn apparmor(ctx: &Ctx<'_>) -> Finding {
@@ -159,11 +181,7 @@ fn selinux(ctx: &Ctx<'_>) -> Finding {
         };
     }
     match (label, ctx.policy.label.selinux.first()) {
-        (Some(label), _) => match label.split(':').nth(2) {
-            Some(kind) if label.split(':').count() >= 4 && ctx.policy.label.selinux.iter().any(|t| t == kind) => pass(label),
-            Some("unconfined_t" | "spc_t") => RULE.deny("unconfined", format!("asks for {}", text::show(label))),
-            _ => RULE.deny("unknown-profile", format!("the type of \"{}\" is not in label.selinux", text::show(label))),
-        },
+        (Some(label), _) => misnamed_selinux(ctx, label).unwrap_or_else(|| pass(label)),
         (None, Some(default)) => RULE.sealed("injected", format!("{} set; the request names no label", context(ctx, default))),
         (None, None) => RULE.deny("unconfined", "no label is named, and label.selinux has no default"),
     }

@@ -150,6 +150,11 @@ mod tests {
             p.allowances[0].repository = "ghcr.io/corp/other".into();
         };
         assert_eq!(table(of_another), row(&["deny beyond-default"], &["CAP_NET_ADMIN"]));
+        let by_another = |p: &mut Policy, f: &mut Facts| {
+            grant(p, f);
+            p.allowances[0].authority = "other".into();
+        };
+        assert_eq!(table(by_another), row(&["deny beyond-default"], &["CAP_NET_ADMIN"]));
     }
 
     #[test]
