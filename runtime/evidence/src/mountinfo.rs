@@ -1,6 +1,7 @@
 //! The mount table of this process, `/proc/self/mountinfo`. Source: proc_pid_mountinfo(5).
 use crate::sensitive::within;
 use std::ffi::OsString;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -37,7 +38,7 @@ impl Table {
     pub fn read() -> Result<Self, String> {
         use std::io::Read;
         const PATH: &str = "/proc/self/mountinfo";
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(64 << 10);
         let file = std::fs::File::open(PATH).map_err(|e| format!("{PATH}: {e}"))?;
         file.take(CAP + 1).read_to_end(&mut bytes).map_err(|e| format!("{PATH}: {e}"))?;
         if u64::try_from(bytes.len()).map_or(true, |n| n > CAP) {
@@ -78,6 +79,22 @@ impl Table {
             true
         })
     }
+}
+
+/// The id of the mount that an open file is on, as the table names it. Many files are asked for it, so nothing is
+/// allocated.
+///
+/// # Errors
+/// When /proc does not say.
+pub fn mount_id(fd: BorrowedFd<'_>) -> Result<u64, String> {
+    use std::io::Read;
+    let wrong = |what: String| format!("the kernel does not say on which mount a file is: {what}");
+    let mut buffer = [0; 1024];
+    let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
+    let length = std::fs::File::open(path).and_then(|mut f| f.read(&mut buffer)).map_err(|e| wrong(e.to_string()))?;
+    let lines = buffer.get(..length).unwrap_or_default().split(|&b| b == b'\n');
+    let id = lines.filter_map(|line| line.strip_prefix(b"mnt_id:")).next();
+    id.and_then(|id| number(id.trim_ascii())).ok_or_else(|| wrong("no mnt_id".into()))
 }
 
 /// Parses one line. Pure; fuzzed.
@@ -210,5 +227,8 @@ mod tests {
         let table = Table::read().unwrap();
         assert!(table.entries.iter().any(|e| e.point == Path::new("/proc")));
         assert!(table.below(Path::new("/")).all(|e| e.point != Path::new("/")));
+        let proc = std::fs::File::open("/proc").unwrap();
+        let id = mount_id(std::os::fd::AsFd::as_fd(&proc)).unwrap();
+        assert_eq!(table.by_id(id).unwrap().point, Path::new("/proc"));
     }
 }

@@ -4,7 +4,7 @@
 //! into keys (file system, path in it), and keys are compared in both directions with those of the sensitive list.
 //! Between this and the mount by libcontainer the path may change; inspection compares what was mounted with what was
 //! judged.
-use crate::mountinfo::{Entry, Table};
+use crate::mountinfo::{Entry, Table, mount_id};
 use crate::sensitive::{Key, Sensitive, within};
 use crate::{origin, overlay};
 use boltseal_policy::facts::{Fact, Mount, Object};
@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fstat, lstat};
 use std::collections::BTreeSet;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Component, Path, PathBuf};
 
 /// File systems that are a view of the kernel or of another program. A bind of one is a touch of its own, named
@@ -173,10 +173,7 @@ impl<'a> Resolver<'a> {
         if !canonical.is_absolute() || there.is_none() {
             return Err(other("has no path of its own (removed, or not below this root)"));
         }
-        let info = crate::file::kernel(Path::new(&format!("/proc/self/fdinfo/{number}")), 4096)
-            .map_err(|e| Unresolved::Other(e.to_string()))?;
-        let id = info.lines().find_map(|line| line.strip_prefix("mnt_id:")).and_then(|id| id.trim().parse().ok());
-        let id = id.ok_or_else(|| other("the kernel does not say on which mount it is"))?;
+        let id = mount_id(fd.as_fd()).map_err(|e| other(&e))?;
         let entry = self.table.by_id(id).ok_or_else(|| other("its mount is not in the mount table"))?;
         let key = key(entry, &canonical).ok_or_else(|| other("it is not below its mount"))?;
         let kind = match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {

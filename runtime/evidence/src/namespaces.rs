@@ -2,13 +2,13 @@
 //!
 //! A path is opened with O_PATH, which follows the links of /proc/<pid>/ns as setns will, but opens no device, waits for
 //! no fifo and starts nothing; what comes out counts only when it is a file of nsfs and of the named kind.
-use crate::mountinfo::Table;
+use crate::mountinfo::{Table, mount_id};
 use crate::record::{ContainerRecord, Records};
 use boltseal_policy::facts::{Fact, Namespace, NamespaceOrigin, Namespaces, UserNamespace};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat};
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 
 /// Who asks, and who else is on the node.
@@ -62,7 +62,7 @@ pub fn object(path: &str, kind: &str) -> Result<(u64, u64), String> {
         return Err(wrong("is no namespace".into()));
     }
     let stat = fstat(&fd).map_err(|e| wrong(format!("cannot be examined: {}", e.desc())))?;
-    let name = nsfs_name(fd.as_raw_fd()).map_err(&wrong)?;
+    let name = nsfs_name(fd.as_fd()).map_err(&wrong)?;
     if name != format!("{proc}:[{}]", stat.st_ino) {
         return Err(wrong(format!("is another namespace: {name}")));
     }
@@ -70,15 +70,15 @@ pub fn object(path: &str, kind: &str) -> Result<(u64, u64), String> {
 }
 
 /// `net:[4026531840]`: what /proc shows of an nsfs file, directly or as the root of the mount that pins it.
-fn nsfs_name(fd: i32) -> Result<String, String> {
-    let link = std::fs::read_link(format!("/proc/self/fd/{fd}")).map_err(|e| format!("cannot be examined: {e}"))?;
+fn nsfs_name(fd: BorrowedFd<'_>) -> Result<String, String> {
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+        .map_err(|e| format!("cannot be examined: {e}"))?;
     if !link.is_absolute() {
         return Ok(link.to_string_lossy().into_owned());
     }
-    let info = crate::file::kernel(Path::new(&format!("/proc/self/fdinfo/{fd}")), 4096).map_err(|e| e.to_string())?;
-    let id = info.lines().find_map(|line| line.strip_prefix("mnt_id:")).and_then(|id| id.trim().parse().ok());
+    let id = mount_id(fd)?;
     let table = Table::read()?;
-    let entry = id.and_then(|id| table.by_id(id)).ok_or("is on no known mount")?;
+    let entry = table.by_id(id).ok_or("is on no known mount")?;
     Ok(entry.root.to_string_lossy().into_owned())
 }
 
