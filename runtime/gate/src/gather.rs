@@ -186,6 +186,7 @@ fn common(door: Door, book: &Book, policy: &InForce) -> Facts {
             Ok(last) => host::now(last, policy.rules.signed_at),
             Err(why) => Fact::Unknown(why),
         },
+        landlock: Fact::Is(boltseal_launch::landlock_abi()),
         audit: book.ready(),
         node: node::fact(&policy.rules.node, policy.node_key.as_deref(), &policy.digest),
         kexec: host::kexec(Fact::Is(sys::kexec_is_absent())),

@@ -13,6 +13,12 @@ use std::path::Path;
 /// The newest ABI that the landlock crate knows.
 const NEWEST: u32 = 10;
 
+/// Landlock ABI of this kernel, at most the newest that this build can enforce; 0 without Landlock.
+#[must_use]
+pub fn kernel_abi() -> u32 {
+    sys::landlock_abi().min(NEWEST)
+}
+
 /// Restricts this thread for good. ABI 0 in the table: the policy asks for none.
 ///
 /// No Signal scope: an exec is a sibling domain, and `kill 1` from it would fail. Character and block nodes are made
@@ -22,22 +28,29 @@ pub(crate) fn restrict(table: &boltseal_seal::Landlock) -> Result<(), LaunchErro
         return Ok(());
     }
     let number = i32::try_from(table.abi).ok().filter(|_| table.abi <= NEWEST);
-    let abi = ABI::from(number.ok_or_else(|| LaunchError::Unsupported(format!("Landlock ABI {} is not known", table.abi)))?);
-    let enforced = ruleset(table, abi).map_err(|e| LaunchError::Unsupported(format!("Landlock ABI {}: {e}", table.abi)))?;
+    let abi =
+        ABI::from(number.ok_or_else(|| LaunchError::Unsupported(format!("Landlock ABI {} is not known", table.abi)))?);
+    let enforced =
+        ruleset(table, abi).map_err(|e| LaunchError::Unsupported(format!("Landlock ABI {}: {e}", table.abi)))?;
     if enforced != RulesetStatus::FullyEnforced {
-        return Err(LaunchError::Unsupported(format!("Landlock ABI {} is not fully enforced by this kernel", table.abi)));
+        return Err(LaunchError::Unsupported(format!(
+            "Landlock ABI {} is not fully enforced by this kernel",
+            table.abi
+        )));
     }
     Ok(())
 }
 
 fn ruleset(table: &boltseal_seal::Landlock, abi: ABI) -> Result<RulesetStatus, Box<dyn std::error::Error>> {
-    let mut rules = Ruleset::default().set_compatibility(CompatLevel::HardRequirement).handle_access(AccessFs::from_all(abi))?;
+    let mut rules =
+        Ruleset::default().set_compatibility(CompatLevel::HardRequirement).handle_access(AccessFs::from_all(abi))?;
     if table.abi >= 6 {
         // Abstract sockets know no namespace but the network's (CVE-2020-15257).
         rules = rules.scope(Scope::AbstractUnixSocket)?;
     }
     let mut made = rules.create()?;
-    made = made.add_rule(PathBeneath::new(sys::open_path(Path::new("/"), libc::O_DIRECTORY)?, AccessFs::from_read(abi)))?;
+    made =
+        made.add_rule(PathBeneath::new(sys::open_path(Path::new("/"), libc::O_DIRECTORY)?, AccessFs::from_read(abi)))?;
     let file = (AccessFs::WriteFile | AccessFs::Truncate | AccessFs::ReadFile) & AccessFs::from_all(abi);
     for path in LANDLOCK_WRITE_FILE {
         made = allow(made, path, file | AccessFs::ReadDir)?;
@@ -50,7 +63,11 @@ fn ruleset(table: &boltseal_seal::Landlock, abi: ABI) -> Result<RulesetStatus, B
 }
 
 /// A path that is not there, or that this user cannot even reach, gets no rule: less is granted, never more.
-fn allow(made: RulesetCreated, path: &str, access: BitFlags<AccessFs>) -> Result<RulesetCreated, Box<dyn std::error::Error>> {
+fn allow(
+    made: RulesetCreated,
+    path: &str,
+    access: BitFlags<AccessFs>,
+) -> Result<RulesetCreated, Box<dyn std::error::Error>> {
     let fd = match sys::open_path(Path::new(path), 0) {
         Ok(fd) => fd,
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EACCES | libc::ENOTDIR)) => return Ok(made),

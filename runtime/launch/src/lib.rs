@@ -8,7 +8,10 @@
 //! The caller is root, **single-threaded** and short-lived: `create` and `exec` empty its environment and groups, change
 //! its mount namespace, umask, `oom_score_adj` and SIGALRM, and make it undumpable. All unsafe code of the runtime but two small files
 //! is here.
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests"))]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")
+)]
 
 mod cgroup;
 mod console;
@@ -21,6 +24,7 @@ mod inspect;
 mod label;
 mod landlock;
 mod mountinfo;
+mod outside;
 mod program;
 mod record;
 mod rootfs;
@@ -33,6 +37,8 @@ pub use create::{CreateRequest, Parked, Rootfs, create};
 pub use delete::{delete, update};
 pub use error::LaunchError;
 pub use exec::{ExecRequest, Execed, exec};
+
+pub use landlock::kernel_abi as landlock_abi;
 
 /// What the shim writes to [`Parked::release`], followed by the end of the stream (`shutdown(Write)`).
 pub const RELEASE: &[u8] = executor::RELEASE;

@@ -148,7 +148,8 @@ pub(crate) fn object(path: &Path) -> io::Result<(u64, u64)> {
 
 /// Field 22 of /proc/PID/stat: start time in clock ticks after boot. With the pid it names a process for good.
 pub(crate) fn start_time(pid: u32) -> Result<u64, LaunchError> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).map_err(LaunchError::io(format_args!("read the state of process {pid}")))?;
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .map_err(LaunchError::io(format_args!("read the state of process {pid}")))?;
     // The name in parentheses may hold anything; the rest starts after the last one. Field 3 comes first there.
     let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
     let field = rest.split_whitespace().nth(19).and_then(|f| f.parse().ok());
@@ -166,4 +167,11 @@ pub(crate) fn open_fds() -> io::Result<Vec<RawFd>> {
     // The descriptor of the listing itself is closed by now.
     all.retain(|fd| closes_on_exec(*fd).is_ok());
     Ok(all)
+}
+
+/// The kernel's answer to LANDLOCK_CREATE_RULESET_VERSION; 0 when Landlock is absent or switched off.
+pub(crate) fn landlock_abi() -> u32 {
+    // SAFETY: no ruleset is made: with flag 1 the kernel takes no pointer and returns a number.
+    let answer = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, 1_u32) };
+    u32::try_from(answer).unwrap_or(0)
 }

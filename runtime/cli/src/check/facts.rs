@@ -1,5 +1,6 @@
 //! The facts of a bundle, gathered by the same code as a start's. What only containerd or a start can say is Unknown.
 use super::Chosen;
+use crate::doctor::kernel::has_landlock;
 use crate::node;
 use crate::paths::{RUN, TRAIL};
 use crate::screen::Failure;
@@ -49,6 +50,7 @@ pub(crate) fn gather(bundle: &Path, parsed: &ParsedSpec, chosen: &Chosen) -> Res
         owner: parsed.annotation(OWNER).filter(|owner| !owner.is_empty()).map_or(Fact::Absent, |owner| Fact::Is(owner.to_owned())),
         node: node_fact(chosen),
         kexec: host::kexec(Fact::Is(node::kexec_is_absent())),
+        landlock: Fact::Is((1..=policy.landlock.abi).rev().find(|abi| has_landlock(*abi)).unwrap_or(0)),
         audit,
     };
     host::label(&mut facts.label, policy.label.apparmor.first().map(String::as_str));

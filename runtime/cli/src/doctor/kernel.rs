@@ -33,7 +33,7 @@ pub(crate) fn landlock(policy: Option<&Policy>) -> Check {
 }
 
 /// Every right of that ABI can be handled, as a start demands. Makes a ruleset, enforces none.
-fn has_landlock(abi: u32) -> bool {
+pub(crate) fn has_landlock(abi: u32) -> bool {
     let Ok(number) = i32::try_from(abi) else { return false };
     let known = ABI::from(number);
     let made = Ruleset::default().set_compatibility(CompatLevel::HardRequirement).handle_access(AccessFs::from_all(known));

@@ -149,6 +149,19 @@ mod tests {
     }
 
     #[test]
+    fn truth_table_landlock() {
+        // The fixture's policy demands what the default does.
+        let least = fixture::policy().landlock.abi;
+        assert!(least > 0);
+        for (abi, want) in [
+            (Fact::Is(least), "pass"), (Fact::Is(least + 1), "pass"), (Fact::Is(least - 1), "deny landlock"), (Fact::Is(0), "deny landlock"),
+            (Fact::Absent, "deny landlock"), (Fact::Unknown("x".into()), "deny unknown"),
+        ] {
+            assert_eq!(table(|f| f.landlock = abi.clone()), [want], "{abi:?}");
+        }
+    }
+
+    #[test]
     fn truth_table_deny() {
         for at in ["/", "/proc", "/proc/sys", "//proc///self/attr/", "/sys", "/sys/fs/cgroup", "/dev", "/dev/null", "/dev/pts/0", "/dev/console", "/dev/fd"] {
             for origin in [Origin::Host, Origin::Kubelet("empty-dir".into())] {

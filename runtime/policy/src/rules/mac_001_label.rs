@@ -252,6 +252,22 @@ mod tests {
     }
 
     #[test]
+    fn an_exception_for_no_lsm_does_not_cover_a_wrong_name() {
+        let all = |change: fn(&mut Label)| {
+            let mut facts = fixture::facts();
+            facts.label = Label::default();
+            change(&mut facts.label);
+            outcomes(&RULE, &fixture::policy(), &facts)
+        };
+        assert_eq!(all(|l| l.apparmor = Some("unconfined".into())), ["deny no-lsm", "deny unconfined"]);
+        assert_eq!(all(|l| l.apparmor = Some("other".into())), ["deny no-lsm", "deny unknown-profile"]);
+        assert_eq!(all(|l| l.selinux = Some("a:b:spc_t:s0".into())), ["deny no-lsm", "deny unconfined"]);
+        assert_eq!(all(|l| l.selinux = Some("a:b:other_t:s0".into())), ["deny no-lsm", "deny unknown-profile"]);
+        assert_eq!(all(|l| l.apparmor = Some("boltseal-default".into())), ["deny no-lsm"]);
+        assert_eq!(all(|_| {}), ["deny no-lsm"]);
+    }
+
+    #[test]
     fn truth_table_selinux() {
         let selinux = |label: Option<&str>, enforcing| {
             let (outcome, (_, label)) = table(|l| *l = Label { lsm: Lsm::Selinux, selinux: label.map(str::to_owned), enforcing, ..Default::default() });
