@@ -21,6 +21,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::reap::{self, Reaper};
+use crate::stdio::read_small;
 use crate::sys;
 
 const BINARY: &str = "boltseal-runtime";
@@ -39,6 +40,8 @@ pub(crate) struct Gate {
     path: PathBuf,
     /// The gate as it was when we started, for a node whose package is being replaced at this moment.
     fallback: File,
+    /// Our own `oom_score_adj` is one above containerd's; the gate, and what it starts, gets containerd's.
+    raised_oom_score: bool,
     reaper: Arc<Reaper>,
 }
 
@@ -103,7 +106,26 @@ impl Gate {
             .custom_flags(libc::O_PATH)
             .open(&path)
             .with_context(|| format!("the gate {}", path.display()))?;
-        Ok(Self { namespace: namespace.into(), address: address.into(), path, fallback, reaper })
+        Ok(Self {
+            namespace: namespace.into(),
+            address: address.into(),
+            path,
+            fallback,
+            raised_oom_score: false,
+            reaper,
+        })
+    }
+
+    /// For the server, whose own score `start` raises by one: its gates get the former.
+    pub(crate) fn with_former_oom_score(self) -> Self {
+        Self { raised_oom_score: true, ..self }
+    }
+
+    /// Read at each run: the server may be up before `start` has raised its score.
+    fn former_oom_score(&self) -> Option<i32> {
+        let own: i32 = read_small("/proc/self/oom_score_adj").ok()?.trim().parse().ok()?;
+        // At the maximum nothing was raised.
+        (self.raised_oom_score && own < 1000).then_some(own - 1)
     }
 
     /// One run. `fds` travel beside the frame, in the order that `operation` names.
@@ -225,6 +247,10 @@ impl Run {
         };
         let pid = child.id();
         gate.reaper.know(pid);
+        if let Some(score) = gate.former_oom_score() {
+            // Where that is not allowed it keeps ours, which is one step more killable.
+            let _lowered = std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()).is_ok();
+        }
         let stderr = child.stderr.take().ok_or_else(|| io::Error::other("no stderr"))?;
         nix::fcntl::fcntl(&stderr, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
         let pidfd = reap::watch(sys::pidfd_open(pid)?)?;

@@ -82,7 +82,7 @@ async fn run(flags: &Flags, listener: UnixListener) -> Result<()> {
     let bundle = PathBuf::from(&flags.bundle);
     let address = std::env::var("TTRPC_ADDRESS").context("TTRPC_ADDRESS")?;
     let shim = Arc::new(Shim {
-        gate: Gate::new(&flags.namespace, &flags.address, reaper.clone())?,
+        gate: Gate::new(&flags.namespace, &flags.address, reaper.clone())?.with_former_oom_score(),
         events: Publisher::new(&flags.namespace, &address),
         trail: Trail::new(&flags.id, &bundle),
         reaper: reaper.clone(),

@@ -34,6 +34,22 @@ fn a_container_lives_and_is_told_in_order() {
 }
 
 #[test]
+fn the_shim_is_killed_by_oom_before_containerd_and_its_containers_inherit_containerds_score() {
+    isolated(async {
+        let score = |pid: &str| -> i32 {
+            fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap().trim().parse().unwrap()
+        };
+        let ours = score("self");
+        let pod = Pod::new("").await;
+        let pid = pod.create("pod").await.unwrap();
+        assert_eq!(score(&pod.shim_pid.to_string()), (ours + 1).min(1000));
+        assert_eq!(score(&pid.to_string()), ours);
+        pod.delete("pod", "").await.unwrap();
+        pod.shut_down().await;
+    });
+}
+
+#[test]
 fn a_short_life_ends_with_its_own_status_every_time() {
     isolated(async {
         let pod = Pod::new("args /bin/busybox true").await;
@@ -158,7 +174,7 @@ fn many_execs_lose_no_exit() {
 #[test]
 fn no_exec_starts_after_init_and_its_exit_is_last() {
     isolated(async {
-        let pod = Pod::new("shared\ncgroup boltseal-test-last").await;
+        let pod = Pod::new(&format!("shared\ncgroup boltseal-test-last-{}", std::process::id())).await;
         pod.create("pod").await.unwrap();
         pod.start("pod", "").await.unwrap();
         pod.exec("pod", "left", &["/bin/busybox", "sleep", "1000"]).await.unwrap();
