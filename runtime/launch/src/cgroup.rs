@@ -2,7 +2,9 @@
 //! applied by libcontainer's manager.
 use crate::error::LaunchError;
 use crate::{mountinfo, sys};
-use libcgroups::common::{CgroupConfig, CgroupManager, CgroupSetup, ControllerOpt, create_cgroup_manager, get_cgroup_setup};
+use libcgroups::common::{
+    CgroupConfig, CgroupManager, CgroupSetup, ControllerOpt, create_cgroup_manager, get_cgroup_setup,
+};
 use oci_spec::runtime::LinuxResources;
 use std::collections::BTreeMap;
 use std::io;
@@ -14,7 +16,18 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_millis(900);
 /// The v1 controllers that libcgroups puts a process in; name=systemd, misc and rdma are not among them.
 const CONTROLLERS: &[&str] = &[
-    "cpu", "cpuacct", "cpuset", "devices", "hugetlb", "memory", "pids", "perf_event", "blkio", "net_prio", "net_cls", "freezer",
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "devices",
+    "hugetlb",
+    "memory",
+    "pids",
+    "perf_event",
+    "blkio",
+    "net_prio",
+    "net_cls",
+    "freezer",
 ];
 
 /// `cgroupsPath` as systemd names it, `slice:prefix:name`.
@@ -75,7 +88,8 @@ pub(crate) fn folders(cgroup_path: &str) -> Result<Vec<(String, PathBuf)>, Launc
 
 /// /proc/PID/cgroup as (controllers -> path).
 pub(crate) fn of(pid: &str) -> Result<BTreeMap<String, String>, LaunchError> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).map_err(LaunchError::io("read the process's cgroups"))?;
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
+        .map_err(LaunchError::io("read the process's cgroups"))?;
     let line = |l: &str| {
         let mut fields = l.splitn(3, ':').skip(1);
         Some((fields.next()?.to_owned(), fields.next()?.to_owned()))
@@ -113,8 +127,11 @@ pub(crate) fn apply(cgroup_path: &str, id: &str, resources: &LinuxResources) -> 
         return Err(LaunchError::Unsupported("device rules cannot be changed by an update".into()));
     }
     let failed = |e: &dyn std::fmt::Display| LaunchError::Other(format!("cannot apply the new limits: {e}"));
-    let config =
-        CgroupConfig { cgroup_path: cgroup_path.into(), systemd_cgroup: is_systemd(cgroup_path), container_name: id.to_owned() };
+    let config = CgroupConfig {
+        cgroup_path: cgroup_path.into(),
+        systemd_cgroup: is_systemd(cgroup_path),
+        container_name: id.to_owned(),
+    };
     let manager = create_cgroup_manager(config).map_err(|e| failed(&e))?;
     let options = ControllerOpt { resources, disable_oom_killer: false, oom_score_adj: None, freezer_state: None };
     manager.apply(&options).map_err(|e| failed(&e))

@@ -18,7 +18,9 @@ impl Console {
         let folder = std::fs::File::open(dir).map_err(LaunchError::io("open the launch folder"))?;
         let path = dir.join("console");
         match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(LaunchError::io("bind the console socket")(e)),
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(LaunchError::io("bind the console socket")(e));
+            }
             _ => {}
         }
         let listener = UnixListener::bind(format!("/proc/self/fd/{}/console", folder.as_raw_fd()))

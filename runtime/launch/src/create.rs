@@ -2,12 +2,13 @@
 use crate::console::Console;
 use crate::error::LaunchError;
 use crate::executor::{Inside, Plan, decode};
-use crate::inspect::{self, IdMap, Mounts, Objects, Status};
+use crate::inspect::{self, Status};
+use crate::outside::outside;
 use crate::record::{Layout, RECORD_VERSION, Record, write_private};
 use crate::stdio::{Streams, streams};
 use crate::timer::Timer;
 use crate::{ROOTFS_NAME, cgroup, delete, label, rootfs, seccomp, sys};
-use boltseal_seal::{Label, Sealed, Table};
+use boltseal_seal::{Sealed, Table};
 use libcgroups::common::CgroupSetup;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
@@ -74,7 +75,10 @@ pub struct Parked {
 pub fn create(request: CreateRequest<'_>) -> Result<Parked, LaunchError> {
     let layout = Layout::new(request.state);
     if layout.top.exists() {
-        return Err(LaunchError::Other(format!("{} is there already: delete the container first", layout.top.display())));
+        return Err(LaunchError::Other(format!(
+            "{} is there already: delete the container first",
+            layout.top.display()
+        )));
     }
     supported(request.sealed)?;
     let state = request.state.to_owned();
@@ -93,12 +97,16 @@ fn supported(sealed: &Sealed) -> Result<(), LaunchError> {
         }
         let before = [hooks.create_runtime(), hooks.create_container(), prestart(hooks)];
         if before.into_iter().flatten().flatten().any(|h| h.timeout().is_none_or(|t| t <= 0)) {
-            return Err(LaunchError::Unsupported("a hook without a timeout: it could hold the launch up for ever".into()));
+            return Err(LaunchError::Unsupported(
+                "a hook without a timeout: it could hold the launch up for ever".into(),
+            ));
         }
     }
     let linux = spec.linux().as_ref().ok_or_else(|| LaunchError::Other("the sealed spec has no linux part".into()))?;
     if linux.seccomp().is_some() {
-        return Err(LaunchError::Other("the sealed spec carries seccomp, which libcontainer ignores; it belongs in the table".into()));
+        return Err(LaunchError::Other(
+            "the sealed spec carries seccomp, which libcontainer ignores; it belongs in the table".into(),
+        ));
     }
     let rules = linux.resources().as_ref().and_then(|r| r.devices().as_ref()).is_some_and(|d| !d.is_empty());
     if rules && matches!(cgroup::setup()?, CgroupSetup::Unified) {
@@ -106,7 +114,10 @@ fn supported(sealed: &Sealed) -> Result<(), LaunchError> {
     }
     let path = linux.cgroups_path().as_ref().and_then(|p| p.to_str()).unwrap_or_default();
     if path.is_empty() || path != table.cgroup_path {
-        return Err(LaunchError::Inspection(vec![format!("cgroup path is {path:?}, approved is {:?}", table.cgroup_path)]));
+        return Err(LaunchError::Inspection(vec![format!(
+            "cgroup path is {path:?}, approved is {:?}",
+            table.cgroup_path
+        )]));
     }
     match cgroup::folders(path)?.first() {
         // v1's removal kills whatever is in the folder: two containers must not share one.
@@ -175,7 +186,8 @@ fn build(request: CreateRequest<'_>, layout: &Layout) -> Result<Parked, LaunchEr
         record.save(layout)?;
         unpark_notify(layout, request.id)?;
         let console = console.map(Console::receive).transpose()?;
-        let cgroups = cgroup::folders(&table.cgroup_path)?.into_iter().map(|(c, f)| (c, f.display().to_string())).collect();
+        let cgroups =
+            cgroup::folders(&table.cgroup_path)?.into_iter().map(|(c, f)| (c, f.display().to_string())).collect();
         Ok(Parked {
             pid,
             pidfd,
@@ -226,7 +238,7 @@ pub(crate) fn has_user_namespace(spec: &Spec) -> bool {
     namespaces.is_some_and(|n| n.iter().any(|n| n.typ() == LinuxNamespaceType::User))
 }
 
-fn bound_devices(spec: &Spec, user_namespace: bool) -> Vec<String> {
+pub(crate) fn bound_devices(spec: &Spec, user_namespace: bool) -> Vec<String> {
     if !user_namespace {
         return Vec::new();
     }
@@ -237,12 +249,14 @@ fn bound_devices(spec: &Spec, user_namespace: bool) -> Vec<String> {
 
 /// (the shim's end, init's end).
 fn release_pair() -> Result<(OwnedFd, OwnedFd), LaunchError> {
-    socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC).map_err(LaunchError::errno("make the release socket"))
+    socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
+        .map_err(LaunchError::errno("make the release socket"))
 }
 
 /// (read end, write end); the read end never blocks the gate.
 pub(crate) fn status_pipe() -> Result<(OwnedFd, OwnedFd), LaunchError> {
-    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(LaunchError::errno("make the exec-status pipe"))?;
+    let (read, write) =
+        nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(LaunchError::errno("make the exec-status pipe"))?;
     let high = |fd: OwnedFd| sys::dup_high(fd.as_fd()).map_err(LaunchError::io("make the exec-status pipe"));
     Ok((high(read)?, high(write)?))
 }
@@ -337,7 +351,10 @@ pub(crate) fn end(pid_file: &Path) {
     let Some(pid) = pid.filter(|p| *p > 1) else { return };
     let child = nix::unistd::Pid::from_raw(pid);
     // Only ever our own child that nobody has reaped: the number cannot mean another process.
-    let is_child = matches!(nix::sys::wait::waitpid(child, Some(nix::sys::wait::WaitPidFlag::WNOHANG)), Ok(nix::sys::wait::WaitStatus::StillAlive));
+    let is_child = matches!(
+        nix::sys::wait::waitpid(child, Some(nix::sys::wait::WaitPidFlag::WNOHANG)),
+        Ok(nix::sys::wait::WaitStatus::StillAlive)
+    );
     if !is_child {
         return;
     }
@@ -351,7 +368,8 @@ pub(crate) fn end(pid_file: &Path) {
 
 /// libcontainer's own waiting point is passed at once: the true one is ours, in the Executor.
 fn unpark_notify(layout: &Layout, id: &str) -> Result<(), LaunchError> {
-    let folder = std::fs::File::open(layout.libcontainer().join(id)).map_err(LaunchError::io("open libcontainer's state"))?;
+    let folder =
+        std::fs::File::open(layout.libcontainer().join(id)).map_err(LaunchError::io("open libcontainer's state"))?;
     UnixStream::connect(format!("/proc/self/fd/{}/notify.sock", folder.as_raw_fd()))
         .map(drop)
         .map_err(LaunchError::io("pass libcontainer's notify socket"))
@@ -360,61 +378,4 @@ fn unpark_notify(layout: &Layout, id: &str) -> Result<(), LaunchError> {
 #[allow(deprecated, reason = "an old spec may still name them, and libcontainer runs them")]
 fn prestart(hooks: &oci_spec::runtime::Hooks) -> &Option<Vec<oci_spec::runtime::Hook>> {
     hooks.prestart()
-}
-
-/// The parked init as the kernel shows it to the host.
-fn outside(pid: u32, host: &Objects, table: &Table, record: &Record, spec: &Spec) -> Result<Objects, LaunchError> {
-    let proc = PathBuf::from(format!("/proc/{pid}"));
-    let inspection = |line: String| LaunchError::Inspection(vec![line]);
-    let status = Status::read(&proc).map_err(inspection)?;
-    let own = Status::read(Path::new("/proc/self")).map_err(inspection)?;
-    let maps = if record.user_namespace { (id_map(&proc, "uid_map")?, id_map(&proc, "gid_map")?) } else { Default::default() };
-    let mut lines = inspect::credentials(&status, table, (&maps.0, &maps.1));
-    let base = own.number("Seccomp_filters").map(|n| n + 1);
-    for (name, expected) in [("Seccomp", Some(2)), ("Seccomp_filters", base)] {
-        if status.number(name) != expected {
-            lines.push(format!("{name} is {:?}, expected is {expected:?}", status.number(name)));
-        }
-    }
-    let objects = inspect::objects(&proc).map_err(inspection)?;
-    lines.extend(inspect::namespaces(&objects, host, &table.namespaces));
-    let bound = bound_devices(spec, record.user_namespace);
-    let expected = Mounts {
-        approved: &record.mounts,
-        masked: &table.masked,
-        readonly: &table.readonly,
-        console: table.terminal,
-        bound_devices: &bound,
-        later: false,
-        root: proc.join("root"),
-    };
-    lines.extend(inspect::mounts(&proc, &expected));
-    lines.extend(cgroup::differences(pid, &table.cgroup_path)?);
-    if let Some(Label::AppArmor(_) | Label::Selinux(_)) = &table.label {
-        lines.extend(waiting_label(&proc, table));
-    }
-    if lines.is_empty() { Ok(objects) } else { Err(LaunchError::Inspection(lines)) }
-}
-
-/// The label that waits for the execve, from outside.
-fn waiting_label(proc: &Path, table: &Table) -> Option<String> {
-    let file = match table.label.as_ref()? {
-        Label::AppArmor(_) => "attr/apparmor/exec",
-        Label::Selinux(_) => "attr/exec",
-    };
-    let expected = label::expected(table.label.as_ref());
-    match std::fs::read_to_string(proc.join(file)) {
-        Ok(text) if text.trim_end_matches(['\0', '\n']) == expected => None,
-        Ok(text) => Some(format!("label at execve is {text:?}, approved is {expected:?}")),
-        Err(e) => Some(format!("label at execve cannot be read: {e}")),
-    }
-}
-
-fn id_map(proc: &Path, file: &str) -> Result<IdMap, LaunchError> {
-    let text = std::fs::read_to_string(proc.join(file)).map_err(LaunchError::io(format_args!("read {file}")))?;
-    let line = |l: &str| {
-        let mut n = l.split_whitespace().map(|f| f.parse().ok());
-        Some((n.next()??, n.next()??, n.next()??))
-    };
-    text.lines().map(|l| line(l).ok_or_else(|| LaunchError::Other(format!("{file}: {l:?} is not understood")))).collect()
 }

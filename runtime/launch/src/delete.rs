@@ -13,7 +13,9 @@ use std::path::Path;
 pub fn delete(state: &Path, id: &str) -> Result<(), LaunchError> {
     let layout = Layout::new(state);
     match Record::load(&layout)? {
-        Some(record) if record.id != id => Err(LaunchError::Other(format!("{} belongs to container {:?}", layout.top.display(), record.id))),
+        Some(record) if record.id != id => {
+            Err(LaunchError::Other(format!("{} belongs to container {:?}", layout.top.display(), record.id)))
+        }
         _ => delete_launch(state),
     }
 }
@@ -25,7 +27,9 @@ pub(crate) fn delete_launch(state: &Path) -> Result<(), LaunchError> {
     }
     unmount(&layout)?;
     match std::fs::remove_dir_all(&layout.top) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(LaunchError::io(format_args!("remove {}", layout.top.display()))(e)),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(LaunchError::io(format_args!("remove {}", layout.top.display()))(e))
+        }
         _ => Ok(()),
     }
 }

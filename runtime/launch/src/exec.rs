@@ -8,7 +8,7 @@ use crate::inspect;
 use crate::record::{Layout, Record, write_private};
 use crate::stdio::{Streams, streams};
 use crate::timer::Timer;
-use crate::sys;
+use crate::{label, sys};
 use boltseal_seal::{ApprovedNamespace, Table};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::container::{Container, ContainerStatus};
@@ -16,7 +16,7 @@ use libcontainer::syscall::syscall::SyscallType;
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[derive(Debug)]
 pub struct ExecRequest<'a> {
@@ -56,14 +56,17 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Execed, LaunchError> {
     let record = Record::load(&layout)?.filter(|r| r.id == request.id && r.pid != 0);
     let record = record.ok_or_else(|| LaunchError::Other(format!("container {:?} is not there", request.id)))?;
     if record.user_namespace {
-        return Err(LaunchError::Unsupported("exec into a container with a user namespace: libcontainer would not join it".into()));
+        return Err(LaunchError::Unsupported(
+            "exec into a container with a user namespace: libcontainer would not join it".into(),
+        ));
     }
     if (record.pid, record.start_time) != (request.init_pid, request.init_start_time) {
         return Err(LaunchError::Other("the init of the request is not the container's".into()));
     }
     let file = |kind: &str| layout.top.join(format!("exec-{}.{kind}", std::process::id()));
     let files = Files { process: file("json"), pid: file("pid") };
-    let result = write_private(&files.process, request.process_json).and_then(|()| run(request, &layout, &record, &files));
+    let result =
+        write_private(&files.process, request.process_json).and_then(|()| run(request, &layout, &record, &files));
     if result.is_err() {
         end(&files.pid);
     }
@@ -130,6 +133,7 @@ fn run(request: ExecRequest<'_>, layout: &Layout, record: &Record, files: &Files
         return Err(error);
     }
     let pidfd = sys::pidfd_open(pid).map_err(LaunchError::io("open the process's pidfd"))?;
+    label::in_force(&PathBuf::from(format!("/proc/{pid}")), request.table.label.as_ref(), Duration::from_millis(200))?;
     let console = console.map(Console::receive).transpose()?;
     Ok(Execed { pid, pidfd, console, seccomp_filters })
 }
@@ -142,13 +146,15 @@ fn joined(pid: u32, host: &inspect::Objects, table: &Table) -> Result<Vec<Approv
     if !lines.is_empty() {
         return Err(LaunchError::Inspection(lines));
     }
-    let approved = |n: &ApprovedNamespace| ApprovedNamespace { kind: n.kind.clone(), object: actual.get(&n.kind).copied() };
+    let approved =
+        |n: &ApprovedNamespace| ApprovedNamespace { kind: n.kind.clone(), object: actual.get(&n.kind).copied() };
     Ok(table.namespaces.iter().map(approved).collect())
 }
 
 /// libcontainer's exec wants its own state to say so; nobody tells it about our release.
 fn mark_running(layout: &Layout, id: &str) -> Result<(), LaunchError> {
-    let failed = |e: libcontainer::error::LibcontainerError| LaunchError::Other(format!("libcontainer's state: {}", chain(&e)));
+    let failed =
+        |e: libcontainer::error::LibcontainerError| LaunchError::Other(format!("libcontainer's state: {}", chain(&e)));
     let mut container = Container::load(layout.libcontainer().join(id)).map_err(failed)?;
     match container.status() {
         ContainerStatus::Running => Ok(()),

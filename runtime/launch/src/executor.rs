@@ -210,7 +210,8 @@ pub(crate) fn decode(text: &str) -> Option<LaunchError> {
 
 /// libcontainer goes on as soon as its own socket is closed, so a shim that dies would start the container. Not here.
 fn wait_for_release(fd: RawFd) -> Result<(), LaunchError> {
-    let mut socket = std::fs::File::from(sys::dup_high(sys::borrow(fd)).map_err(LaunchError::io("read the release socket"))?);
+    let mut socket =
+        std::fs::File::from(sys::dup_high(sys::borrow(fd)).map_err(LaunchError::io("read the release socket"))?);
     let mut token = Vec::new();
     let mut bounded = (&mut socket).take(64);
     bounded.read_to_end(&mut token).map_err(LaunchError::io("read the release socket"))?;
@@ -225,7 +226,11 @@ fn use_own_null(stdio: &[Stdio; 3]) -> Result<(), LaunchError> {
     use std::os::fd::AsFd;
     for (number, kind) in (0..).zip(stdio) {
         if *kind == Stdio::Null {
-            let own = std::fs::File::options().read(true).write(true).open("/dev/null").map_err(LaunchError::io("open /dev/null"))?;
+            let own = std::fs::File::options()
+                .read(true)
+                .write(true)
+                .open("/dev/null")
+                .map_err(LaunchError::io("open /dev/null"))?;
             sys::dup_onto(own.as_fd(), number).map_err(LaunchError::io("use the container's /dev/null"))?;
         }
     }
@@ -241,7 +246,8 @@ fn cwd(approved: &str) -> Vec<String> {
     if actual == Path::new(approved) {
         return Vec::new();
     }
-    let same = std::fs::metadata(approved).and_then(|a| std::fs::metadata(".").map(|b| (a.dev(), a.ino()) == (b.dev(), b.ino())));
+    let same = std::fs::metadata(approved)
+        .and_then(|a| std::fs::metadata(".").map(|b| (a.dev(), a.ino()) == (b.dev(), b.ino())));
     if actual.is_absolute() && same.is_ok_and(|same| same) {
         return Vec::new();
     }
@@ -263,7 +269,9 @@ fn descriptors(stdio: &[Stdio; 3]) -> Vec<String> {
         let character = actual.st_mode & libc::S_IFMT == libc::S_IFCHR;
         let fits = match expected {
             // A passed /dev/null is exchanged for the container's own.
-            Stdio::Passed(dev, ino) => (*dev, *ino) == (actual.st_dev, actual.st_ino) || (character && device == (1, 3)),
+            Stdio::Passed(dev, ino) => {
+                (*dev, *ino) == (actual.st_dev, actual.st_ino) || (character && device == (1, 3))
+            }
             Stdio::Null => character && device == (1, 3),
             // Unix98 terminals, major 136 to 143 (admin-guide/devices.txt).
             Stdio::Terminal => character && (136..=143).contains(&device.0),

@@ -45,7 +45,10 @@ pub(crate) fn namespaces(actual: &Objects, host: &Objects, approved: &[ApprovedN
         let is_host = host.get(kind) == Some(object);
         match approved.iter().find(|a| a.kind == *kind).map(|a| a.object) {
             Some(Some(expected)) if expected != *object => {
-                lines.push(format!("namespace {kind} is {}:{}, approved is {}:{}", object.0, object.1, expected.0, expected.1));
+                lines.push(format!(
+                    "namespace {kind} is {}:{}, approved is {}:{}",
+                    object.0, object.1, expected.0, expected.1
+                ));
             }
             Some(None) if is_host => lines.push(format!("namespace {kind} is the host's")),
             None if !is_host => lines.push(format!("namespace {kind} is not the host's and was not approved")),
@@ -133,7 +136,9 @@ pub(crate) fn credentials(status: &Status, table: &Table, maps: (&IdMap, &IdMap)
 fn capability_mask(table: &Table) -> Result<u64, String> {
     let bit = |name: &String| {
         let full = if name.starts_with("CAP_") { name.clone() } else { format!("CAP_{name}") };
-        caps::Capability::from_str(&full).map(|c| c.bitmask()).map_err(|_| format!("the approved capability {name} is not known"))
+        caps::Capability::from_str(&full)
+            .map(|c| c.bitmask())
+            .map_err(|_| format!("the approved capability {name} is not known"))
     };
     table.capabilities.iter().map(bit).try_fold(0, |mask, bit| Ok(mask | bit?))
 }
@@ -170,7 +175,8 @@ pub(crate) fn mounts(proc: &Path, expected: &Mounts<'_>) -> Vec<String> {
 fn compare(entries: Vec<Entry>, expected: &Mounts<'_>) -> Vec<String> {
     let mut lines = Vec::new();
     let mut left = entries;
-    let take = |left: &mut Vec<Entry>, fits: &dyn Fn(&Entry) -> bool| left.iter().position(fits).map(|i| left.remove(i));
+    let take =
+        |left: &mut Vec<Entry>, fits: &dyn Fn(&Entry) -> bool| left.iter().position(fits).map(|i| left.remove(i));
     let exists = |path: &str| expected.root.join(path.trim_start_matches('/')).symlink_metadata().is_ok();
 
     for approved in expected.approved {
@@ -232,12 +238,21 @@ fn one(entry: &Entry, resolved: &Resolved) -> Vec<String> {
         (None, None) => lines.push(format!("mount {point} has nothing approved to be compared with")),
         (fstype, source) => {
             // "cgroup" is a tmpfs with one mount per controller on v1, and cgroup2 on v2.
-            let fits = |f: &String| entry.fstype == *f || (f == "cgroup" && matches!(entry.fstype.as_str(), "tmpfs" | "cgroup2"));
+            let fits = |f: &String| {
+                entry.fstype == *f || (f == "cgroup" && matches!(entry.fstype.as_str(), "tmpfs" | "cgroup2"))
+            };
             if fstype.as_ref().is_some_and(|f| !fits(f)) {
-                lines.push(format!("mount {point} is a {}, approved is {}", entry.fstype, fstype.as_deref().unwrap_or_default()));
+                lines.push(format!(
+                    "mount {point} is a {}, approved is {}",
+                    entry.fstype,
+                    fstype.as_deref().unwrap_or_default()
+                ));
             }
             if source.as_ref().is_some_and(|(device, root)| *device != entry.device || *root != entry.root) {
-                lines.push(format!("mount {point} shows {}:{} {}, approved is {source:?}", entry.device.0, entry.device.1, entry.root));
+                lines.push(format!(
+                    "mount {point} shows {}:{} {}, approved is {source:?}",
+                    entry.device.0, entry.device.1, entry.root
+                ));
             }
         }
     }
@@ -338,7 +353,11 @@ mod tests {
             ("/sys /proc/sys ro", "/sys /proc/sys rw", "/proc/sys is not read-only"),
             ("/null /proc/version", "/zero /proc/version", "/proc/version is not masked"),
             ("6 2 ", "7 1 8:1 /etc /host rw - ext4 /dev/sda1 rw\n6 2 ", "mount /host (ext4 /etc) was not approved"),
-            ("4 1 8:1 /vol/1 /data rw,nosuid,nodev,noexec - ext4 /dev/sda1 rw\n", "", "mount /data was approved and is not there"),
+            (
+                "4 1 8:1 /vol/1 /data rw,nosuid,nodev,noexec - ext4 /dev/sda1 rw\n",
+                "",
+                "mount /data was approved and is not there",
+            ),
         ] {
             let changed = INFO.replacen(from, to, 1);
             assert_ne!(changed, INFO, "{from}");
@@ -361,8 +380,12 @@ mod tests {
         let both = [approve("pid", None), approve("network", Some((4, 11)))];
         assert!(namespaces(&all(10), &all(1), &both).is_empty());
         assert_eq!(namespaces(&all(1), &all(1), &both).len(), 2, "host pid, wrong network");
-        assert_eq!(namespaces(&all(10), &all(1), &both[..1]), ["namespace network is not the host's and was not approved"]);
-        let lost = namespaces(&all(10), &all(1), &[approve("pid", None), approve("network", None), approve("uts", None)]);
+        assert_eq!(
+            namespaces(&all(10), &all(1), &both[..1]),
+            ["namespace network is not the host's and was not approved"]
+        );
+        let lost =
+            namespaces(&all(10), &all(1), &[approve("pid", None), approve("network", None), approve("uts", None)]);
         assert_eq!(lost, ["namespace uts was approved and is not there"]);
     }
 
@@ -384,6 +407,13 @@ mod tests {
             assert_eq!(credentials(&Status::parse(&status.replacen(from, to, 1)), &table, none).len(), 1, "{to}");
         }
         let map = vec![(0, 100_000, 65_536)];
-        assert_eq!(credentials(&Status::parse(&status.replace("\t5", "\t100005").replace("\t6", "\t100006")), &table, (&map, &map)), Vec::<String>::new());
+        assert_eq!(
+            credentials(
+                &Status::parse(&status.replace("\t5", "\t100005").replace("\t6", "\t100006")),
+                &table,
+                (&map, &map)
+            ),
+            Vec::<String>::new()
+        );
     }
 }

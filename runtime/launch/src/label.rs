@@ -4,6 +4,8 @@ use crate::error::LaunchError;
 use boltseal_seal::Label;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// The attribute of this process that takes the label, opened while /proc can still be opened.
 #[derive(Debug)]
@@ -29,13 +31,43 @@ pub(crate) fn expected(label: Option<&Label>) -> String {
     }
 }
 
+/// Waits until the label is in force on a process that has just executed: execve closes our pipe a moment before it
+/// changes the credentials. A process that is gone needs no label.
+pub(crate) fn in_force(proc: &Path, label: Option<&Label>, patience: Duration) -> Result<(), LaunchError> {
+    let Some(label) = label else { return Ok(()) };
+    let file = match label {
+        Label::AppArmor(_) => "attr/apparmor/current",
+        Label::Selinux(_) => "attr/current",
+    };
+    let until = Instant::now() + patience;
+    loop {
+        let actual = match std::fs::read_to_string(proc.join(file)) {
+            Ok(text) => text.trim_end_matches(['\0', '\n']).to_owned(),
+            Err(_) if !proc.exists() => return Ok(()),
+            Err(e) => format!("unreadable: {e}"),
+        };
+        if actual == expected(Some(label)) {
+            return Ok(());
+        }
+        if Instant::now() >= until {
+            let line = format!("label in force is {actual:?}, approved is {:?}", expected(Some(label)));
+            return Err(LaunchError::Inspection(vec![line]));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 impl Attribute {
     pub(crate) fn open(label: &Label) -> Result<Self, LaunchError> {
         if name(label).is_empty() || name(label).contains(['\n', '\0']) {
             return Err(LaunchError::Other("the label is empty or holds a line break".into()));
         }
         let file = File::options().read(true).write(true).open(path(label)).map_err(|e| {
-            LaunchError::Unsupported(format!("{} cannot be opened, so the label {:?} cannot be set: {e}", path(label), name(label)))
+            LaunchError::Unsupported(format!(
+                "{} cannot be opened, so the label {:?} cannot be set: {e}",
+                path(label),
+                name(label)
+            ))
         })?;
         Ok(Self { file, label: label.clone() })
     }
@@ -102,6 +134,24 @@ mod tests {
     fn a_label_with_a_line_break_is_refused() {
         assert!(Attribute::open(&Label::AppArmor("a\nb".into())).is_err());
         assert!(Attribute::open(&Label::Selinux(String::new())).is_err());
+    }
+
+    #[test]
+    fn the_label_in_force_is_compared() {
+        let proc = std::env::temp_dir().join(format!("boltseal-proc-{}", std::process::id()));
+        std::fs::create_dir_all(proc.join("attr/apparmor")).unwrap();
+        let check = |label: &Label| in_force(&proc, Some(label), Duration::from_millis(5));
+        let apparmor = Label::AppArmor("p".into());
+        assert!(matches!(check(&apparmor), Err(LaunchError::Inspection(l)) if l[0].contains("unreadable")));
+        for (text, fits) in [("p (enforce)\n", true), ("p (complain)\n", false), ("unconfined\n", false), ("", false)] {
+            std::fs::write(proc.join("attr/apparmor/current"), text).unwrap();
+            assert_eq!(check(&apparmor).is_ok(), fits, "{text:?}");
+        }
+        std::fs::write(proc.join("attr/current"), "u:r:t:s0:c1\0").unwrap();
+        assert_eq!(check(&Label::Selinux("u:r:t:s0:c1".into())), Ok(()));
+        assert!(check(&Label::Selinux("u:r:t:s0:c2".into())).is_err());
+        std::fs::remove_dir_all(&proc).unwrap();
+        assert_eq!(check(&apparmor), Ok(()), "gone");
     }
 
     #[test]

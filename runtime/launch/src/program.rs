@@ -22,7 +22,8 @@ impl Program {
     pub(crate) fn find(process: &Process) -> Result<Self, LaunchError> {
         let strings = |list: &Option<Vec<String>>| -> Result<Vec<CString>, LaunchError> {
             let all = list.iter().flatten().map(|s| CString::new(s.as_str()));
-            all.collect::<Result<_, _>>().map_err(|_| LaunchError::Exec("an argument or variable holds a NUL byte".into()))
+            all.collect::<Result<_, _>>()
+                .map_err(|_| LaunchError::Exec("an argument or variable holds a NUL byte".into()))
         };
         let name = process.args().iter().flatten().next().cloned().unwrap_or_default();
         if name.is_empty() {
@@ -54,7 +55,11 @@ fn failed(name: &str, error: &io::Error) -> LaunchError {
 /// The shell's convention: 127 not found, 126 found but not runnable; 125 is ours.
 pub(crate) fn exit_code(error: &LaunchError) -> i32 {
     match error {
-        LaunchError::Exec(text) if text.ends_with("not found in $PATH") || text.ends_with("no such file or directory") => 127,
+        LaunchError::Exec(text)
+            if text.ends_with("not found in $PATH") || text.ends_with("no such file or directory") =>
+        {
+            127
+        }
         LaunchError::Exec(_) => 126,
         _ => 125,
     }
@@ -98,7 +103,10 @@ mod tests {
     fn the_environments_path_is_searched() {
         assert_eq!(find(&["sh"], &["PATH=/nowhere:/bin"]).unwrap().path.to_str().unwrap(), "/bin/sh");
         assert_eq!(find(&["sh"], &["HOME=/"]).unwrap().path.to_str().unwrap(), "/usr/bin/sh");
-        assert_eq!(find(&["sh"], &["PATH=/nowhere"]).unwrap_err(), LaunchError::Exec("\"sh\": executable file not found in $PATH".into()));
+        assert_eq!(
+            find(&["sh"], &["PATH=/nowhere"]).unwrap_err(),
+            LaunchError::Exec("\"sh\": executable file not found in $PATH".into())
+        );
     }
 
     #[test]

@@ -70,7 +70,8 @@ pub(crate) const RECORD_VERSION: u32 = 1;
 impl Record {
     /// Replaces the record in one step.
     pub(crate) fn save(&self, layout: &Layout) -> Result<(), LaunchError> {
-        let json = serde_json::to_vec(self).map_err(|e| LaunchError::Other(format!("cannot write the launch record: {e}")))?;
+        let json =
+            serde_json::to_vec(self).map_err(|e| LaunchError::Other(format!("cannot write the launch record: {e}")))?;
         let fresh = layout.top.join("record.new");
         write_private(&fresh, &json)?;
         std::fs::rename(&fresh, layout.record()).map_err(LaunchError::io("write the launch record"))
@@ -83,10 +84,13 @@ impl Record {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(LaunchError::io("read the launch record")(e)),
         };
-        let record: Self =
-            serde_json::from_slice(&bytes).map_err(|e| LaunchError::Other(format!("the launch record is damaged: {e}")))?;
+        let record: Self = serde_json::from_slice(&bytes)
+            .map_err(|e| LaunchError::Other(format!("the launch record is damaged: {e}")))?;
         if record.version != RECORD_VERSION {
-            return Err(LaunchError::Unsupported(format!("launch record of version {}, this is {RECORD_VERSION}", record.version)));
+            return Err(LaunchError::Unsupported(format!(
+                "launch record of version {}, this is {RECORD_VERSION}",
+                record.version
+            )));
         }
         Ok(Some(record))
     }

@@ -32,7 +32,12 @@ pub(crate) struct Resolved {
 }
 
 /// Leaves the host's mount namespace and mounts the root at `layout.rootfs()`.
-pub(crate) fn prepare(lowers: &[String], spec: &Spec, table: &Table, layout: &Layout) -> Result<Vec<Resolved>, LaunchError> {
+pub(crate) fn prepare(
+    lowers: &[String],
+    spec: &Spec,
+    table: &Table,
+    layout: &Layout,
+) -> Result<Vec<Resolved>, LaunchError> {
     let pairs = pair(spec, table)?;
     leave_host_namespace(spec)?;
     let readonly = spec.root().as_ref().and_then(|r| r.readonly()).unwrap_or(false);
@@ -68,12 +73,17 @@ fn pair<'a>(spec: &'a Spec, table: &Table) -> Result<Vec<(&'a Mount, ApprovedMou
     let pairs: Vec<_> = mounts.iter().zip(approved.cloned()).collect();
     for (mount, approved) in &pairs {
         if mount.destination() != Path::new(&approved.destination) {
-            lines.push(format!("mount {} stands in the spec where {} was approved", mount.destination().display(), approved.destination));
+            lines.push(format!(
+                "mount {} stands in the spec where {} was approved",
+                mount.destination().display(),
+                approved.destination
+            ));
         }
     }
     // libcontainer makes nodes and links below /dev by path: without a fresh /dev it would write into the image.
     for (destination, kind) in [("/dev", "tmpfs"), ("/proc", "proc")] {
-        let fresh = mounts.iter().any(|m| m.destination() == Path::new(destination) && m.typ().as_deref() == Some(kind));
+        let fresh =
+            mounts.iter().any(|m| m.destination() == Path::new(destination) && m.typ().as_deref() == Some(kind));
         if !fresh {
             lines.push(format!("no fresh {kind} on {destination}"));
         }
@@ -127,7 +137,8 @@ fn overlay(lowers: &[String], readonly: bool, layout: &Layout) -> Result<(), Lau
 
 fn set_mode(path: &Path, mode: u32) -> Result<(), LaunchError> {
     use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(LaunchError::io("make the upper layer"))
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+        .map_err(LaunchError::io("make the upper layer"))
 }
 
 fn open_dir(path: &Path) -> Result<OwnedFd, LaunchError> {
@@ -177,7 +188,8 @@ fn guard(point: &str, mount: &Mount) -> Result<(), LaunchError> {
 /// Below an earlier mount the names are taken as they are: libcontainer makes them there, and inspection compares.
 fn mount_point(root: BorrowedFd<'_>, mount: &Mount, earlier: &[Resolved]) -> Result<String, LaunchError> {
     let destination = mount.destination().to_str().filter(|d| d.starts_with('/'));
-    let bad = |why: &str| LaunchError::Inspection(vec![format!("mount point {}: {why}", mount.destination().display())]);
+    let bad =
+        |why: &str| LaunchError::Inspection(vec![format!("mount point {}: {why}", mount.destination().display())]);
     let destination = destination.ok_or_else(|| bad("not an absolute path"))?;
     let wants_file = is_file_bind(mount)?;
     let mut todo: VecDeque<String> = parts(destination);
@@ -256,8 +268,10 @@ fn look(dir: BorrowedFd<'_>, name: &str) -> io::Result<Found> {
 
 /// A bind of anything but a folder needs a file to be mounted on.
 fn is_file_bind(mount: &Mount) -> Result<bool, LaunchError> {
-    let bind = mount.typ().as_deref() == Some("bind") || mount.options().iter().flatten().any(|o| o == "bind" || o == "rbind");
+    let bind =
+        mount.typ().as_deref() == Some("bind") || mount.options().iter().flatten().any(|o| o == "bind" || o == "rbind");
     let Some(source) = mount.source().as_ref().filter(|_| bind) else { return Ok(false) };
-    let meta = std::fs::metadata(source).map_err(LaunchError::io(format_args!("stat the mount source {}", source.display())))?;
+    let meta = std::fs::metadata(source)
+        .map_err(LaunchError::io(format_args!("stat the mount source {}", source.display())))?;
     Ok(meta.mode() & libc::S_IFMT != libc::S_IFDIR)
 }

@@ -110,14 +110,20 @@ pub(crate) fn execve(path: &CString, args: &[CString], env: &[CString]) -> io::E
     io::Error::last_os_error()
 }
 
-/// Signals as a new program expects them: none blocked, none ignored. Rust ignores SIGPIPE, and execve keeps that.
+/// Signals as a new program expects them: none blocked, none ignored. Rust ignores SIGPIPE, and execve keeps that. The
+/// kernel's own call: libc refuses the numbers 32 to 34, which a parent may have ignored all the same.
 pub(crate) fn default_signals() -> io::Result<()> {
-    use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
-    for number in Signal::iterator().filter(|s| !matches!(s, Signal::SIGKILL | Signal::SIGSTOP)) {
-        // SAFETY: the default action is no code of ours.
-        unsafe { signal(number, SigHandler::SigDfl) }?;
+    // struct kernel_sigaction: handler, flags, restorer, mask; all zero is SIG_DFL.
+    let default = [0_u64; 4];
+    for number in (1..=64).filter(|n| ![libc::SIGKILL, libc::SIGSTOP].contains(n)) {
+        let old: *mut u64 = std::ptr::null_mut();
+        // SAFETY: the kernel reads one sigaction of at most 32 bytes with an 8-byte mask; the default is no code of ours.
+        let rc = unsafe { libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), old, 8) };
+        if rc != 0 {
+            return Err(io::Error::last_os_error());
+        }
     }
-    SigSet::empty().thread_set_mask()?;
+    nix::sys::signal::SigSet::empty().thread_set_mask()?;
     Ok(())
 }
 

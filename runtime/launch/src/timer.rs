@@ -55,6 +55,8 @@ fn set(first: Duration, then: Duration) -> Result<(), LaunchError> {
     };
     let timer = libc::itimerval { it_interval: value(then), it_value: value(first) };
     // SAFETY: setitimer(2) reads one itimerval and may be given no place for the old one.
-    let rc = unsafe { libc::syscall(libc::SYS_setitimer, libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut::<libc::itimerval>()) };
+    let rc = unsafe {
+        libc::syscall(libc::SYS_setitimer, libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut::<libc::itimerval>())
+    };
     if rc == 0 { Ok(()) } else { Err(LaunchError::io("set the deadline")(std::io::Error::last_os_error())) }
 }

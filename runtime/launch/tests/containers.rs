@@ -1,6 +1,14 @@
 //! Real containers, as root. Each scenario is a process of its own (create and exec want a single-threaded caller);
 //! `cargo test --test containers -- NAME` runs those whose name contains NAME.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_debug_implementations, unreachable_pub, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_debug_implementations,
+    unreachable_pub,
+    reason = "tests"
+)]
 
 mod lab;
 mod scenarios;

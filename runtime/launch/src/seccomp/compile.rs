@@ -52,12 +52,16 @@ pub(super) enum Answer {
 /// Not a profile; default action allow or log; notify, trace, a listener; an unknown flag; other architectures only;
 /// an argument index above 5; a program longer than the kernel takes.
 pub fn compile(json: &str, arch: Arch) -> Result<Compiled, SeccompError> {
-    let profile: Profile = serde_json::from_str(json).map_err(|e| SeccompError(format!("not an OCI seccomp profile: {e}")))?;
+    let profile: Profile =
+        serde_json::from_str(json).map_err(|e| SeccompError(format!("not an OCI seccomp profile: {e}")))?;
     check(&profile, arch)?;
     let (answers, unknown) = answers(&profile, arch)?;
     let program = tree::program(&answers, arch, &leaf)?;
     if program.len() > BPF_MAXINSNS {
-        return Err(SeccompError(format!("the filter needs {} instructions, the kernel takes {BPF_MAXINSNS}", program.len())));
+        return Err(SeccompError(format!(
+            "the filter needs {} instructions, the kernel takes {BPF_MAXINSNS}",
+            program.len()
+        )));
     }
     Ok(Compiled { program, flags: flags(&profile)?, unknown })
 }
@@ -110,7 +114,8 @@ fn answers(profile: &Profile, arch: Arch) -> Result<(Answers, Vec<String>), Secc
         for name in &rule.names {
             match by_name.get(name.as_str()) {
                 Some(number) => cases.entry(*number).or_default().extend(split.iter().cloned()),
-                None if [Arch::X86_64, Arch::Aarch64].iter().any(|a| boltseal_profiles::number(*a, name).is_some()) => {}
+                None if [Arch::X86_64, Arch::Aarch64].iter().any(|a| boltseal_profiles::number(*a, name).is_some()) => {
+                }
                 None => unknown.push(name.clone()),
             }
         }

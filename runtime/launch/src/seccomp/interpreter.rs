@@ -98,8 +98,28 @@ impl Naive {
 }
 
 const VALUES: &[u64] = &[
-    0, 1, 2, 3, 8, 10, 16, 17, 38, 40, 0x2_0000, 0x2_0008, 0x0200_0000, 0x1000_0000, 0x7E02_0000, 0x8000_0000, 0xffff_ffff,
-    0x1_0000_0000, 0x1_0000_0001, 0x26_0000_0001, u64::MAX, u64::MAX - 1,
+    0,
+    1,
+    2,
+    3,
+    8,
+    10,
+    16,
+    17,
+    38,
+    40,
+    0x2_0000,
+    0x2_0008,
+    0x0200_0000,
+    0x1000_0000,
+    0x7E02_0000,
+    0x8000_0000,
+    0xffff_ffff,
+    0x1_0000_0000,
+    0x1_0000_0001,
+    0x26_0000_0001,
+    u64::MAX,
+    u64::MAX - 1,
 ];
 
 fn agree(json: &str, arch: Arch) -> Result<(), TestCaseError> {
@@ -133,7 +153,8 @@ fn the_base_filter_is_short_and_shallow() {
         let compiled = compile(boltseal_profiles::base_seccomp(), arch).unwrap();
         assert!(compiled.program.len() <= 300, "{} instructions", compiled.program.len());
         assert_eq!(compiled.unknown, Vec::<String>::new());
-        let deepest = (0..600).map(|nr| run(&compiled.program, &Call { arch: audit_arch(arch), nr, args: [0; 6] }).1).max();
+        let deepest =
+            (0..600).map(|nr| run(&compiled.program, &Call { arch: audit_arch(arch), nr, args: [0; 6] }).1).max();
         assert!(deepest.unwrap() <= 40, "{deepest:?} steps");
     }
 }
@@ -158,7 +179,8 @@ fn the_base_filter_on_the_calls_that_matter() {
     assert_eq!(answer("clone", [17, 0, 0, 0, 0, 0]), allow);
     assert_eq!(answer("clone3", [0; 6]), enosys);
     assert_eq!(answer("personality", [0x4_0000, 0, 0, 0, 0, 0]), eperm, "ADDR_NO_RANDOMIZE");
-    for name in ["io_uring_setup", "bpf", "userfaultfd", "keyctl", "ptrace", "mount", "unshare", "setns", "kexec_load"] {
+    for name in ["io_uring_setup", "bpf", "userfaultfd", "keyctl", "ptrace", "mount", "unshare", "setns", "kexec_load"]
+    {
         assert_eq!(answer(name, [0; 6]), eperm, "{name}");
     }
 }
@@ -177,7 +199,10 @@ fn refusals_say_why() {
         (with("SCMP_ACT_ERRNO", r#","syscalls":[{"names":["read"],"action":"SCMP_ACT_NOTIFY"}]"#), "SCMP_ACT_NOTIFY"),
         (with("SCMP_ACT_ERRNO", r#","surprise":1"#), "surprise"),
         (
-            with("SCMP_ACT_ERRNO", r#","syscalls":[{"names":["read"],"action":"SCMP_ACT_ALLOW","args":[{"index":6,"value":1,"op":"SCMP_CMP_EQ"}]}]"#),
+            with(
+                "SCMP_ACT_ERRNO",
+                r#","syscalls":[{"names":["read"],"action":"SCMP_ACT_ALLOW","args":[{"index":6,"value":1,"op":"SCMP_CMP_EQ"}]}]"#,
+            ),
             "above 5",
         ),
     ] {
@@ -195,17 +220,23 @@ fn names_of_other_machines_and_times_are_left_out() {
 
 fn profiles() -> impl Strategy<Value = String> {
     let action = prop::sample::select(vec![
-        r#""SCMP_ACT_ALLOW""#, r#""SCMP_ACT_ERRNO""#, r#""SCMP_ACT_ERRNO","errnoRet":13"#, r#""SCMP_ACT_TRAP""#,
-        r#""SCMP_ACT_KILL""#, r#""SCMP_ACT_KILL_PROCESS""#, r#""SCMP_ACT_LOG""#,
+        r#""SCMP_ACT_ALLOW""#,
+        r#""SCMP_ACT_ERRNO""#,
+        r#""SCMP_ACT_ERRNO","errnoRet":13"#,
+        r#""SCMP_ACT_TRAP""#,
+        r#""SCMP_ACT_KILL""#,
+        r#""SCMP_ACT_KILL_PROCESS""#,
+        r#""SCMP_ACT_LOG""#,
     ]);
     let op = prop::sample::select(vec!["NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"]);
     let value = || prop::sample::select(VALUES.to_vec());
     let arg = (0_u8..6, value(), value(), op)
         .prop_map(|(i, v, w, op)| format!(r#"{{"index":{i},"value":{v},"valueTwo":{w},"op":"SCMP_CMP_{op}"}}"#));
     let names: Vec<&'static str> = numbers(Arch::X86_64).map(|(n, _)| n).collect();
-    let rule = (prop::collection::vec(prop::sample::select(names), 1..12), action, prop::collection::vec(arg, 0..4)).prop_map(
-        |(names, action, args)| format!(r#"{{"names":{names:?},"action":{action},"args":[{}]}}"#, args.join(",")),
-    );
+    let rule = (prop::collection::vec(prop::sample::select(names), 1..12), action, prop::collection::vec(arg, 0..4))
+        .prop_map(|(names, action, args)| {
+            format!(r#"{{"names":{names:?},"action":{action},"args":[{}]}}"#, args.join(","))
+        });
     let default = prop::sample::select(vec!["SCMP_ACT_ERRNO", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_TRAP"]);
     (default, prop::collection::vec(rule, 0..40))
         .prop_map(|(default, rules)| format!(r#"{{"defaultAction":"{default}","syscalls":[{}]}}"#, rules.join(",")))

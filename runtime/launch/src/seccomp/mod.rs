@@ -21,7 +21,8 @@ use boltseal_profiles::Arch;
 /// # Errors
 /// An architecture without a table; anything else would have failed the tests.
 pub fn base() -> Result<Compiled, SeccompError> {
-    let arch = Arch::native().ok_or_else(|| SeccompError(format!("no system call table for {}", std::env::consts::ARCH)))?;
+    let arch =
+        Arch::native().ok_or_else(|| SeccompError(format!("no system call table for {}", std::env::consts::ARCH)))?;
     let compiled = compile(boltseal_profiles::base_seccomp(), arch)?;
     match compiled.unknown.first() {
         Some(name) => Err(SeccompError(format!("the base filter names {name}, which no kernel has"))),
@@ -34,6 +35,7 @@ pub fn base() -> Result<Compiled, SeccompError> {
 /// # Errors
 /// What cannot be installed as it is, in one line.
 pub fn pod(json: &str) -> Result<Compiled, SeccompError> {
-    let arch = Arch::native().ok_or_else(|| SeccompError(format!("no system call table for {}", std::env::consts::ARCH)))?;
+    let arch =
+        Arch::native().ok_or_else(|| SeccompError(format!("no system call table for {}", std::env::consts::ARCH)))?;
     compile(json, arch)
 }

@@ -39,7 +39,9 @@ impl Lab {
             fs::create_dir_all(layer.join(dir)).unwrap();
         }
         fs::copy("/bin/busybox", layer.join("bin/busybox")).unwrap();
-        for applet in ["sh", "cat", "echo", "id", "sleep", "mount", "touch", "grep", "ls", "mknod", "tty", "cp", "true", "kill"] {
+        for applet in
+            ["sh", "cat", "echo", "id", "sleep", "mount", "touch", "grep", "ls", "mknod", "tty", "cp", "true", "kill"]
+        {
             symlink("busybox", layer.join("bin").join(applet)).unwrap();
         }
         fs::write(layer.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\n").unwrap();
@@ -143,7 +145,8 @@ impl Lab {
 
 /// Folders of a cgroup path in any hierarchy.
 pub fn cgroups(path: &str) -> Vec<PathBuf> {
-    let hierarchies = fs::read_dir("/sys/fs/cgroup").unwrap().map(|e| e.unwrap().path()).chain([PathBuf::from("/sys/fs/cgroup")]);
+    let hierarchies =
+        fs::read_dir("/sys/fs/cgroup").unwrap().map(|e| e.unwrap().path()).chain([PathBuf::from("/sys/fs/cgroup")]);
     hierarchies.map(|h| h.join(path.trim_start_matches('/'))).filter(|p| p.is_dir()).collect()
 }
 
@@ -264,7 +267,14 @@ fn table(volume: &std::path::Path, cgroup: &str) -> Table {
             bind("/data", volume, false),
             bind("/var/secrets/hosts", std::path::Path::new("/etc/hostname"), true),
         ],
-        masked: strings(&["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/scsi", "/sys/firmware", "/proc/acpi"]),
+        masked: strings(&[
+            "/proc/kcore",
+            "/proc/keys",
+            "/proc/timer_list",
+            "/proc/scsi",
+            "/sys/firmware",
+            "/proc/acpi",
+        ]),
         readonly: strings(&["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]),
         capabilities: CAPABILITIES.iter().map(|c| (*c).to_owned()).collect(),
         uid: 1000,

@@ -106,6 +106,11 @@ fn inside_the_running_container(mut lab: Lab) {
     nix::unistd::setgroups(&[nix::unistd::Gid::from_raw(0), nix::unistd::Gid::from_raw(44)]).unwrap();
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o777));
     nix::sys::signal::SigSet::all().thread_block().unwrap();
+    for number in [libc::SIGPIPE, 32, 33] {
+        let ignore = [1_u64, 0, 0, 0];
+        // SAFETY: one kernel sigaction with SIG_IGN.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, number, ignore.as_ptr(), 0, 8) };
+    }
     let leak = File::open("/etc/shadow").unwrap();
     nix::fcntl::fcntl(&leak, nix::fcntl::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
     // SAFETY: this process has one thread.
@@ -123,7 +128,8 @@ fn inside_the_running_container(mut lab: Lab) {
     contains(&text, "\n0\n1\n2\n3\n");
     contains(&text, &fs::read_to_string("/etc/hostname").unwrap());
     contains(&text, "touch: /x: Read-only file system");
-    let mut environment: Vec<&str> = text.split("env\n").nth(1).unwrap().lines().take_while(|l| l.contains('=')).collect();
+    let mut environment: Vec<&str> =
+        text.split("env\n").nth(1).unwrap().lines().take_while(|l| l.contains('=')).collect();
     environment.sort_unstable();
     // SHLVL and PWD are the shell's own.
     assert_eq!(environment, ["HOME=/", "PATH=/bin", "PWD=/", "SHLVL=1"]);
@@ -189,7 +195,14 @@ fn wrong_cwd(mut lab: Lab) {
 fn extra_mount(mut lab: Lab) {
     // Beneath the approved recursive bind lies a second mount that nobody approved.
     fs::create_dir(lab.volume.join("sub")).unwrap();
-    nix::mount::mount(Some("tmpfs"), &lab.volume.join("sub"), Some("tmpfs"), nix::mount::MsFlags::empty(), None::<&str>).unwrap();
+    nix::mount::mount(
+        Some("tmpfs"),
+        &lab.volume.join("sub"),
+        Some("tmpfs"),
+        nix::mount::MsFlags::empty(),
+        None::<&str>,
+    )
+    .unwrap();
     let (result, _) = lab.args(&["/bin/true"]).create();
     contains(&inspection(result.map(|p| p.pid).unwrap_err()), "mount /data/sub (tmpfs /) was not approved");
     nix::mount::umount(&lab.volume.join("sub")).unwrap();
@@ -236,7 +249,9 @@ fn no_new_privileges_off(mut lab: Lab) {
 }
 
 fn label_without_module(mut lab: Lab) {
-    for label in [Label::AppArmor("boltseal-default".into()), Label::Selinux("system_u:system_r:boltseal_t:s0:c1,c2".into())] {
+    for label in
+        [Label::AppArmor("boltseal-default".into()), Label::Selinux("system_u:system_r:boltseal_t:s0:c1,c2".into())]
+    {
         lab.table.label = Some(label);
         let error = lab.refused();
         assert!(matches!(error, LaunchError::Unsupported(_) | LaunchError::Inspection(_)), "{error:?}");
@@ -248,7 +263,8 @@ fn dev_symlink(lab: Lab) {
     let host = lab.top.join("host-dev");
     fs::create_dir(&host).unwrap();
     fs::write(host.join("ptmx"), "the host's").unwrap();
-    for (name, target) in [("dev", host.display().to_string()), ("proc", "/tmp".to_owned()), ("sys", "tmp".to_owned())] {
+    for (name, target) in [("dev", host.display().to_string()), ("proc", "/tmp".to_owned()), ("sys", "tmp".to_owned())]
+    {
         fs::remove_dir(lab.layer.join(name)).unwrap();
         symlink(target, lab.layer.join(name)).unwrap();
         contains(&inspection(lab.refused()), &format!("/{name} of the image is not a real folder"));
@@ -289,11 +305,9 @@ fn landlock(mut lab: Lab) {
         lab.spec["process"]["capabilities"][set] = json!(mount_and_mknod);
     }
     lab.table.capabilities = mount_and_mknod.iter().map(|c| (*c).to_owned()).collect();
-    lab.sh(
-        "touch /etc/x; touch /data/x && echo data; touch /tmp/x && echo tmp; echo hi > /dev/null && echo null; \
+    lab.sh("touch /etc/x; touch /data/x && echo data; touch /tmp/x && echo tmp; echo hi > /dev/null && echo null; \
          echo 0 > /proc/self/oom_score_adj && echo oom; echo 1 > /proc/sys/kernel/domainname; mknod /data/n c 1 3; \
-         cp /bin/busybox /data/b; /data/b true; mount -t tmpfs t /tmp; ls /etc/passwd",
-    );
+         cp /bin/busybox /data/b; /data/b true; mount -t tmpfs t /tmp; ls /etc/passwd");
     let (_, text, _) = lab.run();
     for part in [
         "touch: /etc/x: Permission denied",
@@ -358,7 +372,8 @@ fn pod_filter(mut lab: Lab) {
     assert!(!text.contains("Linux"), "{text}");
     delete(&lab.state, &lab.name).unwrap();
     let known = running(&mut lab);
-    let (result, mut output) = execute(&lab, known, &process(&["sh", "-c", "grep Seccomp /proc/self/status; /bin/busybox uname"], 1000));
+    let (result, mut output) =
+        execute(&lab, known, &process(&["sh", "-c", "grep Seccomp /proc/self/status; /bin/busybox uname"], 1000));
     let execed = result.unwrap();
     assert_eq!(execed.seccomp_filters, 2);
     text.clear();
@@ -381,7 +396,10 @@ fn pod_filter_that_allows_all(mut lab: Lab) {
 fn terminal(mut lab: Lab) {
     lab.spec["process"]["terminal"] = json!(true);
     lab.table.terminal = true;
-    let parked = lab.sh("tty; ls -l /proc/self/fd/0; echo done").create_with([None, None, None], Duration::from_secs(20)).unwrap();
+    let parked = lab
+        .sh("tty; ls -l /proc/self/fd/0; echo done")
+        .create_with([None, None, None], Duration::from_secs(20))
+        .unwrap();
     let pid = parked.pid;
     let (parked, console) = split_console(parked);
     assert_eq!(start(parked), "");
@@ -452,15 +470,24 @@ fn execute(lab: &Lab, known: (u32, u64), process: &serde_json::Value) -> (Result
 fn exec_in_a_running_container(mut lab: Lab) {
     let known = running(&mut lab);
     for uid in [1000, 7] {
-        let script = format!("grep -E '^(Seccomp|Seccomp_filters|NoNewPrivs|CapBnd|Uid):' /proc/self/status; ls /proc/self/fd; ls -l /proc/self/fd/0; \
-                      touch /data/fine-{uid} && echo wrote; touch /etc/x; id -u; cat /proc/self/cgroup; kill -0 1 && echo reached");
+        let script = format!(
+            "grep -E '^(Seccomp|Seccomp_filters|NoNewPrivs|CapBnd|Uid):' /proc/self/status; ls /proc/self/fd; ls -l /proc/self/fd/0; \
+                      touch /data/fine-{uid} && echo wrote; touch /etc/x; id -u; cat /proc/self/cgroup; kill -0 1 && echo reached"
+        );
         let (result, mut output) = execute(&lab, known, &process(&["sh", "-c", &script], uid));
         let execed = result.unwrap();
         assert_eq!(execed.seccomp_filters, 1);
         let mut text = String::new();
         output.read_to_string(&mut text).unwrap();
         assert_eq!(wait(execed.pid), if uid == 1000 { 0 } else { 1 }, "{text}");
-        for part in ["Seccomp:\t2\nSeccomp_filters:\t1\n", "NoNewPrivs:\t1\n", "CapBnd:\t0000000000000401\n", "\n0\n1\n2\n3\n", "wrote\n", "/dev/null"] {
+        for part in [
+            "Seccomp:\t2\nSeccomp_filters:\t1\n",
+            "NoNewPrivs:\t1\n",
+            "CapBnd:\t0000000000000401\n",
+            "\n0\n1\n2\n3\n",
+            "wrote\n",
+            "/dev/null",
+        ] {
             contains(&text, part);
         }
         contains(&text, &format!("\n{uid}\n"));
@@ -481,7 +508,10 @@ fn exec_in_a_running_container(mut lab: Lab) {
 fn exec_failures(mut lab: Lab) {
     let known = running(&mut lab);
     let refused = |lab: &Lab, process: &serde_json::Value| execute(lab, known, process).0.map(|e| e.pid).unwrap_err();
-    assert_eq!(refused(&lab, &process(&["/bin/none"], 1000)), LaunchError::Exec("\"/bin/none\": no such file or directory".into()));
+    assert_eq!(
+        refused(&lab, &process(&["/bin/none"], 1000)),
+        LaunchError::Exec("\"/bin/none\": no such file or directory".into())
+    );
     let mut more = process(&["true"], 1000);
     for set in ["bounding", "effective", "permitted"] {
         more["capabilities"][set] = json!(["CAP_CHOWN", "CAP_NET_BIND_SERVICE", "CAP_SYS_ADMIN"]);
@@ -498,7 +528,13 @@ fn exec_failures(mut lab: Lab) {
     contains(&result.map(|e| e.pid).unwrap_err().to_string(), "not the container's");
     lab.table.namespaces[0].object = Some((4, 4));
     contains(&inspection(refused(&lab, &process(&["true"], 1000))), "namespace pid is");
-    assert_eq!(fs::read_dir(lab.state.join("launch")).unwrap().filter(|e| e.as_ref().unwrap().file_name().to_str().unwrap().starts_with("exec")).count(), 0);
+    assert_eq!(
+        fs::read_dir(lab.state.join("launch"))
+            .unwrap()
+            .filter(|e| e.as_ref().unwrap().file_name().to_str().unwrap().starts_with("exec"))
+            .count(),
+        0
+    );
     delete(&lab.state, &lab.name).unwrap();
     wait(known.0);
     lab.nothing_left();
@@ -515,7 +551,13 @@ fn limits(mut lab: Lab) {
     assert!(matches!(update(&lab.state, &lab.name, &devices), Err(LaunchError::Unsupported(_))));
     assert!(update(&lab.state, "another", &resources).is_err());
     // Only the null device was allowed; libcgroups adds the runtime's usual ones, and no disk.
-    let list = fs::read_to_string(cgroups(&lab.table.cgroup_path).into_iter().find(|p| p.join("devices.list").exists()).unwrap().join("devices.list"));
+    let list = fs::read_to_string(
+        cgroups(&lab.table.cgroup_path)
+            .into_iter()
+            .find(|p| p.join("devices.list").exists())
+            .unwrap()
+            .join("devices.list"),
+    );
     assert!(!list.unwrap().contains("a *:* rwm"));
     delete(&lab.state, &lab.name).unwrap();
     wait(known.0);
@@ -524,7 +566,9 @@ fn limits(mut lab: Lab) {
 
 fn on_cgroup_v2(mut lab: Lab) {
     lab.on_cgroup_v2();
-    assert!(matches!(lab.refused(), LaunchError::Unsupported(t) if t == "device rules cannot be enforced on cgroup v2 yet"));
+    assert!(
+        matches!(lab.refused(), LaunchError::Unsupported(t) if t == "device rules cannot be enforced on cgroup v2 yet")
+    );
     lab.spec["linux"]["resources"] = json!({});
     let (parked, _) = lab.args(&["/bin/sleep", "100"]).create();
     let parked = parked.unwrap();
@@ -546,7 +590,8 @@ fn on_cgroup_v2(mut lab: Lab) {
 }
 
 fn cgroup_in_use(lab: Lab) {
-    let first = fs::read_dir("/sys/fs/cgroup").unwrap().map(|e| e.unwrap().path()).find(|p| p.ends_with("pids")).unwrap();
+    let first =
+        fs::read_dir("/sys/fs/cgroup").unwrap().map(|e| e.unwrap().path()).find(|p| p.ends_with("pids")).unwrap();
     let folder = first.join(lab.table.cgroup_path.trim_start_matches('/'));
     fs::create_dir_all(&folder).unwrap();
     let (result, _) = lab.create();
@@ -623,7 +668,10 @@ fn timing(mut lab: Lab) {
     }
     creates.sort();
     deletes.sort();
-    println!("create: least {:?}, median {:?}; delete: least {:?}, median {:?}", creates[0], creates[5], deletes[0], deletes[5]);
+    println!(
+        "create: least {:?}, median {:?}; delete: least {:?}, median {:?}",
+        creates[0], creates[5], deletes[0], deletes[5]
+    );
     assert!(deletes[5] < Duration::from_secs(1));
     lab.nothing_left();
 }
