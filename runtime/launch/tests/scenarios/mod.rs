@@ -77,9 +77,14 @@ fn parked_released_gone(mut lab: Lab) {
         ("CapBnd", "0000000000000401"),
         ("CapInh", "0000000000000000"),
         ("Uid", "1000\t1000\t1000\t1000"),
-        ("State", "S (sleeping)"),
     ] {
         assert_eq!(status(pid, field), expected, "{field}");
+    }
+    // On its way from libcontainer's waiting point to ours it runs for a moment; then it sleeps until it is released.
+    let begun = Instant::now();
+    while status(pid, "State") != "S (sleeping)" {
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        std::thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(parked.seccomp_filters, 1);
     assert_eq!(parked.expected_label, "");
