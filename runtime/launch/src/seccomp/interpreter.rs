@@ -218,6 +218,22 @@ fn names_of_other_machines_and_times_are_left_out() {
     assert_eq!(compiled.unknown, ["socketcall", "call_of_2031"]);
 }
 
+#[test]
+fn what_oci_spec_writes_is_read() {
+    let json = r#"{"defaultAction":"SCMP_ACT_ERRNO","architectures":["SCMP_ARCH_X86_64","SCMP_ARCH_X86","SCMP_ARCH_X32"],
+        "flags":["SECCOMP_FILTER_FLAG_LOG"],"syscalls":[{"names":["read","fstat64"],"action":"SCMP_ACT_ALLOW"},
+        {"names":["clone"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":2114060288,"valueTwo":0,"op":"SCMP_CMP_MASKED_EQ"}]},
+        {"names":["clone3"],"action":"SCMP_ACT_ERRNO","errnoRet":38},
+        {"names":["socket"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":40,"op":"SCMP_CMP_NE"}]}]}"#;
+    let parsed: oci_spec::runtime::LinuxSeccomp = serde_json::from_str(json).unwrap();
+    let written = serde_json::to_string(&parsed).unwrap();
+    let compiled = compile(&written, Arch::X86_64).unwrap();
+    assert_eq!(compiled.program, compile(json, Arch::X86_64).unwrap().program);
+    assert_eq!(compiled.flags, libc::SECCOMP_FILTER_FLAG_LOG);
+    assert_eq!(compiled.unknown, ["fstat64"]);
+    agree(&written, Arch::X86_64).unwrap();
+}
+
 fn profiles() -> impl Strategy<Value = String> {
     let action = prop::sample::select(vec![
         r#""SCMP_ACT_ALLOW""#,
