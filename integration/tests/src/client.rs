@@ -111,14 +111,16 @@ impl Client {
             ..Container::default()
         };
         let message = CreateContainerRequest { container: Some(container) };
-        self.runtime.block_on(ContainersClient::new(self.channel.clone()).create(self.request(message)))?;
+        let mut containers = ContainersClient::new(self.channel.clone()).max_decoding_message_size(64 << 20);
+        self.runtime.block_on(containers.create(self.request(message)))?;
         Ok(mounts)
     }
 
     fn snapshot(&self, request: &Request) -> Result<Vec<Mount>, Status> {
         let (snapshotter, key, parent) = (request.snapshotter.clone(), request.key.clone(), request.parent.clone());
         let mut client = SnapshotsClient::new(self.channel.clone());
-        let labels = HashMap::new();
+        // Until the container's record names it, the garbage collector would take it.
+        let labels = HashMap::from([("containerd.io/gc.root".to_owned(), "test".to_owned())]);
         Ok(if request.view {
             let message = ViewSnapshotRequest { snapshotter, key, parent, labels };
             self.runtime.block_on(client.view(self.request(message)))?.into_inner().mounts

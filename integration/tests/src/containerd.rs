@@ -43,7 +43,7 @@ impl Version {
     fn config(self, sandbox: &str) -> String {
         let head = format!(
             "root = \"{ROOT}\"\nstate = \"{STATE}\"\nimports = []\n\
-             [grpc]\n  address = \"{SOCKET}\"\n[debug]\n  level = \"info\"\n"
+             [grpc]\n  address = \"{SOCKET}\"\n[debug]\n  level = \"warn\"\n"
         );
         let project = crate::private::project();
         let drop_in = |file: &str| {

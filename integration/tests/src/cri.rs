@@ -53,7 +53,8 @@ pub fn pod(name: &str, logs: &Path, owner: Option<&str>) -> PodSandboxConfig {
         log_directory: logs.display().to_string(),
         annotations: annotations.into_iter().collect(),
         linux: Some(LinuxPodSandboxConfig {
-            cgroup_parent: format!("/kubepods/{name}"),
+            // kubelet makes and removes it; here it is one for all pods and stays.
+            cgroup_parent: "/kubepods/pod".into(),
             security_context: Some(LinuxSandboxSecurityContext {
                 namespace_options: Some(container_namespaces()),
                 run_as_user: Some(Int64Value { value: 65532 }),

@@ -61,7 +61,10 @@ fn processes(all: &mut BTreeSet<String>) -> Result<()> {
         let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
         let Ok(comm) = fs::read_to_string(entry.path().join("comm")) else { continue };
-        all.insert(format!("process {name} {} {line}", comm.trim()));
+        // A test itself starts these anew.
+        if !["containerd", "swtpm"].contains(&comm.trim()) {
+            all.insert(format!("process {name} {} {line}", comm.trim()));
+        }
     }
     Ok(())
 }
@@ -96,7 +99,10 @@ fn entries(folder: &Path, all: &mut BTreeSet<String>) -> Result<()> {
                 all.insert(format!("folder {text}"));
             }
         } else {
-            all.insert(format!("file {text}"));
+            // The node's verdict, not a container's state.
+            if text != "/run/boltseal/node.json" {
+                all.insert(format!("file {text}"));
+            }
         }
     }
     Ok(())

@@ -143,7 +143,18 @@ pub struct World {
     /// Handler that requests name.
     pub runtime: &'static str,
     count: u32,
-    undo: Vec<fn(&mut Self) -> Result<()>>,
+    undo: Vec<Undo>,
+}
+
+type Undone = Box<dyn FnOnce(&mut World) -> Result<()>>;
+
+/// Puts back what a case changed on the node.
+struct Undo(Undone);
+
+impl std::fmt::Debug for Undo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Undo")
+    }
 }
 
 /// How a request that started ended.
@@ -201,7 +212,8 @@ impl World {
 
     #[must_use]
     pub fn output_file(&self, id: &str) -> PathBuf {
-        self.node.work.join(format!("{id}.out"))
+        let version = self.containerd.version.name().replace(' ', "-");
+        self.node.work.join(format!("{id}-{version}.out"))
     }
 
     /// Creates container and task; on failure what was made is removed and the status answered.
@@ -235,12 +247,12 @@ impl World {
     }
 
     /// Something to put back once the case is over.
-    pub fn undo_later(&mut self, undo: fn(&mut Self) -> Result<()>) {
-        self.undo.push(undo);
+    pub fn undo_later(&mut self, undo: impl FnOnce(&mut Self) -> Result<()> + 'static) {
+        self.undo.push(Undo(Box::new(undo)));
     }
 
     pub fn undo(&mut self) -> Result<()> {
-        while let Some(undo) = self.undo.pop() {
+        while let Some(Undo(undo)) = self.undo.pop() {
             undo(self)?;
         }
         Ok(())

@@ -15,10 +15,10 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new("unsigned image", "BS-IMG-001", "signature", no_change)
             .image("unsigned")
             .mend(|world, _| signed(world, "unsigned")),
-        Case::new("signed by a key that nobody named", "BS-IMG-001", "signature", no_change)
+        Case::new("signed by a key that nobody named", "BS-IMG-001", "key", no_change)
             .image("wrongkey")
             .mend(|world, _| signed(world, "wrongkey")),
-        Case::new("the signature is of another image", "BS-IMG-001", "signature", swap_signature)
+        Case::new("the signature is of another image", "BS-IMG-001", "another image", swap_signature)
             .image("swapped")
             .mend(|world, _| signed(world, "swapped")),
         Case::new("an attestation passed off as a signature (cosign 2)", "BS-IMG-001", "signature", no_change)
@@ -27,10 +27,10 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new("an attestation passed off as a signature (cosign 3)", "BS-IMG-001", "signature", no_change)
             .image("attested3")
             .mend(|world, _| signed(world, "attested3")),
-        Case::new("manifest altered in the content store", "BS-IMG-002", "", |world, request| {
+        Case::new("manifest altered in the content store", "BS-IMG-001", "other bytes", |world, request| {
             alter(world, request, |world| Ok(world.node.images.get("app")?.manifest.clone()))
         }),
-        Case::new("image config altered in the content store", "BS-IMG-002", "", |world, request| {
+        Case::new("image config altered in the content store", "BS-IMG-001", "digest", |world, request| {
             alter(world, request, |world| Ok(world.node.images.get("app")?.config.clone()))
         }),
         Case::new("re-tagged between create and start", "BS-IMG-002", "", |world, _| {
@@ -77,14 +77,9 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new("policy asks for more integrity than unpacked files have", "BS-IMG-002", "unpacked", |world, _| {
             bend_policy(world, "image.integrity", "fsverity")
         }),
-        Case::new("registry that is not on the list", "BS-IMG-003", "elsewhere", no_change).image("elsewhere").mend(
-            |world, request| {
-                let app = world.node.images.get("app")?;
-                request.image = app.name.clone();
-                request.parent = app.chain_id.clone();
-                Ok(())
-            },
-        ),
+        Case::new("registry that is not on the list", "BS-IMG-003", "elsewhere", |world, _| elsewhere(world, false))
+            .image("elsewhere")
+            .mend(|world, _| elsewhere(world, true)),
         Case::new("image by a digest that the policy denies", "BS-IMG-001", "deny_digests", |world, _| {
             let digest = world.node.images.get("app")?.manifest.clone();
             bend_policy(world, "image.deny_digests", vec![digest])
@@ -100,8 +95,37 @@ fn no_change(_: &mut World, _: &mut Request) -> Result<()> {
 /// Signs with the key that the policy names; undone afterwards.
 fn signed(world: &mut World, name: &str) -> Result<()> {
     let image = world.node.images.get(name)?.clone();
+    let folder = Path::new(SIGNATURES).join(image.hex());
+    let kept = world.node.work.join("kept-signatures");
+    if folder.exists() {
+        fs::rename(&folder, &kept)?;
+    }
+    world.undo_later(move |_| {
+        fs::remove_dir_all(&folder)?;
+        if kept.exists() {
+            fs::rename(kept, folder)?;
+        }
+        Ok(())
+    });
     world.node.key.sign(Cosign::V2, &image)?;
     world.node.import(&image)
+}
+
+/// A policy whose key may sign for the other registry path, which is on the list of registries or not.
+fn elsewhere(world: &mut World, listed: bool) -> Result<()> {
+    let prefix = format!("{}/elsewhere", crate::registry::ADDRESS);
+    let mut policy = world.node.policy.clone();
+    policy.push(
+        "authority",
+        toml::from_str(&format!("name = \"else\"\nkey = \"ci.pub\"\nrepositories = [\"{prefix}\"]"))?,
+    )?;
+    policy.push("scope", toml::from_str(&format!("repository = \"{prefix}\"\nauthorities = [\"else\"]"))?)?;
+    if listed {
+        policy.set("registries.allow", vec![prefix])?;
+    }
+    policy.write()?;
+    world.undo_later(|world| world.node.policy.write());
+    Ok(())
 }
 
 /// Files the good signature of `app` under the other image's digest.

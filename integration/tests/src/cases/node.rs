@@ -1,7 +1,7 @@
 //! What is wrong with the node: its policy, its TPM, its verdict, its trail.
 use super::Case;
 use super::image::bend_policy;
-use crate::client::Code;
+use crate::client::{Code, Request};
 use crate::node::World;
 use crate::policy;
 use crate::process::run;
@@ -15,7 +15,8 @@ use std::process::Command;
 const TRAIL: &str = "/var/log/boltseal";
 
 pub(super) fn cases() -> Vec<Case> {
-    let policy = |name, says, fault| Case::new(name, "", says, fault).code(Code::FailedPrecondition);
+    let policy =
+        |name, says, fault| Case::new(name, "BS-NOD-004", says, fault).code(Code::FailedPrecondition).never_warned();
     let node = |name, says, fault| Case::new(name, "BS-NOD-001", says, fault).code(Code::FailedPrecondition);
     vec![
         policy("no policy", "policy", |world, _| {
@@ -30,11 +31,11 @@ pub(super) fn cases() -> Vec<Case> {
             policy::write(&format!("frobnicate = true\n{}", world.node.policy.text()?))?;
             restore_policy(world)
         }),
-        policy("a policy that anybody may write", "writable", |world, _| {
+        policy("a policy that anybody may write", "written to by others", |world, _| {
             fs::set_permissions(policy::FILE, fs::Permissions::from_mode(0o666))?;
             restore_policy(world)
         }),
-        policy("a trust folder that anybody may write", "writable", |world, _| {
+        policy("a trust folder that anybody may write", "written to by others", |world, _| {
             let trust = Path::new(policy::FOLDER).join("trust");
             fs::set_permissions(&trust, fs::Permissions::from_mode(0o777))?;
             world.undo_later(|_| {
@@ -55,19 +56,21 @@ pub(super) fn cases() -> Vec<Case> {
             world.undo_later(new_boot);
             Ok(())
         }),
+        // The TPM is away in fault and twin, so that the file alone decides: a good one carries the start.
         node("a quote that somebody altered", "", |world, _| {
             alter_verdict(world, |text| {
-                // One digit of the quote, whatever form the file gives it.
                 let at = text.find("\"quote\"").map_or(text.len() / 2, |at| at + 60);
                 flip(text, at)
             })
-        }),
-        node("a verdict of another boot", "boot", |world, _| {
+        })
+        .mend(without_tpm),
+        node("a verdict of another boot", "", |world, _| {
             alter_verdict(world, |text| {
                 let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
                 text.replace(boot.trim(), "00000000-0000-4000-8000-000000000000")
             })
-        }),
+        })
+        .mend(without_tpm),
         node("another key than the enrolled one", "", |world, _| {
             forget_verdict()?;
             policy::trust(policy::NODE_KEY, &world.node.key.public)?;
@@ -88,8 +91,9 @@ pub(super) fn cases() -> Vec<Case> {
             bent.without_exception("BS-MAC-001")?;
             bent.write()?;
             restore_policy(world)
-        }),
-        Case::new("the trail's disk is full", "BS-AUD-001", "", |world, _| {
+        })
+        .code(Code::FailedPrecondition),
+        Case::new("the trail's disk is full", "", "BS-AUD-001", |world, _| {
             run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k,mode=0700", "tmpfs", TRAIL]))?;
             fs::write(Path::new(TRAIL).join("filler"), vec![0; 64 << 10])?;
             world.undo_later(|_| run(Command::new("umount").arg(TRAIL)).map(|_| ()));
@@ -98,9 +102,10 @@ pub(super) fn cases() -> Vec<Case> {
         .code(Code::FailedPrecondition)
         .never_warned()
         .unrecorded(),
-        Case::new("kernel older than the policy's Landlock", "BS-FSY-002", "", |world, _| {
+        Case::new("kernel older than the policy's Landlock", "", "Landlock", |world, _| {
             bend_policy(world, "landlock.abi", 60)
-        }),
+        })
+        .code(Code::FailedPrecondition),
     ]
 }
 
@@ -129,15 +134,22 @@ fn new_boot(world: &mut World) -> Result<()> {
     Ok(())
 }
 
-fn alter_verdict(world: &mut World, change: fn(&str) -> String) -> Result<()> {
-    // One good start makes the verdict.
+/// A good verdict is there, and the TPM is not.
+fn without_tpm(world: &mut World, _: &mut Request) -> Result<()> {
     let request = world.request("app", &["/bin/true"])?;
     world.complete(&request).context("the start that makes the verdict")?;
+    world.node.tpm.stop()?;
+    world.undo_later(new_boot);
+    Ok(())
+}
+
+fn alter_verdict(world: &mut World, change: fn(&str) -> String) -> Result<()> {
+    let mut request = world.request("app", &[])?;
+    without_tpm(world, &mut request)?;
     let text = fs::read_to_string(verdict()).context("verdict file")?;
     let changed = change(&text);
     anyhow::ensure!(changed != text, "the verdict file could not be altered: {text}");
     fs::write(verdict(), changed)?;
-    world.undo_later(|_| forget_verdict());
     Ok(())
 }
 

@@ -65,7 +65,7 @@ pub(super) fn cases() -> Vec<Case> {
         spec!("a field outside the sealed set: rdma", "BS-PRC-008", "rdma", |spec| {
             spec["linux"]["resources"]["rdma"] = json!({ "mlx5_1": { "hcaHandles": 3 } });
         }),
-        spec!("a field outside the sealed set: a listener for seccomp", "BS-PRC-008", "listenerPath", |spec| {
+        spec!("a filter that hands calls to a listener", "BS-PRC-001", "listener", |spec| {
             spec["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ERRNO", "listenerPath": "/run/evil.sock",
                 "architectures": ["SCMP_ARCH_X86_64"], "syscalls": [] });
         }),
