@@ -80,7 +80,7 @@ fn check(profile: &Profile, arch: Arch) -> Result<(), SeccompError> {
     };
     match &profile.architectures {
         // Foreign ABIs answer ENOSYS whether they are listed or not.
-        Some(list) if !list.is_empty() && !list.iter().any(|a| a == native) => {
+        Some(list) if !list.is_empty() && !list.iter().any(|a| a == native || a == "SCMP_ARCH_NATIVE") => {
             Err(SeccompError(format!("architectures lack {native}")))
         }
         _ => Ok(()),

@@ -45,6 +45,7 @@ pub const ALL: &[Scenario] = &[
     ("exec_failures", exec_failures),
     ("limits", limits),
     ("on_cgroup_v2", on_cgroup_v2),
+    ("cgroup_mount_on_v1", cgroup_mount_on_v1),
     ("cgroup_in_use", cgroup_in_use),
     ("seccomp_in_the_spec", seccomp_in_the_spec),
     ("delete_twice", delete_twice),
@@ -592,6 +593,25 @@ fn on_cgroup_v2(mut lab: Lab) {
     assert!(begun.elapsed() < Duration::from_secs(1));
     assert_eq!(wait(known.0), 128 + 9);
     lab.nothing_left();
+}
+
+fn cgroup_mount_on_v1(mut lab: Lab) {
+    let options = ["nosuid", "noexec", "nodev", "ro"];
+    let mount = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": options});
+    lab.spec["mounts"].as_array_mut().unwrap().push(mount);
+    let mut approved = lab.table.mounts[5].clone();
+    approved.destination = "/sys/fs/cgroup".into();
+    approved.fstype = Some("cgroup".into());
+    lab.table.mounts.push(approved);
+    // libcontainer mounts v1's hierarchies writable whatever the spec says: not what was approved.
+    contains(&inspection(lab.refused()), "mount /sys/fs/cgroup/pids is not read-only");
+    // Approved as they are, they pass, and Landlock keeps them from being written.
+    lab.table.mounts.last_mut().unwrap().readonly = false;
+    lab.spec["process"]["user"] = json!({"uid": 0, "gid": 0});
+    (lab.table.uid, lab.table.gid) = (0, 0);
+    let (_, text, _) = lab.sh("echo 10 > /sys/fs/cgroup/pids/pids.max; cat /sys/fs/cgroup/pids/pids.max").run();
+    contains(&text, "can't create /sys/fs/cgroup/pids/pids.max: Permission denied");
+    contains(&text, "50\n");
 }
 
 fn cgroup_in_use(lab: Lab) {
