@@ -27,9 +27,9 @@ check: setup
 # Unit tests, then the fuzz targets (corpora replayed, a minute of new input), then the main job on real containerds.
 test: build
 	$(CARGO) test --locked --workspace --exclude boltseal-integration-tests --target $(TARGET)
-	$(BUILD) -p boltseal-fuzz --profile quick
-	target/$(TARGET)/quick/boltseal-fuzz replay
-	target/$(TARGET)/quick/boltseal-fuzz run --seconds 60
+	$(BUILD) -p boltseal-fuzz
+	target/$(TARGET)/debug/boltseal-fuzz replay
+	target/$(TARGET)/debug/boltseal-fuzz run --seconds 60
 	$(CARGO) test --locked -p boltseal-integration-tests --target $(TARGET)
 
 demo: build
@@ -41,8 +41,8 @@ bench: build
 	@target/$(TARGET)/debug/boltseal-bench
 
 fuzz: setup
-	$(BUILD) -p boltseal-fuzz --profile quick
-	target/$(TARGET)/quick/boltseal-fuzz run --seconds 600
+	$(BUILD) -p boltseal-fuzz
+	target/$(TARGET)/debug/boltseal-fuzz run --seconds 600
 
 # Known vulnerabilities of dependencies: needs the advisory database, and says so where it cannot be had.
 audit: setup

@@ -272,7 +272,7 @@ fn containerd_facts(request: &Request, create: &Create, policy: &InForce, record
             facts.rootfs = NoProof::Containerd(error).fact::<Rootfs>();
         }
     }
-    container.cri.map(|cri| cri.netns).filter(|netns| !netns.is_empty())
+    container.cri.filter(|cri| cri.is_sandbox).map(|cri| cri.netns)
 }
 
 /// Which pod it belongs to, by containerd's CRI metadata and our own record of the sandbox. An annotation that says

@@ -85,7 +85,11 @@ fn chain(jail: &dyn Parse, target: Digest, parent: &str, read: impl Fn(Digest) -
             let here = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
             let mut found = Vec::new();
             for entry in index.entries.iter().filter(|e| e.os == "linux" && e.architecture == here) {
-                let child = read(entry.descriptor.digest.digest)?;
+                // containerd fetches one variant of an architecture: what it has not got is not what is mounted.
+                let child = match read(entry.descriptor.digest.digest) {
+                    Err(NoProof::Containerd(Error::NotFound { .. })) => continue,
+                    other => other?,
+                };
                 let digest = bind_child(&bytes, Link::IndexToManifest, &entry.descriptor.digest, &child).map_err(why)?;
                 if let Proposal::Manifest(manifest) = ask(jail, Source::Manifest, &child)? {
                     found.push((digest, child, manifest));
@@ -153,6 +157,8 @@ fn signed(jail: &dyn Parse, image: &mut Image, target: Digest, manifest: Digest,
 
 fn judge(image: &mut Image, proposal: &SignatureProposal, expected: Digest, signers: &[Signer]) {
     let mut reason = "wrong-key: the policy has no key".to_owned();
+    let before = image.signatures.len();
+    // Every authority whose key verifies it: two may share a key, and which one counts is the policy's to say.
     for signer in signers {
         match verify_signature(proposal, &signer.key, &expected) {
             Ok(claim) => {
@@ -163,7 +169,6 @@ fn judge(image: &mut Image, proposal: &SignatureProposal, expected: Digest, sign
                     repository: claim.repository,
                     digest: claim.digest.to_string(),
                 });
-                return;
             }
             // What another key says of its own signature is worth more than that this one did not sign.
             Err(reject @ Reject::Signature { .. }) if reason.starts_with("wrong-key") => reason = format!("wrong-key: {reject}"),
@@ -173,7 +178,9 @@ fn judge(image: &mut Image, proposal: &SignatureProposal, expected: Digest, sign
             Err(reject) => reason = format!("malformed: {reject}"),
         }
     }
-    image.rejected.push(reason);
+    if image.signatures.len() == before {
+        image.rejected.push(reason);
+    }
 }
 
 /// Has a worker parse `bytes`. Its answer is decoded by fixed code; a refusal of its own is a reason.
@@ -269,6 +276,36 @@ mod tests {
         files.extend([index, fixture("image/arm.manifest.json")]);
         let chain = chain(&Honest, target, &parent_of("app"), reader(files)).unwrap();
         assert_eq!(chain.manifest, manifest);
+    }
+
+    #[test]
+    fn a_variant_that_was_never_fetched_is_passed_over() {
+        let (manifest, mut files) = blobs("app");
+        let entry = |digest: &str| format!(r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}","size":1,"platform":{{"os":"linux","architecture":"amd64"}}}}"#);
+        let missing = digest(b"never fetched");
+        let index = format!(
+            r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{},{}]}}"#,
+            entry(&missing.to_string()), entry(&manifest.to_string())
+        ).into_bytes();
+        let target = digest(&index);
+        files.push(index);
+        let store = move |wanted: Digest| {
+            files.iter().find(|b| digest(b) == wanted).cloned().ok_or(NoProof::Containerd(Error::NotFound { call: "Content.Read", what: "blob".into() }))
+        };
+        assert_eq!(chain(&Honest, target, &parent_of("app"), &store).unwrap().manifest, manifest);
+        // The twin: when the one that is mounted is the missing one, there is no proof.
+        assert!(chain(&Honest, missing, &parent_of("app"), &store).is_err());
+    }
+
+    #[test]
+    fn two_authorities_may_share_a_key() {
+        let mut signers = signer();
+        signers.extend(signer());
+        signers[1].authority = "second".into();
+        let mut image = Image::default();
+        judge(&mut image, &signature_of("cosign3"), blobs("app").0, &signers);
+        let names: Vec<_> = image.signatures.iter().map(|s| s.authority.as_str()).collect();
+        assert_eq!(names, ["ci", "second"]);
     }
 
     #[test]
