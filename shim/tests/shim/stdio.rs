@@ -157,8 +157,8 @@ fn a_log_file_is_appended_to_and_a_full_disk_never_wedges() {
         };
         assert!(eventually(|| kept + dropped() == 1_000_000).await, "{kept} kept, {} dropped", dropped());
         assert!(dropped() > 900_000);
-        pod.shut_down().await;
         nix::mount::umount(&disk).unwrap();
+        pod.shut_down().await;
     });
 }
 
