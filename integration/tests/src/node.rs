@@ -172,6 +172,9 @@ impl World {
             containerd.pull(NAMESPACE, &image.name)?;
             containerd.pull(CRI_NAMESPACE, &image.name)?;
         }
+        // A second name, so that a case may re-tag the first and the garbage collector still keeps the image.
+        let app = &node.images.get("app")?.name;
+        run(containerd.ctr(NAMESPACE).args(["images", "tag", app, "kept"]))?;
         let client = Client::new(containerd::SOCKET, NAMESPACE)?;
         Ok(Self { node, containerd, client, runtime: BOLTSEAL, count: 0, undo: Vec::new() })
     }

@@ -118,6 +118,15 @@ expires = "2099-01-01"
         Ok(())
     }
 
+    /// Lets an authority sign for one more repository prefix.
+    pub fn authorize(&mut self, authority: &str, prefix: &str) -> Result<()> {
+        let list = self.table.get_mut("authority").and_then(Value::as_array_mut).context("no authorities")?;
+        let named = list.iter_mut().find(|item| item.get("name").and_then(Value::as_str) == Some(authority));
+        let repositories = named.and_then(|item| item.get_mut("repositories")).and_then(Value::as_array_mut);
+        repositories.with_context(|| format!("no authority {authority}"))?.push(prefix.into());
+        Ok(())
+    }
+
     /// Removes the exceptions of a rule.
     pub fn without_exception(&mut self, rule: &str) -> Result<()> {
         let list = self.table.get_mut("exception").and_then(Value::as_array_mut).context("no exceptions")?;

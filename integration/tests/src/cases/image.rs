@@ -96,7 +96,7 @@ fn no_change(_: &mut World, _: &mut Request) -> Result<()> {
 fn signed(world: &mut World, name: &str) -> Result<()> {
     let image = world.node.images.get(name)?.clone();
     let folder = Path::new(SIGNATURES).join(image.hex());
-    let kept = world.node.work.join("kept-signatures");
+    let kept = Path::new("/var/lib/kept-signatures").to_path_buf();
     if folder.exists() {
         fs::rename(&folder, &kept)?;
     }
@@ -115,11 +115,8 @@ fn signed(world: &mut World, name: &str) -> Result<()> {
 fn elsewhere(world: &mut World, listed: bool) -> Result<()> {
     let prefix = format!("{}/elsewhere", crate::registry::ADDRESS);
     let mut policy = world.node.policy.clone();
-    policy.push(
-        "authority",
-        toml::from_str(&format!("name = \"else\"\nkey = \"ci.pub\"\nrepositories = [\"{prefix}\"]"))?,
-    )?;
-    policy.push("scope", toml::from_str(&format!("repository = \"{prefix}\"\nauthorities = [\"else\"]"))?)?;
+    policy.authorize("ci", &prefix)?;
+    policy.push("scope", toml::from_str(&format!("repository = \"{prefix}\"\nauthorities = [\"ci\"]"))?)?;
     if listed {
         policy.set("registries.allow", vec![prefix])?;
     }

@@ -52,7 +52,7 @@ pub(super) fn cases() -> Vec<Case> {
             foreign_namespace(world, request)
         }),
         spec!("hook", "BS-PRC-005", "hook", |spec| {
-            spec["hooks"] = json!({ "prestart": [{ "path": "/bin/busybox", "args": ["busybox", "true"] }] });
+            spec["hooks"] = json!({ "prestart": [{ "path": "/usr/bin/busybox", "args": ["busybox", "true"] }] });
         }),
         Case::new("log program", "BS-PRC-005", "binary", |_, request| {
             request.stdout = "binary:///bin/busybox?sh=-c".into();
