@@ -146,10 +146,9 @@ fn life(world: &mut World) -> Result<String> {
     );
     say(&format!("$ ctr tasks kill --signal SIGKILL {id}; ctr tasks rm {id}; ctr containers rm {id}"));
     ctr(&["tasks", "kill", "--signal", "SIGKILL", id])?;
-    let stopped = stack::process::poll("it does not stop", std::time::Duration::from_secs(10), || {
+    stack::process::poll("it does not stop", std::time::Duration::from_secs(10), || {
         world.client.state(id).ok().filter(|state| *state == 3)
-    });
-    stopped?;
+    })?;
     // `ctr` answers with the exit code of the container: 137.
     let said = output(world.containerd.ctr(NAMESPACE).args(["tasks", "rm", id]))?;
     ensure!(said.ok() || said.code == 137, "{said:?}");
