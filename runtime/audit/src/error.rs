@@ -33,7 +33,9 @@ impl fmt::Display for TrailError {
         match self {
             Self::Folder(why) => write!(f, "audit folder: {why}"),
             Self::Locked => write!(f, "audit folder: another writer held the lock for 2 s (a stopped process?)"),
-            Self::NoRoom(why) => write!(f, "audit folder: {why}; what is left is kept for denials. Fix: free disk space"),
+            Self::NoRoom(why) => {
+                write!(f, "audit folder: {why}; what is left is kept for denials. Fix: free disk space")
+            }
             Self::Damaged(why) => {
                 write!(f, "audit trail: {why}. Fix: look with `boltseal audit verify`, then move the files away")
             }

@@ -59,8 +59,12 @@ impl Folder {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         match openat(AT_FDCWD, path, flags, Mode::empty()) {
             Ok(fd) => Ok(Self { fd }),
-            Err(Errno::ENOENT) => Err(TrailError::Folder(format!("{0} is missing. Fix: install -d -m 0700 {0}", path.display()))),
-            Err(Errno::ENOTDIR | Errno::ELOOP) => Err(TrailError::Folder(format!("{} is not a folder", path.display()))),
+            Err(Errno::ENOENT) => {
+                Err(TrailError::Folder(format!("{0} is missing. Fix: install -d -m 0700 {0}", path.display())))
+            }
+            Err(Errno::ENOTDIR | Errno::ELOOP) => {
+                Err(TrailError::Folder(format!("{} is not a folder", path.display())))
+            }
             Err(errno) => Err(TrailError::Io("open the folder", errno.into())),
         }
     }
@@ -73,11 +77,16 @@ impl Folder {
             return Err(TrailError::Folder(format!("{path} belongs to uid {}. Fix: chown root {path}", meta.uid())));
         }
         if meta.mode() & 0o022 != 0 {
-            return Err(TrailError::Folder(format!("{path} is writable by others (mode {:o}). Fix: chmod 0700 {path}", meta.mode() & 0o7777)));
+            return Err(TrailError::Folder(format!(
+                "{path} is writable by others (mode {:o}). Fix: chmod 0700 {path}",
+                meta.mode() & 0o7777
+            )));
         }
         let kind = fstatfs(&self.fd).map_err(TrailError::sys("statfs"))?.filesystem_type();
         if kind == TMPFS_MAGIC || kind == RAMFS_MAGIC {
-            return Err(TrailError::Folder(format!("{path} is in memory (tmpfs) and would be lost. Fix: put it on a disk")));
+            return Err(TrailError::Folder(format!(
+                "{path} is in memory (tmpfs) and would be lost. Fix: put it on a disk"
+            )));
         }
         Ok(())
     }
@@ -142,7 +151,8 @@ impl Folder {
 
     fn open_file(&self, segment: &Segment, mode: OFlag) -> Result<(File, Option<String>), TrailError> {
         let flags = mode | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
-        let fd = openat(&self.fd, segment.name.as_str(), flags, Mode::empty()).map_err(TrailError::sys("open a file of the trail"))?;
+        let fd = openat(&self.fd, segment.name.as_str(), flags, Mode::empty())
+            .map_err(TrailError::sys("open a file of the trail"))?;
         let file = File::from(fd);
         let meta = file.metadata().map_err(TrailError::io("stat a file of the trail"))?;
         let odd = !meta.is_file() || meta.uid() != 0 || meta.mode() & 0o077 != 0 || meta.nlink() != 1;
@@ -154,7 +164,8 @@ impl Folder {
     pub(crate) fn create(&self, segment: &Segment) -> Result<File, TrailError> {
         let flags = OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-        let fd = openat(&self.fd, segment.name.as_str(), flags, mode).map_err(TrailError::sys("make a file of the trail"))?;
+        let fd = openat(&self.fd, segment.name.as_str(), flags, mode)
+            .map_err(TrailError::sys("make a file of the trail"))?;
         self.reopen()?.sync_all().map_err(TrailError::io("sync the folder"))?;
         Ok(File::from(fd))
     }
@@ -183,7 +194,13 @@ mod tests {
     fn names() {
         assert_eq!(Segment::parse("audit-000000000001.jsonl"), Some(Segment::starting_at(1)));
         assert_eq!(Segment::parse("audit-1234567890123.jsonl").map(|s| s.first), Some(1_234_567_890_123));
-        for bad in ["audit-1.jsonl", "audit-0000000000001.jsonl", "audit-000000000001.jsonl.gz", "audit-+00000000001.jsonl", "x"] {
+        for bad in [
+            "audit-1.jsonl",
+            "audit-0000000000001.jsonl",
+            "audit-000000000001.jsonl.gz",
+            "audit-+00000000001.jsonl",
+            "x",
+        ] {
             assert_eq!(Segment::parse(bad), None, "{bad}");
         }
     }

@@ -1,9 +1,9 @@
 //! Reads records in order, one at a time.
+use crate::TrailError;
 use crate::clock::parse_rfc3339;
 use crate::folder::{Folder, Segment};
 use crate::line::{MAX_LINE, parse_line};
 use crate::record::{Decision, Event, Outcome, Record};
-use crate::TrailError;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -31,9 +31,14 @@ impl Filter {
         let what = &record.what;
         self.since.is_none_or(|since| parse_rfc3339(&record.ts).is_some_and(|ts| ts >= since))
             && (!self.denied || record.decision == Some(Decision::Deny))
-            && self.rule.as_ref().is_none_or(|rule| record.findings.iter().any(|f| &f.rule == rule && f.outcome != Outcome::Pass))
+            && self
+                .rule
+                .as_ref()
+                .is_none_or(|rule| record.findings.iter().any(|f| &f.rule == rule && f.outcome != Outcome::Pass))
             && self.owner.as_ref().is_none_or(|owner| &record.who.owner == owner)
-            && self.image.as_ref().is_none_or(|part| [&what.image, &what.repository, &what.digest].iter().any(|t| t.contains(part.as_str())))
+            && self.image.as_ref().is_none_or(|part| {
+                [&what.image, &what.repository, &what.digest].iter().any(|t| t.contains(part.as_str()))
+            })
             && self.id.as_ref().is_none_or(|id| &record.id == id || &record.of == id)
             && self.event.is_none_or(|event| record.ev == event)
     }

@@ -1,8 +1,8 @@
 //! Where the trail ends: the last good record, and what a killed writer left behind it.
+use crate::TrailError;
 use crate::folder::{Folder, Segment};
 use crate::line::{BadLine, MAX_LINE, parse_line, sha256_hex};
 use crate::record::{Event, Record};
-use crate::TrailError;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 

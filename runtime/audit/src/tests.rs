@@ -14,8 +14,20 @@ fn folder() -> TempDir {
 }
 
 fn entry(n: usize) -> Entry {
-    let finding = |i: usize| Finding { rule: format!("BS-TST-{i:03}"), outcome: Outcome::Pass, by: String::new(), condition: "fine".into(), fact: format!("fact {n} {}", "x".repeat(60)) };
-    Entry { ev: Event::Decision, decision: Some(Decision::Deny), door: Some(Door::Create), findings: (0..26).map(finding).collect(), ..Entry::default() }
+    let finding = |i: usize| Finding {
+        rule: format!("BS-TST-{i:03}"),
+        outcome: Outcome::Pass,
+        by: String::new(),
+        condition: "fine".into(),
+        fact: format!("fact {n} {}", "x".repeat(60)),
+    };
+    Entry {
+        ev: Event::Decision,
+        decision: Some(Decision::Deny),
+        door: Some(Door::Create),
+        findings: (0..26).map(finding).collect(),
+        ..Entry::default()
+    }
 }
 
 fn add(trail: &Trail, entry: &Entry) -> Appended {
@@ -29,11 +41,28 @@ fn first_file(dir: &Path) -> PathBuf {
 /// Three decisions: refused, started, aborted.
 fn small(dir: &Path) -> Trail {
     let trail = Trail::open(dir).unwrap();
-    let deny = Entry { decision: Some(Decision::Deny), who: Who { owner: "team-a".into() }, findings: vec![Finding {
-        rule: "BS-IMG-001".into(), outcome: Outcome::Deny, by: String::new(), condition: "unsigned".into(), fact: "no signature".into() }], ..Entry::default() };
+    let deny = Entry {
+        decision: Some(Decision::Deny),
+        who: Who { owner: "team-a".into() },
+        findings: vec![Finding {
+            rule: "BS-IMG-001".into(),
+            outcome: Outcome::Deny,
+            by: String::new(),
+            condition: "unsigned".into(),
+            fact: "no signature".into(),
+        }],
+        ..Entry::default()
+    };
     add(&trail, &deny).sync.sync().unwrap();
     for end in [Event::Started, Event::Aborted] {
-        let allow = add(&trail, &Entry { decision: Some(Decision::Allow), what: What { image: "registry.test/a:1".into(), ..What::default() }, ..Entry::default() });
+        let allow = add(
+            &trail,
+            &Entry {
+                decision: Some(Decision::Allow),
+                what: What { image: "registry.test/a:1".into(), ..What::default() },
+                ..Entry::default()
+            },
+        );
         let _ended = add(&trail, &Entry { ev: end, of: allow.id, ..Entry::default() });
     }
     trail
@@ -56,7 +85,20 @@ fn counts_and_links() {
     assert_eq!((report.started, report.execs, report.updates, report.aborted), (1, 1, 1, 1));
     assert_eq!(report.unfinished.iter().map(|u| (u.seq, u.id.clone())).collect::<Vec<_>>(), [(10, open.id)]);
     let mut seen = Vec::new();
-    assert_eq!(list(dir.path(), &Filter { rule: Some("BS-IMG-001".into()), denied: true, owner: Some("team-a".into()), ..Filter::default() }, |r| seen.push(r.seq)).unwrap(), 0);
+    assert_eq!(
+        list(
+            dir.path(),
+            &Filter {
+                rule: Some("BS-IMG-001".into()),
+                denied: true,
+                owner: Some("team-a".into()),
+                ..Filter::default()
+            },
+            |r| seen.push(r.seq)
+        )
+        .unwrap(),
+        0
+    );
     assert_eq!(seen, [1]);
     for (filter, count) in [
         (Filter { image: Some("registry.test/a".into()), ..Filter::default() }, 2),
@@ -77,7 +119,13 @@ fn what_does_not_fit_is_counted_and_denials_stay() {
     let trail = Trail::open(dir.path()).unwrap();
     let mut entry = entry(0);
     entry.findings.extend(entry.findings.clone());
-    entry.findings.push(Finding { rule: "BS-IMG-001".into(), outcome: Outcome::Deny, by: String::new(), condition: "unsigned".into(), fact: "\u{1b}[2J".repeat(400) });
+    entry.findings.push(Finding {
+        rule: "BS-IMG-001".into(),
+        outcome: Outcome::Deny,
+        by: String::new(),
+        condition: "unsigned".into(),
+        fact: "\u{1b}[2J".repeat(400),
+    });
     let _added = add(&trail, &entry);
     let mut seen = Vec::new();
     list(dir.path(), &Filter::default(), |r| seen.push(r)).unwrap();
@@ -125,7 +173,13 @@ fn removed_swapped_and_repeated_lines_show() {
     };
     assert_eq!(changed(&|_| ()), []);
     for (i, line) in lines.iter().enumerate().take(lines.len() - 1) {
-        assert!(!changed(&|l| { l.remove(i); }).is_empty(), "without {i}");
+        assert!(
+            !changed(&|l| {
+                l.remove(i);
+            })
+            .is_empty(),
+            "without {i}"
+        );
         assert!(!changed(&|l| l.swap(i, i + 1)).is_empty(), "swapped {i}");
         assert!(!changed(&|l| l.insert(i, line.clone())).is_empty(), "twice {i}");
     }
@@ -175,7 +229,10 @@ fn an_end_without_its_decision_shows() {
     let _foreign = add(&trail, &Entry { ev: Event::Started, of: "00000000".into(), ..Entry::default() });
     let _undecided = add(&trail, &Entry::default());
     let what: Vec<String> = verify(dir.path(), None).unwrap().problems.into_iter().map(|p| p.what).collect();
-    assert_eq!(what, ["record 7 ends a decision that the trail does not hold", "record 8 does not say what was decided"]);
+    assert_eq!(
+        what,
+        ["record 7 ends a decision that the trail does not hold", "record 8 does not say what was decided"]
+    );
 }
 
 #[test]
@@ -279,11 +336,40 @@ fn the_manual_page_names_every_field() {
     let trail = Trail::open(dir.path()).unwrap();
     let t = || "t".to_owned();
     let finding = Finding { rule: t(), outcome: Outcome::Excepted, by: t(), condition: t(), fact: t() };
-    let what = What { handler: t(), namespace: t(), pod: t(), pod_uid: t(), container: t(), containerd_namespace: t(), id: t(), exec_id: t(),
-        sandbox_id: t(), image: t(), digest: t(), repository: t() };
-    let full = Entry { ev: Event::Exec, door: Some(Door::Exec), decision: Some(Decision::Allow), of: t(), who: Who { owner: t() }, what, level: t(),
-        integrity: t(), findings: vec![finding; 60], policy: t(), spec: t(), version: t(), ms: Some(1), pid: Some(1), status: Some(1), bytes: Some(1),
-        at_ns: Some(1), note: t() };
+    let what = What {
+        handler: t(),
+        namespace: t(),
+        pod: t(),
+        pod_uid: t(),
+        container: t(),
+        containerd_namespace: t(),
+        id: t(),
+        exec_id: t(),
+        sandbox_id: t(),
+        image: t(),
+        digest: t(),
+        repository: t(),
+    };
+    let full = Entry {
+        ev: Event::Exec,
+        door: Some(Door::Exec),
+        decision: Some(Decision::Allow),
+        of: t(),
+        who: Who { owner: t() },
+        what,
+        level: t(),
+        integrity: t(),
+        findings: vec![finding; 60],
+        policy: t(),
+        spec: t(),
+        version: t(),
+        ms: Some(1),
+        pid: Some(1),
+        status: Some(1),
+        bytes: Some(1),
+        at_ns: Some(1),
+        note: t(),
+    };
     let _added = add(&trail, &full);
     let text = fs::read_to_string(first_file(dir.path())).unwrap();
     let line: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -294,8 +380,19 @@ fn the_manual_page_names_every_field() {
         keys.extend(inner.into_iter().flat_map(|o| o.keys().cloned()));
     }
     keys.extend(["torn".to_owned(), "next".to_owned()]);
-    for ev in [Event::Decision, Event::Exec, Event::Started, Event::Aborted, Event::Running, Event::Exited, Event::Oom, Event::LogDropped,
-        Event::Node, Event::Recovered, Event::Rotate] {
+    for ev in [
+        Event::Decision,
+        Event::Exec,
+        Event::Started,
+        Event::Aborted,
+        Event::Running,
+        Event::Exited,
+        Event::Oom,
+        Event::LogDropped,
+        Event::Node,
+        Event::Recovered,
+        Event::Rotate,
+    ] {
         keys.push(serde_json::to_value(ev).unwrap().as_str().unwrap().to_owned());
     }
     for outcome in [Outcome::Pass, Outcome::Sealed, Outcome::Allowed, Outcome::Excepted, Outcome::Warn, Outcome::Deny] {
@@ -402,8 +499,18 @@ fn child() {
 
 fn spawn(dir: &Path, what: &str, times: usize, rotate: u64) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "tests::child", "--ignored", "--nocapture"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    command.env("TRAIL", dir).env("DO", what).env("TIMES", times.to_string()).env("ROTATE", rotate.to_string()).spawn().unwrap()
+    command
+        .args(["--exact", "tests::child", "--ignored", "--nocapture"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    command
+        .env("TRAIL", dir)
+        .env("DO", what)
+        .env("TIMES", times.to_string())
+        .env("ROTATE", rotate.to_string())
+        .spawn()
+        .unwrap()
 }
 
 #[test]
@@ -424,7 +531,8 @@ fn killed_writers_leave_a_chain_with_marks_only() {
     let dir = folder();
     let mut seed = 0x2545_f491_u32;
     for _ in 0..25 {
-        let mut children: Vec<Child> = (0..4).map(|n| spawn(dir.path(), if n % 2 == 0 { "write" } else { "hurry" }, 100_000, 2_000_000)).collect();
+        let mut children: Vec<Child> =
+            (0..4).map(|n| spawn(dir.path(), if n % 2 == 0 { "write" } else { "hurry" }, 100_000, 2_000_000)).collect();
         for child in &mut children {
             seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             std::thread::sleep(Duration::from_micros(2_000 + u64::from(seed >> 18)));
@@ -503,8 +611,13 @@ fn a_full_disk_still_takes_denials() {
     let script = "set -e; truncate -s 12M \"$TRAIL/img\"; mkfs.ext4 -q -m 0 \"$TRAIL/img\"; mkdir \"$TRAIL/disk\"; \
         mount -o loop \"$TRAIL/img\" \"$TRAIL/disk\"; rmdir \"$TRAIL/disk/lost+found\"; chmod 0700 \"$TRAIL/disk\"; \
         TRAIL=\"$TRAIL/disk\" exec \"$SELF\" --exact tests::child --ignored --nocapture";
-    let out = Command::new("unshare").args(["-m", "sh", "-c", script]).env("TRAIL", dir.path()).env("DO", "fill")
-        .env("SELF", std::env::current_exe().unwrap()).output().unwrap();
+    let out = Command::new("unshare")
+        .args(["-m", "sh", "-c", script])
+        .env("TRAIL", dir.path())
+        .env("DO", "fill")
+        .env("SELF", std::env::current_exe().unwrap())
+        .output()
+        .unwrap();
     assert!(out.status.success(), "{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
 }
 
@@ -532,7 +645,12 @@ fn a_failed_sync_is_not_forgotten() {
         truncate -s 64M A/inner; mkfs.ext4 -q -m 0 -O ^has_journal A/inner; mount -o loop A/inner B; mkdir -m 0700 B/trail; sync -f B; \
         dd if=/dev/zero of=A/hog bs=64k 2>/dev/null || dd if=/dev/zero of=A/rest bs=512 2>/dev/null || sync -f A; \
         code=0; TRAIL=\"$TRAIL/B/trail\" \"$SELF\" --exact tests::child --ignored --nocapture || code=$?; umount B; umount A; exit $code";
-    let out = Command::new("unshare").args(["-m", "sh", "-c", script]).env("TRAIL", dir.path()).env("DO", "lose")
-        .env("SELF", std::env::current_exe().unwrap()).output().unwrap();
+    let out = Command::new("unshare")
+        .args(["-m", "sh", "-c", script])
+        .env("TRAIL", dir.path())
+        .env("DO", "lose")
+        .env("SELF", std::env::current_exe().unwrap())
+        .output()
+        .unwrap();
     assert!(out.status.success(), "{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
 }

@@ -1,10 +1,10 @@
 //! Appends: lock, look at the tail, repair it, write once, unlock. The sync comes after, outside the lock.
+use crate::TrailError;
 use crate::clock::{self, Stamp};
 use crate::folder::{Folder, SYNC_FAILED, Segment, mark_failed_sync};
 use crate::line::{MAX_LINE, hex, to_line};
 use crate::record::{Entry, Event, Record, VERSION};
 use crate::tail::{self, End, Tail};
-use crate::TrailError;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statvfs::fstatvfs;
@@ -59,7 +59,10 @@ impl SyncHandle {
         self.file.sync_data().map_err(|error| match mark_failed_sync(&self.folder) {
             Ok(()) => TrailError::Io("fdatasync", error),
             // A disk that takes no mark takes no record either.
-            Err(errno) => TrailError::Io("fdatasync, and no mark can be left of it", io::Error::new(error.kind(), format!("{error}; {errno}"))),
+            Err(errno) => TrailError::Io(
+                "fdatasync, and no mark can be left of it",
+                io::Error::new(error.kind(), format!("{error}; {errno}")),
+            ),
         })
     }
 }
@@ -78,7 +81,8 @@ impl Trail {
     pub fn open(dir: &Path) -> Result<Self, TrailError> {
         let folder = Folder::open(dir)?;
         folder.check(dir)?;
-        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(TrailError::io("read the boot id"))?;
+        let boot_id =
+            std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(TrailError::io("read the boot id"))?;
         Ok(Self { folder, boot_id: boot_id.trim().to_owned(), rotate_at: ROTATE_AT })
     }
 
@@ -95,7 +99,9 @@ impl Trail {
     pub fn can_append(&self) -> Result<(), TrailError> {
         let _lock = self.folder.lock()?;
         if self.folder.segments()?.1.iter().any(|name| name == SYNC_FAILED) {
-            let why = format!("a sync failed earlier, records may be lost on the disk; see to the disk, then remove the file {SYNC_FAILED}");
+            let why = format!(
+                "a sync failed earlier, records may be lost on the disk; see to the disk, then remove the file {SYNC_FAILED}"
+            );
             return Err(TrailError::Damaged(why));
         }
         let end = tail::find(&self.folder)?;
@@ -143,7 +149,12 @@ impl Trail {
     }
 
     /// One write: the mark of a repair where one is due, then the record.
-    fn write(&self, end: End, entry: &Entry, next: Option<&dyn Fn(u64) -> String>) -> Result<(Record, File), TrailError> {
+    fn write(
+        &self,
+        end: End,
+        entry: &Entry,
+        next: Option<&dyn Fn(u64) -> String>,
+    ) -> Result<(Record, File), TrailError> {
         let stamp = clock::now()?;
         let mut bytes = Vec::new();
         let mut tail = end.tail.clone();
@@ -155,7 +166,9 @@ impl Trail {
             let mark = Entry { ev: Event::Recovered, bytes: Some(length), ..Entry::default() };
             let mut record = place(&mark, &tail, &stamp, &self.boot_id);
             record.torn = hash;
-            bytes.extend_from_slice(&to_line(&mut record).map_err(|e| TrailError::Io("write JSON", io::Error::other(e)))?);
+            bytes.extend_from_slice(
+                &to_line(&mut record).map_err(|e| TrailError::Io("write JSON", io::Error::other(e)))?,
+            );
             tail = Tail::after(&record);
         }
         let (line, record) = match next {
@@ -188,7 +201,9 @@ impl Trail {
         let (offset, length) = (i64::try_from(size).unwrap_or(i64::MAX), i64::try_from(RESERVE).unwrap_or(i64::MAX));
         match fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, offset, length) {
             Ok(()) => Ok(()),
-            Err(Errno::ENOSPC | Errno::EDQUOT) => Err(TrailError::NoRoom(format!("less than {} KiB free for records", RESERVE >> 10))),
+            Err(Errno::ENOSPC | Errno::EDQUOT) => {
+                Err(TrailError::NoRoom(format!("less than {} KiB free for records", RESERVE >> 10)))
+            }
             // A file system without reservations: free space is all there is to go by.
             Err(Errno::EOPNOTSUPP | Errno::ENOSYS) if self.has_room_for_a_file() => Ok(()),
             Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => Err(TrailError::NoRoom("little disk space is free".into())),

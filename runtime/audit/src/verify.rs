@@ -1,10 +1,10 @@
 //! Follows the chain through all files and says what does not fit.
+use crate::TrailError;
 use crate::folder::{Folder, SYNC_FAILED, Segment};
 use crate::line::{hex, parse_line};
 use crate::list::{Lines, snapshot};
 use crate::record::{Decision, Door, Event, Record};
 use crate::tail::Tail;
-use crate::TrailError;
 use ring::digest::{Context, SHA256};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashSet};
@@ -86,7 +86,8 @@ pub fn verify(dir: &Path, kept: Option<&Head>) -> Result<Report, TrailError> {
     let folder = Folder::open(dir)?;
     let (files, others) = snapshot(&folder)?;
     let report = Report { files: files.len(), others, ..Report::default() };
-    let mut walk = Walk { report, tail: Tail::first(), last: None, open: BTreeMap::new(), allowed: HashSet::new(), kept };
+    let mut walk =
+        Walk { report, tail: Tail::first(), last: None, open: BTreeMap::new(), allowed: HashSet::new(), kept };
     for (segment, size) in &files {
         walk.file(&folder, segment, *size)?;
     }
@@ -114,7 +115,9 @@ impl Walk<'_> {
         match self.last.as_ref().map(|r| (r.ev, r.next.as_str())) {
             None if segment.first == 1 => {}
             Some((Event::Rotate, next)) if next == segment.name => {}
-            Some((Event::Rotate, next)) => self.problem(&segment.name, format!("{next} should come here: a file is missing")),
+            Some((Event::Rotate, next)) => {
+                self.problem(&segment.name, format!("{next} should come here: a file is missing"));
+            }
             Some(_) => self.problem(&segment.name, "the file before it does not end in a rotate record".into()),
             None => self.problem(&segment.name, "the files before it are missing".into()),
         }
@@ -139,23 +142,27 @@ impl Walk<'_> {
             }
         }
         if let Some(torn) = torn {
-            self.problem(&segment.name, format!("the file ends in {} bytes that are no record ({})", torn.length, torn.why));
+            self.problem(
+                &segment.name,
+                format!("the file ends in {} bytes that are no record ({})", torn.length, torn.why),
+            );
         }
         Ok(())
     }
 
     fn record(&mut self, file: &str, record: Record, torn: Option<Torn>) {
         let mut linked = true;
-        let marks = |torn: &Torn| {
-            record.torn == hex(torn.hash.clone().finish().as_ref()) && record.bytes == Some(torn.length)
-        };
+        let marks =
+            |torn: &Torn| record.torn == hex(torn.hash.clone().finish().as_ref()) && record.bytes == Some(torn.length);
         match (torn, record.ev) {
             (Some(torn), Event::Recovered) if marks(&torn) => self.report.recovered += 1,
             (Some(torn), _) => {
                 self.problem(file, format!("{} bytes are no record ({})", torn.length, torn.why));
                 linked = false;
             }
-            (None, Event::Recovered) => self.problem(file, format!("record {} marks torn bytes that are not there", record.seq)),
+            (None, Event::Recovered) => {
+                self.problem(file, format!("record {} marks torn bytes that are not there", record.seq));
+            }
             (None, _) => {}
         }
         if linked {
@@ -203,7 +210,9 @@ impl Walk<'_> {
                     self.open.insert(record.seq, Unfinished { seq: record.seq, id, ts, container });
                 }
             }
-            (Event::Decision | Event::Exec, None) => self.problem(file, format!("record {} does not say what was decided", record.seq)),
+            (Event::Decision | Event::Exec, None) => {
+                self.problem(file, format!("record {} does not say what was decided", record.seq));
+            }
             (Event::Started | Event::Aborted, _) => {
                 match (record.ev, record.door) {
                     (Event::Aborted, _) => self.report.aborted += 1,
@@ -233,7 +242,8 @@ impl Walk<'_> {
             }
         }
         if let (Some(kept), false) = (self.kept, self.report.anchored) {
-            let what = format!("the trail does not hold the kept head {}:{}: it was cut or rewritten", kept.seq, kept.sum);
+            let what =
+                format!("the trail does not hold the kept head {}:{}: it was cut or rewritten", kept.seq, kept.sum);
             self.problem("", what);
         }
         self.report.unfinished = self.open.into_values().collect();

@@ -5,7 +5,12 @@ use std::path::PathBuf;
 
 /// Looks at what boltseal enforces, decides and records
 #[derive(Debug, Parser)]
-#[command(name = "boltseal", version, disable_help_subcommand = true, after_help = "Exit codes: 0 ok, 1 denied or findings, 2 usage, 3 could not decide, 4 bad policy.")]
+#[command(
+    name = "boltseal",
+    version,
+    disable_help_subcommand = true,
+    after_help = "Exit codes: 0 ok, 1 denied or findings, 2 usage, 3 could not decide, 4 bad policy."
+)]
 pub(crate) struct Args {
     /// Form of the output
     #[arg(short = 'o', long, value_enum, default_value = "table", global = true)]
@@ -129,7 +134,10 @@ mod tests {
     fn the_manual_page_names_all_of_it() {
         let mut options = Vec::new();
         walk(&Args::command(), "boltseal", &mut options);
-        for word in PAGE.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).filter(|w| w.starts_with("--") && !w.trim_start_matches('-').is_empty()) {
+        for word in PAGE
+            .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
+            .filter(|w| w.starts_with("--") && !w.trim_start_matches('-').is_empty())
+        {
             let other_tool = ["--all"].contains(&word);
             assert!(other_tool || options.iter().any(|o| o == word), "the page names {word}, which is no option");
         }
@@ -139,7 +147,10 @@ mod tests {
         let mut command = command.clone();
         command.build();
         for argument in command.get_arguments() {
-            for form in [argument.get_long().map(|l| format!("--{l}")), argument.get_short().map(|s| format!("-{s}"))].into_iter().flatten() {
+            for form in [argument.get_long().map(|l| format!("--{l}")), argument.get_short().map(|s| format!("-{s}"))]
+                .into_iter()
+                .flatten()
+            {
                 assert!(PAGE.contains(&format!("`{form}`")), "{name} {form} is not on the page");
                 options.push(form);
             }

@@ -9,7 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(crate) fn list(filters: &Filters, screen: &mut Screen) -> Result<Exit, Failure> {
     let filter = filter(filters)?;
     if !screen.json() {
-        screen.line(&format!("   {:20}  {:>6}  {:11}  {:8}  {:16}  {}", "TIME", "SEQ", "EVENT", "ID", "OWNER", "WHAT"))?;
+        screen
+            .line(&format!("   {:20}  {:>6}  {:11}  {:8}  {:16}  {}", "TIME", "SEQ", "EVENT", "ID", "OWNER", "WHAT"))?;
     }
     let mut shown = Ok(());
     let bad = boltseal_audit::list(Path::new(TRAIL), &filter, |record| {
@@ -20,7 +21,10 @@ pub(crate) fn list(filters: &Filters, screen: &mut Screen) -> Result<Exit, Failu
     .map_err(unreadable)?;
     shown?;
     if bad > 0 {
-        let (lines, are) = (count(usize::try_from(bad).unwrap_or(usize::MAX), "line"), if bad == 1 { "is no record" } else { "are no records" });
+        let (lines, are) = (
+            count(usize::try_from(bad).unwrap_or(usize::MAX), "line"),
+            if bad == 1 { "is no record" } else { "are no records" },
+        );
         talk(&format!("{lines} {are}. Fix: look with `boltseal audit verify`"));
         return Ok(Exit::Findings);
     }
@@ -32,7 +36,12 @@ fn filter(filters: &Filters) -> Result<Filter, Failure> {
     let since = match &filters.since {
         None => None,
         Some(text) => match parse_since(text, now) {
-            None => return Err(Failure::new(Exit::Usage, format!("--since {text}: neither 15m, 1h, 7d nor a time in UTC such as 2026-01-31T12:00:00Z"))),
+            None => {
+                return Err(Failure::new(
+                    Exit::Usage,
+                    format!("--since {text}: neither 15m, 1h, 7d nor a time in UTC such as 2026-01-31T12:00:00Z"),
+                ));
+            }
             since => since,
         },
     };
@@ -109,7 +118,12 @@ pub(crate) fn verify(head: Option<&str>, screen: &mut Screen) -> Result<Exit, Fa
     let kept = match head {
         None => None,
         Some(text) => match Head::parse(text) {
-            None => return Err(Failure::new(Exit::Usage, format!("--head {text}: not of the form SEQ:SUM, with 64 lower-case hex digits"))),
+            None => {
+                return Err(Failure::new(
+                    Exit::Usage,
+                    format!("--head {text}: not of the form SEQ:SUM, with 64 lower-case hex digits"),
+                ));
+            }
             head => head,
         },
     };
@@ -131,27 +145,46 @@ pub(crate) fn verify(head: Option<&str>, screen: &mut Screen) -> Result<Exit, Fa
 
 fn table(report: &Report, kept: bool, screen: &mut Screen) -> Result<(), Failure> {
     for problem in &report.problems {
-        let place = if problem.file.is_empty() { String::new() } else { format!("{}, after record {}: ", problem.file, problem.after) };
+        let place = if problem.file.is_empty() {
+            String::new()
+        } else {
+            format!("{}, after record {}: ", problem.file, problem.after)
+        };
         screen.row('✗', Colour::Bad, &format!("{place}{}", problem.what))?;
     }
     if report.more_problems > 0 {
         screen.row('✗', Colour::Bad, &format!("and {} more", report.more_problems))?;
     }
     for open in &report.unfinished {
-        let text = format!("record {} ({}, {}, {}): allowed, but neither started nor aborted (yet)", open.seq, open.id, open.ts, open.container);
+        let text = format!(
+            "record {} ({}, {}, {}): allowed, but neither started nor aborted (yet)",
+            open.seq, open.id, open.ts, open.container
+        );
         screen.row('!', Colour::Doubt, &text)?;
     }
     for other in &report.others {
         screen.row('!', Colour::Doubt, &format!("{other} is no file of the trail"))?;
     }
     let Some(head) = &report.head else {
-        return screen.row('?', Colour::Doubt, "the trail is empty: nothing to verify, and no sign of what was there before");
+        return screen.row(
+            '?',
+            Colour::Doubt,
+            "the trail is empty: nothing to verify, and no sign of what was there before",
+        );
     };
     let n = |n: u64, noun| count(usize::try_from(n).unwrap_or(usize::MAX), noun);
     let counts = format!(
         "{} in {}; {}: {} allowed, {} refused; {} started, {}, {}, {} aborted, {} unfinished; {} marked",
-        n(report.records, "record"), count(report.files, "file"), n(report.decisions, "decision"), report.allowed, report.refused,
-        report.started, n(report.execs, "exec"), n(report.updates, "update"), report.aborted, report.unfinished.len(),
+        n(report.records, "record"),
+        count(report.files, "file"),
+        n(report.decisions, "decision"),
+        report.allowed,
+        report.refused,
+        report.started,
+        n(report.execs, "exec"),
+        n(report.updates, "update"),
+        report.aborted,
+        report.unfinished.len(),
         n(report.recovered, "torn tail")
     );
     if !report.problems.is_empty() {
@@ -162,7 +195,11 @@ fn table(report: &Report, kept: bool, screen: &mut Screen) -> Result<(), Failure
         return screen.row('✓', Colour::Good, &format!("it holds the kept head; head now {}:{}", head.seq, head.sum));
     }
     screen.row('·', Colour::Dim, &format!("head {}:{}", head.seq, head.sum))?;
-    screen.row('·', Colour::Dim, "a trail whose newest records were cut off looks whole: keep the head elsewhere and give it with --head")
+    screen.row(
+        '·',
+        Colour::Dim,
+        "a trail whose newest records were cut off looks whole: keep the head elsewhere and give it with --head",
+    )
 }
 
 fn unreadable(error: TrailError) -> Failure {

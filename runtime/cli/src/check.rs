@@ -19,7 +19,8 @@ pub(crate) fn check(bundle: &Path, named: Option<&str>, screen: &mut Screen) -> 
     let chosen = choose(named)?;
     let bytes = spec::read_config(bundle).map_err(Failure::undecided)?;
     // A spec that does not parse is refused by a start, too.
-    let parsed = spec::parse(&bytes).map_err(|why| Failure::new(Exit::Findings, format!("denied by BS-PRC-008: {why}")))?;
+    let parsed =
+        spec::parse(&bytes).map_err(|why| Failure::new(Exit::Findings, format!("denied by BS-PRC-008: {why}")))?;
     let facts = facts::gather(bundle, &parsed, &chosen)?;
     let (allowed, findings) = match decide(chosen.policy(), &facts) {
         Verdict::Allow(permit) => (true, permit.findings().to_vec()),
@@ -59,7 +60,9 @@ fn choose(named: Option<&str>) -> Result<Chosen, Failure> {
     let text = match named {
         None => return policy::load(Path::new(POLICY)).map(|l| Chosen::InForce(Box::new(l))).map_err(Bad::failure),
         Some(level) if LEVELS.contains(&level) => format!("version = 1\nlevel = \"{level}\""),
-        Some(file) => fs::read_to_string(file).map_err(|e| Failure::undecided(format!("{file}: {e}. Fix: name a policy file, or one of {}", LEVELS.join(", "))))?,
+        Some(file) => fs::read_to_string(file).map_err(|e| {
+            Failure::undecided(format!("{file}: {e}. Fix: name a policy file, or one of {}", LEVELS.join(", ")))
+        })?,
     };
     Policy::parse(&text, &[]).map(|p| Chosen::Other(Box::new(p))).map_err(|problems| Bad(problems).failure())
 }
@@ -92,7 +95,15 @@ fn rows(findings: Vec<Finding>) -> Vec<Row> {
                 Outcome::Deny if missing => ("unknown", '?', Colour::Doubt, String::new()),
                 Outcome::Deny => ("DENY", '✗', Colour::Bad, String::new()),
             };
-            Row { title: rule.map_or("", |r| r.title), nist: rule.map_or("", |r| r.nist), finding, result, mark, colour, by }
+            Row {
+                title: rule.map_or("", |r| r.title),
+                nist: rule.map_or("", |r| r.nist),
+                finding,
+                result,
+                mark,
+                colour,
+                by,
+            }
         })
         .collect();
     rows.sort_by_key(|row| place(&row.finding.rule));
@@ -108,17 +119,32 @@ fn count(rows: &[Row], result: &str) -> usize {
 fn table(rows: &[Row], exit: Exit, screen: &mut Screen) -> Result<(), Failure> {
     screen.line(&format!("   {:11} {:44} {:12} {:8}  WHY", "RULE", "CONTROL", "NIST 800-190", "RESULT"))?;
     for row in rows {
-        let why = if row.by.is_empty() { row.finding.fact.clone() } else { format!("{} (by {})", row.finding.fact, row.by) };
-        let text = format!("{:11} {} {} {:8}  {why}", row.finding.rule, column(row.title, 44), column(row.nist, 12), row.result);
+        let why =
+            if row.by.is_empty() { row.finding.fact.clone() } else { format!("{} (by {})", row.finding.fact, row.by) };
+        let text = format!(
+            "{:11} {} {} {:8}  {why}",
+            row.finding.rule,
+            column(row.title, 44),
+            column(row.nist, 12),
+            row.result
+        );
         screen.row(row.mark, row.colour, &text)?;
     }
-    let counts: Vec<String> = RESULTS.iter().map(|r| (count(rows, r), r)).filter(|(n, _)| *n > 0).map(|(n, r)| format!("{n} {}", r.to_lowercase())).collect();
+    let counts: Vec<String> = RESULTS
+        .iter()
+        .map(|r| (count(rows, r), r))
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, r)| format!("{n} {}", r.to_lowercase()))
+        .collect();
     let verdict = match exit {
         Exit::Ok => "would be ALLOWED",
         Exit::Findings => "would be DENIED",
         _ => "UNDECIDED: nothing here speaks against it, but what is unknown denies a start",
     };
-    let more = rows.iter().find(|row| row.result == "DENY").map(|row| format!("     more: boltseal explain {}", row.finding.rule));
+    let more = rows
+        .iter()
+        .find(|row| row.result == "DENY")
+        .map(|row| format!("     more: boltseal explain {}", row.finding.rule));
     screen.line(&format!("{} -> {verdict}{}", counts.join(", "), more.unwrap_or_default()))
 }
 
@@ -136,6 +162,7 @@ fn document(rows: &[Row], exit: Exit) -> Value {
                 "fact": f.fact, "fix": f.fix, "by": row.by })
         })
         .collect();
-    let counts: serde_json::Map<String, Value> = RESULTS.iter().map(|r| (r.to_lowercase(), count(rows, r).into())).collect();
+    let counts: serde_json::Map<String, Value> =
+        RESULTS.iter().map(|r| (r.to_lowercase(), count(rows, r).into())).collect();
     json!({ "verdict": verdict, "counts": counts, "findings": findings })
 }

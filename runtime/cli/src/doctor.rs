@@ -49,7 +49,10 @@ impl Check {
         };
         match policy.and_then(|p| p.exceptions.iter().find(covers)) {
             Some(e) if self.state == State::Fail => {
-                let fact = format!("{}; {rule} is excepted for {} until {} ({}: {})", self.fact, e.scope, e.expires, e.owner, e.reason);
+                let fact = format!(
+                    "{}; {rule} is excepted for {} until {} ({}: {})",
+                    self.fact, e.scope, e.expires, e.owner, e.reason
+                );
                 Self { state: State::Warn, fact, ..self }
             }
             _ => self,
@@ -67,7 +70,14 @@ fn in_force(expires: &str) -> bool {
 /// What rules need of this node.
 pub(crate) fn rules(policy: &Policy) -> Vec<Check> {
     let policy = Some(policy);
-    vec![kernel::landlock(policy), kernel::seccomp(), kernel::labels(policy), kernel::cgroups(policy), kernel::kexec(policy), house::tpm(policy)]
+    vec![
+        kernel::landlock(policy),
+        kernel::seccomp(),
+        kernel::labels(policy),
+        kernel::cgroups(policy),
+        kernel::kexec(policy),
+        house::tpm(policy),
+    ]
 }
 
 pub(crate) fn doctor(screen: &mut Screen) -> Result<Exit, Failure> {

@@ -36,7 +36,14 @@ fn page(rule: &Rule, screen: &mut Screen) -> Result<(), Failure> {
     screen.line(&format!("{}  {}", rule.id, rule.title))?;
     let rows = [
         ("NIST", format!("SP 800-190, {}", rule.nist)),
-        ("enforced", if rule.id == NEVER_EXCEPTED { "at every level".into() } else { format!("from level {}; below it a misfit only warns", level(rule.from)) }),
+        (
+            "enforced",
+            if rule.id == NEVER_EXCEPTED {
+                "at every level".into()
+            } else {
+                format!("from level {}; below it a misfit only warns", level(rule.from))
+            },
+        ),
         ("doors", doors.join(", ")),
         ("reads", rule.reads.to_owned()),
         ("holds when", rule.predicate.to_owned()),
@@ -67,7 +74,11 @@ fn example(rule: &Rule) -> [String; 7] {
     let condition = rule.conditions.first().map_or("", |(name, _)| name);
     // What is of the node, or keeps an image from having a verified repository, has no repository to go by.
     let node = rule.id.starts_with("BS-NOD-") || rule.id == "BS-IMG-001";
-    let scope = if node { "\"*\"    # the whole node" } else { "\"registry.example/team\"    # repository prefix; \"*\" for the node" };
+    let scope = if node {
+        "\"*\"    # the whole node"
+    } else {
+        "\"registry.example/team\"    # repository prefix; \"*\" for the node"
+    };
     [
         "[[exception]]".to_owned(),
         format!("rule = \"{}\"", rule.id),
@@ -98,7 +109,8 @@ fn paragraph(name: &str, text: &str, screen: &mut Screen) -> Result<(), Failure>
 }
 
 fn document(rule: &Rule) -> Value {
-    let conditions: serde_json::Map<String, Value> = rule.conditions.iter().map(|(n, m)| ((*n).into(), (*m).into())).collect();
+    let conditions: serde_json::Map<String, Value> =
+        rule.conditions.iter().map(|(n, m)| ((*n).into(), (*m).into())).collect();
     json!({ "id": rule.id, "title": rule.title, "nist": rule.nist, "from": rule.from, "doors": rule.doors, "misfit": rule.misfit,
         "reads": rule.reads, "predicate": rule.predicate, "fix": rule.fix, "conditions": conditions, "cves": rule.cves })
 }

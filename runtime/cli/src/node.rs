@@ -15,26 +15,42 @@ use std::time::{Duration, Instant};
 const DEVICE: &str = "/dev/tpmrm0";
 const LIMIT: Duration = Duration::from_secs(30);
 
-pub(crate) fn enroll(tpm: Option<&str>, pcrs: &[u32], write_key: Option<&Path>, screen: &mut Screen) -> Result<Exit, Failure> {
+pub(crate) fn enroll(
+    tpm: Option<&str>,
+    pcrs: &[u32],
+    write_key: Option<&Path>,
+    screen: &mut Screen,
+) -> Result<Exit, Failure> {
     if let Some(bad) = pcrs.iter().find(|pcr| **pcr > 23) {
         return Err(Failure::new(Exit::Usage, format!("--pcrs: there is no PCR {bad}, only 0 to 23")));
     }
     // A node that has no policy yet is enrolled too.
     let named = match tpm {
         Some(tpm) => tpm.to_owned(),
-        None => policy::load_without_keys(Path::new(POLICY)).ok().map(|l| l.policy.node.tpm).filter(|t| !t.is_empty()).unwrap_or_else(|| DEVICE.into()),
+        None => policy::load_without_keys(Path::new(POLICY))
+            .ok()
+            .map(|l| l.policy.node.tpm)
+            .filter(|t| !t.is_empty())
+            .unwrap_or_else(|| DEVICE.into()),
     };
     talk(&format!("asking the TPM at {named}"));
     let enrolment = boltseal_node::enroll(&named, Instant::now() + LIMIT).map_err(Failure::undecided)?;
-    let key_file = write_key.and_then(|p| p.file_name()).map_or_else(|| "node.pem".into(), |n| n.to_string_lossy().into_owned());
+    let key_file =
+        write_key.and_then(|p| p.file_name()).map_or_else(|| "node.pem".into(), |n| n.to_string_lossy().into_owned());
     let snippet = snippet(&named, pcrs, &key_file, &enrolment);
     if let Some(path) = write_key {
-        write(path, &enrolment.ak_spki_pem).map_err(|e| Failure::undecided(format!("{}: {e}. Fix: name a file that is not there yet", path.display())))?;
+        write(path, &enrolment.ak_spki_pem).map_err(|e| {
+            Failure::undecided(format!("{}: {e}. Fix: name a file that is not there yet", path.display()))
+        })?;
         talk(&format!("wrote {}: put it into {POLICY}/trust/", path.display()));
     }
-    talk("trust on first use: nothing proves yet that this key lives in a genuine TPM; compare the name on another way");
+    talk(
+        "trust on first use: nothing proves yet that this key lives in a genuine TPM; compare the name on another way",
+    );
     if enrolment.software {
-        talk("a software TPM: BS-NOD-001 denies every start unless a dated exception of condition software-tpm says otherwise");
+        talk(
+            "a software TPM: BS-NOD-001 denies every start unless a dated exception of condition software-tpm says otherwise",
+        );
     }
     if screen.json() {
         let mut document = serde_json::to_value(&enrolment).map_err(Failure::undecided)?;
@@ -104,7 +120,10 @@ fn write(path: &Path, pem: &str) -> std::io::Result<()> {
 pub(crate) fn status(screen: &mut Screen) -> Result<Exit, Failure> {
     let loaded = policy::load(Path::new(POLICY)).map_err(policy::Bad::failure)?;
     let Some(status) = look(&loaded)? else {
-        return Err(Failure::new(Exit::Findings, format!("the policy names no enrolled key that is in {POLICY}/trust/. Fix: boltseal node enroll")));
+        return Err(Failure::new(
+            Exit::Findings,
+            format!("the policy names no enrolled key that is in {POLICY}/trust/. Fix: boltseal node enroll"),
+        ));
     };
     let rules = &loaded.policy.node;
     let exit = if status.verified && status.problems.is_empty() { Exit::Ok } else { Exit::Findings };
@@ -128,7 +147,9 @@ pub(crate) fn status(screen: &mut Screen) -> Result<Exit, Failure> {
         screen.row('!', Colour::Doubt, problem)?;
     }
     match (status.verified, status.expires_in) {
-        (true, Some(seconds)) => screen.row('✓', Colour::Good, &format!("attested for this boot and policy, for another {seconds} s"))?,
+        (true, Some(seconds)) => {
+            screen.row('✓', Colour::Good, &format!("attested for this boot and policy, for another {seconds} s"))?;
+        }
         (true, None) => screen.row('✓', Colour::Good, "attested for this boot and policy")?,
         (false, _) => screen.row('✗', Colour::Bad, "not attested")?,
     }
@@ -140,7 +161,8 @@ pub(crate) fn look(loaded: &Loaded) -> Result<Option<Status>, Failure> {
     let rules = &loaded.policy.node;
     let key = loaded.bundle.trust(&rules.attestation_key).and_then(|bytes| std::str::from_utf8(bytes).ok());
     let Some(key) = key.filter(|_| !rules.attestation_key.is_empty()) else { return Ok(None) };
-    let node = NodePolicy { tpm: &rules.tpm, ak_spki_pem: key, pcrs: accepted(rules)?, ttl: Duration::from_secs(rules.ttl) };
+    let node =
+        NodePolicy { tpm: &rules.tpm, ak_spki_pem: key, pcrs: accepted(rules)?, ttl: Duration::from_secs(rules.ttl) };
     let boot = Boot::current().map_err(Failure::undecided)?;
     Ok(Some(boltseal_node::status(Path::new(RUN), &node, &loaded.bundle.digest, &boot, Instant::now() + LIMIT)))
 }

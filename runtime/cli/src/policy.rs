@@ -20,7 +20,11 @@ pub(crate) struct Bad(pub(crate) Vec<String>);
 
 impl Bad {
     pub(crate) fn failure(self) -> Failure {
-        let more = if self.0.len() > 1 { format!(" (+{} more). Fix: see `boltseal policy lint`", self.0.len() - 1) } else { String::new() };
+        let more = if self.0.len() > 1 {
+            format!(" (+{} more). Fix: see `boltseal policy lint`", self.0.len() - 1)
+        } else {
+            String::new()
+        };
         Failure::new(Exit::BadPolicy, format!("bad policy: {}{more}", self.0.first().map_or("", String::as_str)))
     }
 }
@@ -46,14 +50,18 @@ pub(crate) fn load_without_keys(dir: &Path) -> Result<Loaded, Bad> {
 /// Keys that the policy names and the bundle does not hold, or that are no keys.
 fn keys(policy: &Policy, bundle: &PolicyBundle) -> Vec<String> {
     let named = policy.authorities.iter().map(|a| (format!("authority \"{}\"", a.name), &a.key));
-    let node = Some(&policy.node.attestation_key).filter(|key| !key.is_empty()).map(|key| ("node.attestation_key".to_owned(), key));
+    let node = Some(&policy.node.attestation_key)
+        .filter(|key| !key.is_empty())
+        .map(|key| ("node.attestation_key".to_owned(), key));
     let mut problems = Vec::new();
     for (who, file) in named.chain(node) {
         let Some(bytes) = bundle.trust(file) else {
             problems.push(format!("{who}: trust/{file} is missing"));
             continue;
         };
-        let key = std::str::from_utf8(bytes).map_err(|e| e.to_string()).and_then(|pem| boltseal_trust::Key::from_spki_pem(pem).map_err(|e| e.to_string()));
+        let key = std::str::from_utf8(bytes)
+            .map_err(|e| e.to_string())
+            .and_then(|pem| boltseal_trust::Key::from_spki_pem(pem).map_err(|e| e.to_string()));
         if let Err(why) = key {
             problems.push(format!("{who}: trust/{file}: {why}"));
         }
@@ -69,9 +77,18 @@ fn hints(policy: &Policy) -> Vec<&'static str> {
         (policy.level == Level::Observe, "level observe enforces BS-AUD-001 alone: everything else only warns"),
         (strict && policy.authorities.is_empty(), "no [[authority]]: nobody can sign an image (BS-IMG-001)"),
         (strict && policy.scopes.is_empty(), "no [[scope]]: no repository has an authority (BS-IMG-001)"),
-        (strict && policy.registries.allow.is_empty(), "registries.allow is empty: no registry is allowed (BS-IMG-003)"),
-        (strict && policy.owner.patterns.is_empty(), "owner.patterns is empty: nobody can own a container (BS-OWN-001)"),
-        (attested && policy.node.attestation_key.is_empty(), "no key is enrolled: see `boltseal node enroll` (BS-NOD-001)"),
+        (
+            strict && policy.registries.allow.is_empty(),
+            "registries.allow is empty: no registry is allowed (BS-IMG-003)",
+        ),
+        (
+            strict && policy.owner.patterns.is_empty(),
+            "owner.patterns is empty: nobody can own a container (BS-OWN-001)",
+        ),
+        (
+            attested && policy.node.attestation_key.is_empty(),
+            "no key is enrolled: see `boltseal node enroll` (BS-NOD-001)",
+        ),
         (attested && policy.node.pcrs.is_empty(), "node.pcrs is empty: no state of the node is accepted (BS-NOD-001)"),
     ]
     .into_iter()
@@ -107,9 +124,23 @@ pub(crate) fn lint(dir: Option<&Path>, screen: &mut Screen) -> Result<Exit, Fail
         return Ok(exit);
     }
     let level = crate::explain::level(policy.level);
-    let counts = [(policy.authorities.len(), "authority"), (policy.scopes.len(), "scope"), (policy.allowances.len(), "allowance"), (policy.exceptions.len(), "exception")];
+    let counts = [
+        (policy.authorities.len(), "authority"),
+        (policy.scopes.len(), "scope"),
+        (policy.allowances.len(), "allowance"),
+        (policy.exceptions.len(), "exception"),
+    ];
     let counts: Vec<String> = counts.iter().map(|(n, what)| count(*n, what)).collect();
-    screen.row('✓', Colour::Good, &format!("{}, digest {}, level {level}, {}", count(loaded.bundle.files.len(), "file"), loaded.bundle.digest, counts.join(", ")))?;
+    screen.row(
+        '✓',
+        Colour::Good,
+        &format!(
+            "{}, digest {}, level {level}, {}",
+            count(loaded.bundle.files.len(), "file"),
+            loaded.bundle.digest,
+            counts.join(", ")
+        ),
+    )?;
     for hint in hints(policy) {
         screen.row('!', Colour::Doubt, hint)?;
     }
@@ -118,7 +149,14 @@ pub(crate) fn lint(dir: Option<&Path>, screen: &mut Screen) -> Result<Exit, Fail
     }
     for e in &policy.exceptions {
         let condition = e.condition.as_deref().unwrap_or("every condition");
-        screen.row('!', Colour::Doubt, &format!("{} ({condition}) is excepted for {} until {}: {} ({})", e.rule, e.scope, e.expires, e.reason, e.owner))?;
+        screen.row(
+            '!',
+            Colour::Doubt,
+            &format!(
+                "{} ({condition}) is excepted for {} until {}: {} ({})",
+                e.rule, e.scope, e.expires, e.reason, e.owner
+            ),
+        )?;
     }
     for check in lacking {
         let (mark, colour) = if check.state == State::Fail { ('✗', Colour::Bad) } else { ('!', Colour::Doubt) };

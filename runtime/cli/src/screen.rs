@@ -168,7 +168,10 @@ mod tests {
 
     #[test]
     fn plurals() {
-        assert_eq!((count(0, "file"), count(1, "authority"), count(2, "authority")), ("0 files".into(), "1 authority".into(), "2 authorities".into()));
+        assert_eq!(
+            (count(0, "file"), count(1, "authority"), count(2, "authority")),
+            ("0 files".into(), "1 authority".into(), "2 authorities".into())
+        );
     }
 
     #[test]

@@ -27,7 +27,10 @@ pub(crate) fn import(path: &Path, screen: &mut Screen) -> Result<Exit, Failure> 
     let understood = !taken.is_empty() || found.skipped.iter().any(|line| line.ends_with("not a signature"));
     let exit = if understood { Exit::Ok } else { Exit::Findings };
     if screen.json() {
-        let files: Vec<_> = taken.iter().map(|(f, new)| json!({ "image": format!("sha256:{}", f.manifest_hex), "file": f.name, "new": new })).collect();
+        let files: Vec<_> = taken
+            .iter()
+            .map(|(f, new)| json!({ "image": format!("sha256:{}", f.manifest_hex), "file": f.name, "new": new }))
+            .collect();
         screen.document(&json!({ "store": SIGNATURES, "taken": files, "skipped": found.skipped }))?;
         return Ok(exit);
     }
@@ -38,9 +41,16 @@ pub(crate) fn import(path: &Path, screen: &mut Screen) -> Result<Exit, Failure> 
     for skipped in &found.skipped {
         screen.row('!', Colour::Doubt, &format!("skipped {skipped}"))?;
     }
-    screen.line(&format!("{} in {SIGNATURES}, {} new; {} skipped", count(taken.len(), "signature"), taken.iter().filter(|(_, new)| *new).count(), found.skipped.len()))?;
+    screen.line(&format!(
+        "{} in {SIGNATURES}, {} new; {} skipped",
+        count(taken.len(), "signature"),
+        taken.iter().filter(|(_, new)| *new).count(),
+        found.skipped.len()
+    ))?;
     if !understood {
-        talk("nothing taken: the layout holds no signature by a key. Fix: sign the image, then save it with its signatures");
+        talk(
+            "nothing taken: the layout holds no signature by a key. Fix: sign the image, then save it with its signatures",
+        );
     }
     Ok(exit)
 }

@@ -14,22 +14,63 @@ fn finding(rule: &str, outcome: Outcome, fact: &str) -> Finding {
 fn node() -> Node {
     let node = Node::new();
     let trail = Trail::open(&node.trail()).unwrap();
-    let what = What { handler: "boltseal".into(), namespace: "shop".into(), pod: "cart-7".into(), container: "app".into(), id: "c1".into(),
-        image: "registry.test/shop/cart:1".into(), ..What::default() };
-    let refused = Entry { decision: Some(Decision::Deny), door: Some(Door::Create), who: Who { owner: "team-shop".into() }, what: what.clone(),
-        findings: vec![finding("BS-IMG-001", Outcome::Deny, "no signature by \"ci\""), finding("BS-OWN-001", Outcome::Pass, "team-shop"),
-            finding("BS-PRC-003", Outcome::Deny, "uid 0")], ..Entry::default() };
-    let evil = What { id: "x\n ✓ 2026-01-01T00:00:00Z  allowed".into(), image: "\x1b[2J\u{202e}evil".into(), ..What::default() };
-    let exec = Entry { ev: Event::Exec, decision: Some(Decision::Deny), door: Some(Door::Exec), who: Who { owner: "\x07bell".into() }, what: evil,
-        findings: vec![finding("BS-PRC-002", Outcome::Deny, "more\rthan")], ..Entry::default() };
-    let allowed = Entry { decision: Some(Decision::Allow), findings: vec![finding("BS-MAC-001", Outcome::Excepted, "none")], ..refused.clone() };
+    let what = What {
+        handler: "boltseal".into(),
+        namespace: "shop".into(),
+        pod: "cart-7".into(),
+        container: "app".into(),
+        id: "c1".into(),
+        image: "registry.test/shop/cart:1".into(),
+        ..What::default()
+    };
+    let refused = Entry {
+        decision: Some(Decision::Deny),
+        door: Some(Door::Create),
+        who: Who { owner: "team-shop".into() },
+        what: what.clone(),
+        findings: vec![
+            finding("BS-IMG-001", Outcome::Deny, "no signature by \"ci\""),
+            finding("BS-OWN-001", Outcome::Pass, "team-shop"),
+            finding("BS-PRC-003", Outcome::Deny, "uid 0"),
+        ],
+        ..Entry::default()
+    };
+    let evil = What {
+        id: "x\n ✓ 2026-01-01T00:00:00Z  allowed".into(),
+        image: "\x1b[2J\u{202e}evil".into(),
+        ..What::default()
+    };
+    let exec = Entry {
+        ev: Event::Exec,
+        decision: Some(Decision::Deny),
+        door: Some(Door::Exec),
+        who: Who { owner: "\x07bell".into() },
+        what: evil,
+        findings: vec![finding("BS-PRC-002", Outcome::Deny, "more\rthan")],
+        ..Entry::default()
+    };
+    let allowed = Entry {
+        decision: Some(Decision::Allow),
+        findings: vec![finding("BS-MAC-001", Outcome::Excepted, "none")],
+        ..refused.clone()
+    };
     trail.append(&refused).unwrap().sync.sync().unwrap();
     let of = trail.append(&allowed).unwrap().id;
     for (ev, status) in [(Event::Started, None), (Event::Running, None), (Event::Exited, Some(137))] {
-        trail.append(&Entry { ev, status, of: of.clone(), what: what.clone(), ..Entry::default() }).unwrap().sync.sync().unwrap();
+        trail
+            .append(&Entry { ev, status, of: of.clone(), what: what.clone(), ..Entry::default() })
+            .unwrap()
+            .sync
+            .sync()
+            .unwrap();
     }
     trail.append(&exec).unwrap().sync.sync().unwrap();
-    trail.append(&Entry { decision: Some(Decision::Allow), what: what.clone(), ..Entry::default() }).unwrap().sync.sync().unwrap();
+    trail
+        .append(&Entry { decision: Some(Decision::Allow), what: what.clone(), ..Entry::default() })
+        .unwrap()
+        .sync
+        .sync()
+        .unwrap();
     node
 }
 
@@ -42,7 +83,13 @@ fn steady(text: &str) -> String {
             let bytes = word.as_bytes();
             let time = bytes.len() >= 20 && bytes.starts_with(b"20") && bytes.get(10) == Some(&b'T');
             let sum = word.len() > 64 && word.contains(':') && word.rsplit(':').next().is_some_and(|h| h.len() == 64);
-            words.push(if time { "TIME" } else if sum { "SEQ:SUM" } else { word });
+            words.push(if time {
+                "TIME"
+            } else if sum {
+                "SEQ:SUM"
+            } else {
+                word
+            });
         }
         out.push_str(words.join(" ").trim_end());
         out.push('\n');
@@ -158,7 +205,10 @@ fn what_cannot_be_read_is_3() {
         for form in ["table", "json"] {
             let (code, _, err) = node.run(&["-o", form, "audit", command]);
             assert_eq!(code, 3);
-            assert_eq!(err, "boltseal: audit folder: /var/log/boltseal is missing. Fix: install -d -m 0700 /var/log/boltseal\n");
+            assert_eq!(
+                err,
+                "boltseal: audit folder: /var/log/boltseal is missing. Fix: install -d -m 0700 /var/log/boltseal\n"
+            );
         }
     }
 }
@@ -166,7 +216,8 @@ fn what_cannot_be_read_is_3() {
 #[test]
 fn a_reader_that_goes_away_gets_no_complaint() {
     let node = node();
-    let (_, out, err) = node.shell("for i in 1 2 3; do \"$BIN\" audit list; done | head -n 1; \"$BIN\" audit list | true", &[]);
+    let (_, out, err) =
+        node.shell("for i in 1 2 3; do \"$BIN\" audit list; done | head -n 1; \"$BIN\" audit list | true", &[]);
     assert_eq!((out.lines().count(), err.as_str()), (1, ""));
 }
 

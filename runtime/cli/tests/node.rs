@@ -23,8 +23,20 @@ impl Tpm {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name).display().to_string();
         let child = Command::new("swtpm")
-            .args(["socket", "--tpm2", "--flags", "startup-clear", "--tpmstate", &format!("dir={}", dir.path().display())])
-            .args(["--server", &format!("type=unixio,path={}", path("tpm")), "--ctrl", &format!("type=unixio,path={}", path("control"))])
+            .args([
+                "socket",
+                "--tpm2",
+                "--flags",
+                "startup-clear",
+                "--tpmstate",
+                &format!("dir={}", dir.path().display()),
+            ])
+            .args([
+                "--server",
+                &format!("type=unixio,path={}", path("tpm")),
+                "--ctrl",
+                &format!("type=unixio,path={}", path("control")),
+            ])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -66,7 +78,10 @@ fn enrols_what_a_policy_then_accepts() {
     assert!(err.contains("not there yet"), "{err}");
 
     // The policy may name the key before there is one.
-    node.write("etc/boltseal/policy.toml", &format!("version = 1\n[node]\ntpm = \"{}\"\nattestation_key = \"node.pem\"\n", tpm.address));
+    node.write(
+        "etc/boltseal/policy.toml",
+        &format!("version = 1\n[node]\ntpm = \"{}\"\nattestation_key = \"node.pem\"\n", tpm.address),
+    );
     let (code, named, err) = node.run(&["node", "enroll", "--pcrs", "0,7"]);
     assert_eq!(code, 0, "{err}");
     assert!(named.starts_with(out.split("[node.pcrs]").next().unwrap()), "{named}");
@@ -145,7 +160,11 @@ fn imports_signatures_where_a_start_finds_them() {
     let (code, out, err) = node.run(&["-o", "json", "sig", "import", &path]);
     assert_eq!(code, 0, "{out}{err}");
     let report: serde_json::Value = serde_json::from_str(&out).unwrap();
-    assert_eq!((&report["taken"][0]["image"], &report["taken"][0]["new"]), (&format!("sha256:{image}").into(), &true.into()), "{out}");
+    assert_eq!(
+        (&report["taken"][0]["image"], &report["taken"][0]["new"]),
+        (&format!("sha256:{image}").into(), &true.into()),
+        "{out}"
+    );
     let store = node.path("lib/boltseal/sig");
     let found = signatures::files(&store, &format!("sha256:{image}")).unwrap();
     assert_eq!((found.files.len(), found.skipped), (1, vec![]));
@@ -159,7 +178,10 @@ fn imports_signatures_where_a_start_finds_them() {
     assert!(Command::new("tar").args(["-C", &path, "-cf", &tar, "."]).status().unwrap().success());
     let (code, out, _) = node.run(&["sig", "import", &tar]);
     assert_eq!(code, 0);
-    assert!(out.contains("was there already") && out.contains("1 signature in /var/lib/boltseal/sig, 0 new; 0 skipped"), "{out}");
+    assert!(
+        out.contains("was there already") && out.contains("1 signature in /var/lib/boltseal/sig, 0 new; 0 skipped"),
+        "{out}"
+    );
 }
 
 #[test]
@@ -178,14 +200,20 @@ fn what_is_no_signature_is_not_imported() {
     }
     let (code, out, err) = node.run(&["sig", "import", &path]);
     assert_eq!(code, 1, "{out}");
-    assert!(out.contains("does not have its digest") && out.contains("0 signatures") && err.contains("nothing taken"), "{out}{err}");
+    assert!(
+        out.contains("does not have its digest") && out.contains("0 signatures") && err.contains("nothing taken"),
+        "{out}{err}"
+    );
     assert!(!node.path(&format!("lib/boltseal/sig/sha256/{image}")).exists());
     let (code, _, err) = node.run(&["sig", "import", "/nonexistent"]);
     assert_eq!(code, 3, "{err}");
     // An attestation is told apart, and that is all.
     let node = Node::new();
     node.write(&format!("layout/blobs/sha256/{}", hex(b"{}")), "{}");
-    let layer = format!("\"mediaType\":\"application/vnd.dsse.envelope.v1+json\",\"digest\":\"sha256:{}\",\"size\":2", hex(b"{}"));
+    let layer = format!(
+        "\"mediaType\":\"application/vnd.dsse.envelope.v1+json\",\"digest\":\"sha256:{}\",\"size\":2",
+        hex(b"{}")
+    );
     let manifest = format!("{{\"schemaVersion\":2,\"layers\":[{{{layer}}}]}}");
     node.write(&format!("layout/blobs/sha256/{}", hex(manifest.as_bytes())), &manifest);
     let entry = format!("{{\"digest\":\"sha256:{}\",\"size\":{}}}", hex(manifest.as_bytes()), manifest.len());

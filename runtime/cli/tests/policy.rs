@@ -72,7 +72,10 @@ fn a_good_policy_is_good_and_says_what_the_node_lacks() {
     let (code, out, err) = node.run(&["policy", "lint", "-o", "json"]);
     assert_eq!(err, "");
     let report = json(&out);
-    assert_eq!((&report["ok"], &report["level"], &report["hints"]), (&true.into(), &"baseline".into(), &serde_json::json!([])));
+    assert_eq!(
+        (&report["ok"], &report["level"], &report["hints"]),
+        (&true.into(), &"baseline".into(), &serde_json::json!([]))
+    );
     let fails = report["node"].as_array().unwrap().iter().filter(|c| c["state"] == "fail").count();
     assert_eq!(code, i32::from(fails > 0), "{out}");
     // What the exceptions cover is a warning, and says until when.
@@ -91,7 +94,9 @@ fn a_bad_policy_is_4_everywhere_and_names_file_and_key() {
         ("trust/ci.pem", "not one PEM block", |n| n.write("etc/boltseal/trust/ci.pem", "key")),
         ("trust/ci.pem", "missing", |n| fs::remove_file(n.path("etc/boltseal/trust/ci.pem")).unwrap()),
         ("policy.toml", "does not exist", |n| fs::remove_file(n.path("etc/boltseal/policy.toml")).unwrap()),
-        ("policy.toml", "", |n| fs::set_permissions(n.path("etc/boltseal/policy.toml"), Permissions::from_mode(0o666)).unwrap()),
+        ("policy.toml", "", |n| {
+            fs::set_permissions(n.path("etc/boltseal/policy.toml"), Permissions::from_mode(0o666)).unwrap();
+        }),
     ];
     for (file, word, fault) in faults {
         let node = node();
@@ -148,14 +153,16 @@ fn check_decides_by_the_rules_of_a_start() {
         ("BS-OWN-001", |s| s["annotations"]["boltseal.dev/owner"] = "someone".into()),
         ("BS-PRC-002", |s| s["process"]["capabilities"]["bounding"] = serde_json::json!(["CAP_SYS_ADMIN"])),
         ("BS-FSY-002", |s| {
-            let mount = serde_json::json!({"destination": "/x", "type": "bind", "source": "/etc", "options": ["rbind", "rw"]});
+            let mount =
+                serde_json::json!({"destination": "/x", "type": "bind", "source": "/etc", "options": ["rbind", "rw"]});
             s["mounts"].as_array_mut().unwrap().push(mount);
         }),
         ("BS-PRC-005", |s| s["hooks"] = serde_json::json!({"prestart": [{"path": "/bin/true"}]})),
         ("BS-PRC-007", |s| s["linux"]["sysctl"] = serde_json::json!({"kernel.core_pattern": "|/x"})),
         ("BS-PRC-008", |s| s["linux"]["intelRdt"] = serde_json::json!({"closID": "x"})),
         ("BS-PRC-004", |s| {
-            let kept: Vec<_> = s["linux"]["namespaces"].as_array().unwrap().iter().filter(|n| n["type"] != "pid").cloned().collect();
+            let kept: Vec<_> =
+                s["linux"]["namespaces"].as_array().unwrap().iter().filter(|n| n["type"] != "pid").cloned().collect();
             s["linux"]["namespaces"] = kept.into();
         }),
     ];
@@ -169,7 +176,10 @@ fn check_decides_by_the_rules_of_a_start() {
     // The table says the same.
     let (code, out, _) = node.run(&["check", &bundle(&node, |s| s["process"]["user"]["uid"] = 0.into())]);
     assert_eq!(code, 1);
-    assert!(out.contains(" ✗ BS-PRC-003 ") && out.contains("-> would be DENIED     more: boltseal explain BS-PRC-003"), "{out}");
+    assert!(
+        out.contains(" ✗ BS-PRC-003 ") && out.contains("-> would be DENIED     more: boltseal explain BS-PRC-003"),
+        "{out}"
+    );
     // Another policy.
     let plain = bundle(&node, |_| ());
     assert_eq!(verdict(&plain, &["--policy", "strict"]).0, 1);
@@ -198,7 +208,10 @@ fn explain_tells_all() {
     let node = Node::new();
     let (code, out, err) = node.run(&["explain", "bs-aud-001"]);
     assert_eq!((code, err.as_str()), (0, ""));
-    assert!(out.contains("at every level") && out.contains("exception   none") && !out.contains("[[exception]]"), "{out}");
+    assert!(
+        out.contains("at every level") && out.contains("exception   none") && !out.contains("[[exception]]"),
+        "{out}"
+    );
     let (_, out, _) = node.run(&["explain", "BS-NOD-002"]);
     assert!(out.contains("from level restricted") && out.contains("[[exception]]\n    rule = \"BS-NOD-002\""), "{out}");
     // Every word of the rule is on the page, whatever the width of its lines.
@@ -206,9 +219,17 @@ fn explain_tells_all() {
     let (_, out, _) = node.run(&["explain", "BS-MAC-001"]);
     assert!(out.lines().all(|l| l.chars().count() <= 110), "{out}");
     let words: Vec<&str> = out.split_whitespace().collect();
-    for text in [rule.title, rule.nist, rule.reads, rule.predicate, rule.misfit, rule.fix].into_iter().chain(rule.cves.iter().copied()) {
+    for text in [rule.title, rule.nist, rule.reads, rule.predicate, rule.misfit, rule.fix]
+        .into_iter()
+        .chain(rule.cves.iter().copied())
+    {
         let wanted: Vec<&str> = text.split_whitespace().collect();
-        assert!(words.windows(wanted.len()).any(|w| w.iter().zip(&wanted).all(|(a, b)| a.trim_end_matches(',') == b.trim_end_matches(','))), "{text}");
+        assert!(
+            words
+                .windows(wanted.len())
+                .any(|w| w.iter().zip(&wanted).all(|(a, b)| a.trim_end_matches(',') == b.trim_end_matches(','))),
+            "{text}"
+        );
     }
     for (name, meaning) in rule.conditions {
         assert!(out.contains(&format!("{name}: {meaning}")), "{name}");

@@ -53,7 +53,8 @@ pub(crate) fn exec(request: &Request, exec: &Exec, fds: Vec<OwnedFd>) -> Result<
             if let Err(unrecorded) = recorded {
                 // We are its parent, so the number is still its own. What cannot be recorded does not go on.
                 let pid = Pid::from_raw(i32::try_from(process.pid).map_err(|_| Refused::internal("pid"))?);
-                kill(pid, Signal::SIGKILL).map_err(|e| Refused::internal(format!("an unrecorded process does not die: {e}")))?;
+                kill(pid, Signal::SIGKILL)
+                    .map_err(|e| Refused::internal(format!("an unrecorded process does not die: {e}")))?;
                 return Err(unrecorded);
             }
             let mut fds = vec![process.pidfd];

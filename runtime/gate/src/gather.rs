@@ -49,14 +49,16 @@ pub(crate) struct Gathered {
 
 /// Loads the bundle. One that is missing, malformed or writable by others denies everything, recorded as BS-NOD-004.
 pub(crate) fn policy(request: &Request, book: &mut Book, door: Door, exec_id: &str) -> Result<InForce> {
-    load_policy().map_err(|why| {
-        let fix = "repair the bundle and run `boltseal policy lint`";
-        let denial = single("BS-NOD-004", "policy-unreadable", why, fix);
-        book.refuse(bare(request, door, exec_id), denial, Some(Code::FailedPrecondition))
-    }).inspect(|policy| {
-        book.policy.clone_from(&policy.digest);
-        book.level = format!("{:?}", policy.rules.level).to_lowercase();
-    })
+    load_policy()
+        .map_err(|why| {
+            let fix = "repair the bundle and run `boltseal policy lint`";
+            let denial = single("BS-NOD-004", "policy-unreadable", why, fix);
+            book.refuse(bare(request, door, exec_id), denial, Some(Code::FailedPrecondition))
+        })
+        .inspect(|policy| {
+            book.policy.clone_from(&policy.digest);
+            book.level = format!("{:?}", policy.rules.level).to_lowercase();
+        })
 }
 
 fn load_policy() -> std::result::Result<InForce, String> {
@@ -85,10 +87,21 @@ fn load_policy() -> std::result::Result<InForce, String> {
 }
 
 /// The facts of a create.
-pub(crate) fn create(request: &Request, create: &Create, book: &mut Book, policy: &InForce, deadline: Instant) -> Result<Gathered> {
+pub(crate) fn create(
+    request: &Request,
+    create: &Create,
+    book: &mut Book,
+    policy: &InForce,
+    deadline: Instant,
+) -> Result<Gathered> {
     let bundle = Path::new(&request.bundle);
     let parsed = spec::read_config(bundle).and_then(|bytes| spec::parse(&bytes)).map_err(|why| {
-        let denial = single("BS-PRC-008", "unreadable-spec", format!("config.json: {why}"), "send a complete OCI spec of at most 1 MiB");
+        let denial = single(
+            "BS-PRC-008",
+            "unreadable-spec",
+            format!("config.json: {why}"),
+            "send a complete OCI spec of at most 1 MiB",
+        );
         book.refuse(bare(request, Door::Create, ""), denial, Some(Code::InvalidArgument))
     })?;
     let cgroups = cgroups()?;
@@ -126,24 +139,38 @@ pub(crate) fn create(request: &Request, create: &Create, book: &mut Book, policy
     if let Err(why) = cgroups.ancestor_limits(&path.to_string_lossy(), &mut facts.limits) {
         facts.foreign_fields.push(format!("linux.cgroupsPath ({why})"));
     }
-    mounts::resolve(&mut facts.mounts, &mounts::MountContext {
-        sensitive: &policy.rules.mounts.sensitive,
-        kubelet_root: &policy.rules.mounts.kubelet_root,
-        containerd_root: &policy.rules.mounts.containerd_root,
-        containerd_state: &policy.rules.mounts.containerd_state,
-        sandbox_id: &facts.subject.sandbox_id,
-        pod_uid: &facts.subject.pod_uid,
-        container_id: &request.id,
-        container_name: &facts.subject.container_name,
-    });
+    mounts::resolve(
+        &mut facts.mounts,
+        &mounts::MountContext {
+            sensitive: &policy.rules.mounts.sensitive,
+            kubelet_root: &policy.rules.mounts.kubelet_root,
+            containerd_root: &policy.rules.mounts.containerd_root,
+            containerd_state: &policy.rules.mounts.containerd_state,
+            sandbox_id: &facts.subject.sandbox_id,
+            pod_uid: &facts.subject.pod_uid,
+            container_id: &request.id,
+            container_name: &facts.subject.container_name,
+        },
+    );
     Ok(Gathered { facts, spec: parsed.spec, code: None })
 }
 
 /// The facts of an exec: bounded by the container's own record, without containerd.
-pub(crate) fn exec(request: &Request, folder: &Path, exec: &Exec, book: &mut Book, policy: &InForce) -> Result<(Facts, Process, ContainerRecord)> {
+pub(crate) fn exec(
+    request: &Request,
+    folder: &Path,
+    exec: &Exec,
+    book: &mut Book,
+    policy: &InForce,
+) -> Result<(Facts, Process, ContainerRecord)> {
     let record = running(request, folder)?;
     let parsed = spec::parse_process(&exec.process).map_err(|why| {
-        let denial = single("BS-PRC-008", "unreadable-spec", format!("the exec's process: {why}"), "send a complete OCI process of at most 1 MiB");
+        let denial = single(
+            "BS-PRC-008",
+            "unreadable-spec",
+            format!("the exec's process: {why}"),
+            "send a complete OCI process of at most 1 MiB",
+        );
         book.refuse(bare(request, Door::Exec, &exec.exec_id), denial, Some(Code::InvalidArgument))
     })?;
     let mut facts = common(Door::Exec, book, policy);
@@ -160,10 +187,21 @@ pub(crate) fn exec(request: &Request, folder: &Path, exec: &Exec, book: &mut Boo
 }
 
 /// The facts of an update.
-pub(crate) fn update(request: &Request, folder: &Path, resources: &[u8], book: &Book, policy: &InForce) -> Result<(Facts, LinuxResources)> {
+pub(crate) fn update(
+    request: &Request,
+    folder: &Path,
+    resources: &[u8],
+    book: &Book,
+    policy: &InForce,
+) -> Result<(Facts, LinuxResources)> {
     let record = running(request, folder)?;
     let parsed = spec::parse_resources(resources).map_err(|why| {
-        let denial = single("BS-PRC-008", "unreadable-spec", format!("the update's resources: {why}"), "send OCI LinuxResources");
+        let denial = single(
+            "BS-PRC-008",
+            "unreadable-spec",
+            format!("the update's resources: {why}"),
+            "send OCI LinuxResources",
+        );
         book.refuse(bare(request, Door::Update, ""), denial, Some(Code::InvalidArgument))
     })?;
     let mut facts = common(Door::Update, book, policy);
@@ -245,7 +283,14 @@ fn subject(request: &Request, parsed: &spec::ParsedSpec) -> Subject {
 
 /// containerd's records: the container, its image, its snapshot. One connection, two seconds in all. Returns the network
 /// namespace that CRI made for this sandbox.
-fn containerd_facts(request: &Request, create: &Create, policy: &InForce, records: &std::result::Result<Records, String>, facts: &mut Facts, deadline: Instant) -> Option<String> {
+fn containerd_facts(
+    request: &Request,
+    create: &Create,
+    policy: &InForce,
+    records: &std::result::Result<Records, String>,
+    facts: &mut Facts,
+    deadline: Instant,
+) -> Option<String> {
     let deadline = deadline.min(Instant::now() + containerd::CAP);
     let asked = Client::connect(&request.address, &request.namespace, deadline)
         .and_then(|client| client.container(&request.id).map(|container| (client, container)));
@@ -292,7 +337,8 @@ fn pod(request: &Request, container: &Container, records: &std::result::Result<R
         subject.container_name.clone_from(&cri.container_name);
     }
     if let Some(pod) = &cri.pod {
-        (subject.pod_namespace, subject.pod_name, subject.pod_uid) = (pod.namespace.clone(), pod.name.clone(), pod.uid.clone());
+        (subject.pod_namespace, subject.pod_name, subject.pod_uid) =
+            (pod.namespace.clone(), pod.name.clone(), pod.uid.clone());
     } else {
         match records.as_ref().map(|all| all.get(&request.namespace, &cri.sandbox_id)) {
             Ok(Some(sandbox)) if sandbox.alive() => {
@@ -388,7 +434,14 @@ fn log_programs(stdio: &Stdio) -> Vec<String> {
 }
 
 /// The record that later requests are bounded by.
-pub(crate) fn record(request: &Request, facts: &Facts, terms: &boltseal_policy::Terms, sealed: &Sealed, parked: &Parked, decision: &str) -> ContainerRecord {
+pub(crate) fn record(
+    request: &Request,
+    facts: &Facts,
+    terms: &boltseal_policy::Terms,
+    sealed: &Sealed,
+    parked: &Parked,
+    decision: &str,
+) -> ContainerRecord {
     let subject = &facts.subject;
     let image = facts.image.is();
     ContainerRecord {
@@ -406,7 +459,11 @@ pub(crate) fn record(request: &Request, facts: &Facts, terms: &boltseal_policy::
         cgroup_path: sealed.table.cgroup_path.clone(),
         cgroups: parked.cgroups.clone(),
         namespaces: parked.namespaces.clone(),
-        user_ns_ranges: facts.user_namespace.iter().flat_map(|u| u.uids.iter().map(|(_, host, size)| (*host, *size))).collect(),
+        user_ns_ranges: facts
+            .user_namespace
+            .iter()
+            .flat_map(|u| u.uids.iter().map(|(_, host, size)| (*host, *size)))
+            .collect(),
         bound: Bound {
             capabilities: sealed.table.capabilities.clone(),
             label: match &sealed.table.label {
@@ -427,7 +484,8 @@ pub(crate) fn record(request: &Request, facts: &Facts, terms: &boltseal_policy::
 }
 
 pub(crate) fn boottime_ns() -> Result<u64> {
-    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map_err(|e| Refused::internal(format!("CLOCK_BOOTTIME: {e}")))?;
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
+        .map_err(|e| Refused::internal(format!("CLOCK_BOOTTIME: {e}")))?;
     let time = Duration::from(time);
     u64::try_from(time.as_nanos()).map_err(|_| Refused::internal("CLOCK_BOOTTIME is beyond its range"))
 }

@@ -9,8 +9,9 @@ use boltseal_evidence::signatures;
 use boltseal_policy::Fact;
 use boltseal_policy::facts::{Image, Signature};
 use boltseal_trust::{
-    Answer, Config, Digest, Key, Link, MAX_IMAGE_FILE, Malformed, Manifest, Proposal, Reject, SignatureProposal, Source,
-    bind_child, bind_config, bind_diff_ids, chain_id, decode_answer, digest, encode_answer, propose, verify_signature,
+    Answer, Config, Digest, Key, Link, MAX_IMAGE_FILE, Malformed, Manifest, Proposal, Reject, SignatureProposal,
+    Source, bind_child, bind_config, bind_diff_ids, chain_id, decode_answer, digest, encode_answer, propose,
+    verify_signature,
 };
 use std::path::Path;
 
@@ -51,8 +52,15 @@ fn why(text: impl std::fmt::Display) -> NoProof {
 
 /// Proves which image the container's snapshot is. `parent` is the snapshot's parent: of an index's manifests, the one
 /// whose layers are mounted is the one that runs.
-pub(crate) fn prove(client: &Client, jail: &dyn Parse, container: &Container, parent: &str, signers: &[Signer]) -> Result<Image, NoProof> {
-    let target: Digest = client.image(&container.image)?.digest.parse().map_err(|_| why("the image record names no sha256 digest"))?;
+pub(crate) fn prove(
+    client: &Client,
+    jail: &dyn Parse,
+    container: &Container,
+    parent: &str,
+    signers: &[Signer],
+) -> Result<Image, NoProof> {
+    let target: Digest =
+        client.image(&container.image)?.digest.parse().map_err(|_| why("the image record names no sha256 digest"))?;
     let chain = chain(jail, target, parent, |digest| Ok(client.blob(&digest.to_string(), MAX_IMAGE_FILE)?))?;
     let mut image = Image {
         target: target.to_string(),
@@ -77,7 +85,12 @@ struct Chain {
     chain_id: Digest,
 }
 
-fn chain(jail: &dyn Parse, target: Digest, parent: &str, read: impl Fn(Digest) -> Result<Vec<u8>, NoProof>) -> Result<Chain, NoProof> {
+fn chain(
+    jail: &dyn Parse,
+    target: Digest,
+    parent: &str,
+    read: impl Fn(Digest) -> Result<Vec<u8>, NoProof>,
+) -> Result<Chain, NoProof> {
     let bytes = hashed(target, read(target)?)?;
     let (manifests, index) = match ask(jail, Source::Target, &bytes)? {
         Proposal::Manifest(manifest) => (vec![(target, bytes.clone(), manifest)], None),
@@ -90,14 +103,17 @@ fn chain(jail: &dyn Parse, target: Digest, parent: &str, read: impl Fn(Digest) -
                     Err(NoProof::Containerd(Error::NotFound { .. })) => continue,
                     other => other?,
                 };
-                let digest = bind_child(&bytes, Link::IndexToManifest, &entry.descriptor.digest, &child).map_err(why)?;
+                let digest =
+                    bind_child(&bytes, Link::IndexToManifest, &entry.descriptor.digest, &child).map_err(why)?;
                 if let Proposal::Manifest(manifest) = ask(jail, Source::Manifest, &child)? {
                     found.push((digest, child, manifest));
                 }
             }
             (found, Some(target))
         }
-        Proposal::Config(_) | Proposal::Signature(_) => return Err(why("the image's target is neither an index nor a manifest")),
+        Proposal::Config(_) | Proposal::Signature(_) => {
+            return Err(why("the image's target is neither an index nor a manifest"));
+        }
     };
     let mut last = None;
     for (digest, bytes, manifest) in manifests {
@@ -111,9 +127,16 @@ fn chain(jail: &dyn Parse, target: Digest, parent: &str, read: impl Fn(Digest) -
     last.ok_or_else(|| why(format!("{} has no manifest for this machine", index.unwrap_or(target))))
 }
 
-fn below(jail: &dyn Parse, manifest: Digest, bytes: &[u8], proposed: &Manifest, read: &impl Fn(Digest) -> Result<Vec<u8>, NoProof>) -> Result<Chain, NoProof> {
+fn below(
+    jail: &dyn Parse,
+    manifest: Digest,
+    bytes: &[u8],
+    proposed: &Manifest,
+    read: &impl Fn(Digest) -> Result<Vec<u8>, NoProof>,
+) -> Result<Chain, NoProof> {
     let config_bytes = read(proposed.config.digest.digest)?;
-    let config_digest = bind_child(bytes, Link::ManifestToConfig, &proposed.config.digest, &config_bytes).map_err(why)?;
+    let config_digest =
+        bind_child(bytes, Link::ManifestToConfig, &proposed.config.digest, &config_bytes).map_err(why)?;
     let Proposal::Config(config) = ask(jail, Source::Config, &config_bytes)? else {
         return Err(why("the manifest's config is no image config"));
     };
@@ -132,7 +155,13 @@ fn hashed(expected: Digest, bytes: Vec<u8>) -> Result<Vec<u8>, NoProof> {
 
 /// Looks at every signature file of the target and of the manifest, with every key. What counts goes into
 /// `image.signatures`, why another did not into `image.rejected`.
-fn signed(jail: &dyn Parse, image: &mut Image, target: Digest, manifest: Digest, signers: &[Signer]) -> Result<(), NoProof> {
+fn signed(
+    jail: &dyn Parse,
+    image: &mut Image,
+    target: Digest,
+    manifest: Digest,
+    signers: &[Signer],
+) -> Result<(), NoProof> {
     let mut over = vec![target];
     if manifest != target {
         over.push(manifest);
@@ -142,7 +171,8 @@ fn signed(jail: &dyn Parse, image: &mut Image, target: Digest, manifest: Digest,
         image.looked_in = files.looked_in.display().to_string();
         image.rejected.extend(files.skipped.iter().map(|line| format!("malformed: {line}")));
         for file in files.files {
-            let source = if file.name.ends_with(".sig.json") { Source::CosignSignature } else { Source::SigstoreBundle };
+            let source =
+                if file.name.ends_with(".sig.json") { Source::CosignSignature } else { Source::SigstoreBundle };
             match ask(jail, source, &file.bytes) {
                 Ok(Proposal::Signature(proposal)) => judge(image, &proposal, digest, signers),
                 Ok(_) => image.rejected.push("malformed: the worker answered something else".into()),
@@ -171,7 +201,9 @@ fn judge(image: &mut Image, proposal: &SignatureProposal, expected: Digest, sign
                 });
             }
             // What another key says of its own signature is worth more than that this one did not sign.
-            Err(reject @ Reject::Signature { .. }) if reason.starts_with("wrong-key") => reason = format!("wrong-key: {reject}"),
+            Err(reject @ Reject::Signature { .. }) if reason.starts_with("wrong-key") => {
+                reason = format!("wrong-key: {reject}");
+            }
             Err(Reject::Signature { .. }) => {}
             Err(reject @ Reject::OtherImage { .. }) => reason = format!("other-digest: {reject}"),
             Err(reject @ Reject::NotASignature { .. }) => reason = format!("attestation: {reject}"),
@@ -221,7 +253,8 @@ mod tests {
         fn parse(&self, parse: fn(&[u8]) -> Vec<u8>, bytes: &[u8]) -> Result<Vec<u8>, String> {
             let wanted = decode_answer(&parse(bytes)).unwrap();
             let kind = |p: &Proposal| std::mem::discriminant(p);
-            let same = |p: &&Proposal| wanted.as_ref().map_or(matches!(p, Proposal::Signature(_)), |w| kind(w) == kind(p));
+            let same =
+                |p: &&Proposal| wanted.as_ref().map_or(matches!(p, Proposal::Signature(_)), |w| kind(w) == kind(p));
             let answer = self.0.iter().find(same).cloned().unwrap();
             Ok(encode_answer(&Ok(answer)))
         }
@@ -237,7 +270,9 @@ mod tests {
     }
 
     fn signature_of(layout: &str) -> SignatureProposal {
-        let blob = |name: &str| Ok::<_, std::io::Error>(fixture(&format!("layouts/{layout}/blobs/{}", name.replace(':', "/"))));
+        let blob = |name: &str| {
+            Ok::<_, std::io::Error>(fixture(&format!("layouts/{layout}/blobs/{}", name.replace(':', "/"))))
+        };
         let found = import_layout(blob, &fixture(&format!("layouts/{layout}/index.json"))).unwrap();
         let file = &found.files[0];
         let source = if file.name.ends_with(".sig.json") { Source::CosignSignature } else { Source::SigstoreBundle };
@@ -257,7 +292,10 @@ mod tests {
     }
 
     fn parent_of(name: &str) -> String {
-        let Proposal::Config(config) = propose(Source::Config, &fixture(&format!("image/{name}.config.json"))).unwrap() else { panic!() };
+        let Proposal::Config(config) = propose(Source::Config, &fixture(&format!("image/{name}.config.json"))).unwrap()
+        else {
+            panic!()
+        };
         chain_id(&config.diff_ids.iter().map(|p| p.digest).collect::<Vec<_>>()).unwrap().to_string()
     }
 
@@ -281,16 +319,26 @@ mod tests {
     #[test]
     fn a_variant_that_was_never_fetched_is_passed_over() {
         let (manifest, mut files) = blobs("app");
-        let entry = |digest: &str| format!(r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}","size":1,"platform":{{"os":"linux","architecture":"amd64"}}}}"#);
+        let entry = |digest: &str| {
+            format!(
+                r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}","size":1,"platform":{{"os":"linux","architecture":"amd64"}}}}"#
+            )
+        };
         let missing = digest(b"never fetched");
         let index = format!(
             r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{},{}]}}"#,
-            entry(&missing.to_string()), entry(&manifest.to_string())
-        ).into_bytes();
+            entry(&missing.to_string()),
+            entry(&manifest.to_string())
+        )
+        .into_bytes();
         let target = digest(&index);
         files.push(index);
         let store = move |wanted: Digest| {
-            files.iter().find(|b| digest(b) == wanted).cloned().ok_or(NoProof::Containerd(Error::NotFound { call: "Content.Read", what: "blob".into() }))
+            files
+                .iter()
+                .find(|b| digest(b) == wanted)
+                .cloned()
+                .ok_or(NoProof::Containerd(Error::NotFound { call: "Content.Read", what: "blob".into() }))
         };
         assert_eq!(chain(&Honest, target, &parent_of("app"), &store).unwrap().manifest, manifest);
         // The twin: when the one that is mounted is the missing one, there is no proof.
@@ -316,7 +364,11 @@ mod tests {
             files[index].push(b' ');
             // The store answers by name, so it hands out the changed bytes under the old digest.
             let read = move |wanted: Digest| {
-                honest.iter().position(|b| digest(b) == wanted).map(|i| files[i].clone()).ok_or_else(|| why("no such blob"))
+                honest
+                    .iter()
+                    .position(|b| digest(b) == wanted)
+                    .map(|i| files[i].clone())
+                    .ok_or_else(|| why("no such blob"))
             };
             assert!(chain(&Honest, target, &parent_of("app"), read).is_err(), "blob {index}");
         }
@@ -353,8 +405,10 @@ mod tests {
     fn what_does_not_count_says_why() {
         let app = blobs("app").0;
         for (layout, want) in [
-            ("cosign2-stranger", "wrong-key: "), ("cosign3-stranger", "wrong-key: "),
-            ("cosign2-other", "other-digest: "), ("cosign3-other", "other-digest: "),
+            ("cosign2-stranger", "wrong-key: "),
+            ("cosign3-stranger", "wrong-key: "),
+            ("cosign2-other", "other-digest: "),
+            ("cosign3-other", "other-digest: "),
         ] {
             let mut image = Image::default();
             judge(&mut image, &signature_of(layout), app, &signer());

@@ -1,9 +1,9 @@
 //! BS-NOD-001's fact: the node's verdict for this boot, verified anew for this start.
 use crate::{paths, state};
 use boltseal_node::{Boot, NodePolicy, check};
+use boltseal_policy::Fact;
 use boltseal_policy::facts::Node;
 use boltseal_policy::policy::NodeRules;
-use boltseal_policy::Fact;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -42,7 +42,8 @@ pub(crate) fn fact(rules: &NodeRules, key: Option<&[u8]>, policy_digest: &str) -
 fn accepted(pcrs: &BTreeMap<String, Vec<String>>) -> Result<BTreeMap<u32, Vec<[u8; 32]>>, String> {
     pcrs.iter()
         .map(|(index, values)| {
-            let number: u32 = index.parse().ok().filter(|n| *n < 24).ok_or(format!("[node.pcrs] {index:?} is no PCR"))?;
+            let number: u32 =
+                index.parse().ok().filter(|n| *n < 24).ok_or(format!("[node.pcrs] {index:?} is no PCR"))?;
             let values: Result<Vec<_>, _> = values.iter().map(|text| digest(text)).collect();
             Ok((number, values?))
         })
@@ -70,7 +71,9 @@ mod tests {
     fn a_pcr_that_does_not_read_is_an_error_not_a_gap() {
         let good = "ab".repeat(32);
         assert_eq!(accepted(&[("7".into(), vec![good.clone()])].into()).unwrap()[&7], [[0xab_u8; 32]]);
-        for (index, value) in [("24", good.as_str()), ("x", &good), ("7", "abc"), ("7", &"zz".repeat(32)), ("7", &"é".repeat(32))] {
+        for (index, value) in
+            [("24", good.as_str()), ("x", &good), ("7", "abc"), ("7", &"zz".repeat(32)), ("7", &"é".repeat(32))]
+        {
             assert!(accepted(&[(index.into(), vec![value.into()])].into()).is_err(), "{index} {value}");
         }
     }

@@ -1,8 +1,8 @@
 //! The whole way of a start, on one page. Every name below is a step; each lives in the module or crate of that name.
 use crate::gather::{self, Gathered};
 use crate::refuse::{Refused, Result};
-use crate::trail::{Book, entry};
 use crate::state;
+use crate::trail::{Book, entry};
 use boltseal_audit::Event;
 use boltseal_launch::{CreateRequest, LaunchError, Parked, Rootfs};
 use boltseal_message::{Code, Create, Created, Expected, Reply, Request};
@@ -32,7 +32,8 @@ pub(crate) fn create(request: &Request, create: &Create, fds: Vec<OwnedFd>) -> R
     let not_after_boottime_ns = gather::boottime_ns()? + u64::try_from(FRESH.as_nanos()).unwrap_or(u64::MAX);
 
     let (findings, terms) = (permit.findings().to_vec(), permit.terms().clone());
-    let sealed = seal(permit, spec, &facts).map_err(|why| Refused::internal(format!("the spec cannot be sealed: {why}")))?;
+    let sealed =
+        seal(permit, spec, &facts).map_err(|why| Refused::internal(format!("the spec cannot be sealed: {why}")))?;
     let lowers = facts.rootfs.is().map(|rootfs| rootfs.lowers.clone()).unwrap_or_default();
 
     state::make(&folder, &request.id)?;
@@ -72,7 +73,13 @@ pub(crate) fn create(request: &Request, create: &Create, fds: Vec<OwnedFd>) -> R
 }
 
 fn launch(
-    folder: &Path, request: &Request, sealed: &Sealed, lowers: &[String], which: [bool; 3], fds: Vec<OwnedFd>, deadline: Instant,
+    folder: &Path,
+    request: &Request,
+    sealed: &Sealed,
+    lowers: &[String],
+    which: [bool; 3],
+    fds: Vec<OwnedFd>,
+    deadline: Instant,
 ) -> Result<Parked> {
     boltseal_launch::create(CreateRequest {
         id: &request.id,

@@ -25,7 +25,9 @@ pub(crate) fn folder(request: &Request) -> Result<PathBuf> {
 /// Makes /run/boltseal, root's alone, when this boot has none yet.
 pub(crate) fn run_folder() -> std::result::Result<(), String> {
     match DirBuilder::new().mode(0o700).create(crate::paths::RUN) {
-        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(format!("{} cannot be made: {e}", crate::paths::RUN)),
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(format!("{} cannot be made: {e}", crate::paths::RUN))
+        }
         _ => Ok(()),
     }
 }
@@ -115,7 +117,10 @@ fn write<T: serde::Serialize>(folder: &Path, name: &str, value: &T) -> Result<()
 fn read<T: serde::de::DeserializeOwned>(folder: &Path, name: &str) -> Result<T> {
     let path = folder.join(name);
     let failed = |e: String| {
-        Refused::because(Code::FailedPrecondition, format!("the container's own record {} is unusable: {e}", path.display()))
+        Refused::because(
+            Code::FailedPrecondition,
+            format!("the container's own record {} is unusable: {e}", path.display()),
+        )
     };
     let mut bytes = Vec::new();
     File::open(&path)

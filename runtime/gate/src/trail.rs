@@ -72,7 +72,12 @@ impl Book {
     }
 
     /// Appends what the shim saw. The exit of a container does not wait for the disk.
-    pub(crate) fn event(&self, request: &Request, record: Option<&ContainerRecord>, event: &boltseal_message::Event) -> Result<()> {
+    pub(crate) fn event(
+        &self,
+        request: &Request,
+        record: Option<&ContainerRecord>,
+        event: &boltseal_message::Event,
+    ) -> Result<()> {
         let mut entry = Entry {
             version: env!("CARGO_PKG_VERSION").into(),
             at_ns: Some(event.at_ns),
@@ -186,6 +191,9 @@ fn finding(finding: &Finding) -> boltseal_audit::Finding {
 fn no_record(why: &str) -> Refused {
     Refused::because(
         Code::FailedPrecondition,
-        format!("denied by BS-AUD-001: the trail takes no record: {why}. Fix: make room below {} and see `boltseal doctor`", paths::TRAIL),
+        format!(
+            "denied by BS-AUD-001: the trail takes no record: {why}. Fix: make room below {} and see `boltseal doctor`",
+            paths::TRAIL
+        ),
     )
 }

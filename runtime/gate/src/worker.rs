@@ -110,8 +110,15 @@ fn close_others(keep: &OwnedFd) -> Result<(), nix::Error> {
 
 fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
     let allowed = [
-        libc::SYS_write, libc::SYS_mmap, libc::SYS_munmap, libc::SYS_mremap, libc::SYS_brk, libc::SYS_madvise,
-        libc::SYS_rt_sigreturn, libc::SYS_exit, libc::SYS_exit_group,
+        libc::SYS_write,
+        libc::SYS_mmap,
+        libc::SYS_munmap,
+        libc::SYS_mremap,
+        libc::SYS_brk,
+        libc::SYS_madvise,
+        libc::SYS_rt_sigreturn,
+        libc::SYS_exit,
+        libc::SYS_exit_group,
     ];
     let rules: BTreeMap<_, _> = allowed.into_iter().map(|number| (number, Vec::new())).collect();
     let arch = if cfg!(target_arch = "aarch64") { TargetArch::aarch64 } else { TargetArch::x86_64 };
@@ -203,7 +210,12 @@ mod tests {
     #[test]
     fn a_worker_that_loops_is_killed() {
         let started = Instant::now();
-        let answer = jail().parse(|_| loop { std::hint::spin_loop() }, b"");
+        let answer = jail().parse(
+            |_| loop {
+                std::hint::spin_loop();
+            },
+            b"",
+        );
         assert!(answer.is_err());
         assert!(started.elapsed() < Duration::from_secs(4));
     }

@@ -8,8 +8,24 @@ use std::process::Command;
 
 /// Crates that reach the world: none may stand below what decides, seals or verifies.
 const WORLD: &[&str] = &[
-    "tokio", "nix", "mio", "socket2", "tonic", "hyper", "rustix", "pathrs", "libcontainer", "libcgroups", "landlock",
-    "caps", "containerd-client", "containerd-shim", "containerd-shim-protos", "ttrpc", "reqwest", "rand",
+    "tokio",
+    "nix",
+    "mio",
+    "socket2",
+    "tonic",
+    "hyper",
+    "rustix",
+    "pathrs",
+    "libcontainer",
+    "libcgroups",
+    "landlock",
+    "caps",
+    "containerd-client",
+    "containerd-shim",
+    "containerd-shim-protos",
+    "ttrpc",
+    "reqwest",
+    "rand",
 ];
 
 fn root() -> PathBuf {
@@ -20,7 +36,14 @@ fn root() -> PathBuf {
 fn arrows() -> BTreeMap<String, BTreeSet<String>> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let out = Command::new(cargo)
-        .args(["metadata", "--format-version=1", "--locked", "--offline", "--filter-platform", "x86_64-unknown-linux-musl"])
+        .args([
+            "metadata",
+            "--format-version=1",
+            "--locked",
+            "--offline",
+            "--filter-platform",
+            "x86_64-unknown-linux-musl",
+        ])
         .current_dir(root())
         .output()
         .unwrap();
@@ -32,9 +55,11 @@ fn arrows() -> BTreeMap<String, BTreeSet<String>> {
     };
     let mut arrows: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for node in metadata["resolve"]["nodes"].as_array().unwrap() {
-        let normal = node["deps"].as_array().unwrap().iter().filter(|dep| {
-            dep["dep_kinds"].as_array().unwrap().iter().any(|kind| kind["kind"].is_null())
-        });
+        let normal = node["deps"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|dep| dep["dep_kinds"].as_array().unwrap().iter().any(|kind| kind["kind"].is_null()));
         arrows.entry(name(&node["id"])).or_default().extend(normal.map(|dep| name(&dep["pkg"])));
     }
     arrows
@@ -71,7 +96,8 @@ fn the_frame_depends_on_nothing() {
 
 #[test]
 fn the_shim_knows_the_frame_alone() {
-    let known: Vec<_> = below(&arrows(), "containerd-shim-boltseal").into_iter().filter(|d| d.starts_with("boltseal-")).collect();
+    let known: Vec<_> =
+        below(&arrows(), "containerd-shim-boltseal").into_iter().filter(|d| d.starts_with("boltseal-")).collect();
     assert_eq!(known, ["boltseal-message"]);
 }
 
@@ -110,7 +136,9 @@ fn unsafe_stands_only_where_the_design_puts_it() {
     assert!(files.len() > 20);
     for file in files {
         let relative = file.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
-        let home = relative.starts_with("runtime/launch/") || relative == "shim/src/sys.rs" || relative == "runtime/gate/src/sys.rs";
+        let home = relative.starts_with("runtime/launch/")
+            || relative == "shim/src/sys.rs"
+            || relative == "runtime/gate/src/sys.rs";
         let test = relative.contains("/tests/") || relative.contains("/examples/");
         let text = std::fs::read_to_string(&file).unwrap();
         let code = text.lines().filter(|l| !l.trim_start().starts_with("//"));

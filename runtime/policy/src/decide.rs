@@ -72,7 +72,12 @@ fn exception(ctx: &Ctx<'_>, rule: &Rule, condition: &str) -> Option<String> {
             && (e.scope == "*" || ctx.repository().is_some_and(|r| pattern::covers(&e.scope, r)))
             && date::end_of(&e.expires).is_some_and(|end| now < end)
     })?;
-    Some(format!("{}, {}, {}", crate::text::show(&e.owner), crate::text::show(&e.expires), crate::text::show(&e.reason)))
+    Some(format!(
+        "{}, {}, {}",
+        crate::text::show(&e.owner),
+        crate::text::show(&e.expires),
+        crate::text::show(&e.reason)
+    ))
 }
 
 #[cfg(test)]
@@ -165,7 +170,10 @@ mod tests {
         // It is shown with who, until when, and why; and never as a pass.
         let mut policy = fixture::policy();
         policy.exceptions.push(fixture::exception("BS-MAC-001", Some("no-lsm")));
-        assert_eq!(outcome(&decide(&policy, &facts), "BS-MAC-001"), [Outcome::Excepted("ops@corp.example, 2026-12-31, test".into())]);
+        assert_eq!(
+            outcome(&decide(&policy, &facts), "BS-MAC-001"),
+            [Outcome::Excepted("ops@corp.example, 2026-12-31, test".into())]
+        );
     }
 
     #[test]
@@ -186,7 +194,10 @@ mod tests {
         facts.rootfs = Fact::Unknown("not gathered".into());
         facts.namespaces.listed.clear();
         for (door, expected) in [
-            (Door::Exec, "BS-PRC-001 BS-PRC-002 BS-PRC-003 BS-PRC-005 BS-PRC-006 BS-PRC-008 BS-PRC-010 BS-MAC-001 BS-NOD-001 BS-NOD-002 BS-AUD-001"),
+            (
+                Door::Exec,
+                "BS-PRC-001 BS-PRC-002 BS-PRC-003 BS-PRC-005 BS-PRC-006 BS-PRC-008 BS-PRC-010 BS-MAC-001 BS-NOD-001 BS-NOD-002 BS-AUD-001",
+            ),
             (Door::Update, "BS-PRC-006 BS-PRC-008 BS-AUD-001"),
         ] {
             facts.door = door;

@@ -1,7 +1,7 @@
 //! A policy and facts that pass every rule, for tests here and in crates that need a permit (feature `fixture`).
 use crate::facts::{
-    Capabilities, Devices, Door, Fact, Facts, Image, Kexec, Label, Limits, Lsm, Mount, Namespace, NamespaceOrigin, Namespaces, Node,
-    Object, Process, Root, Rootfs, Seccomp, Signature, Subject,
+    Capabilities, Devices, Door, Fact, Facts, Image, Kexec, Label, Limits, Lsm, Mount, Namespace, NamespaceOrigin,
+    Namespaces, Node, Object, Process, Root, Rootfs, Seccomp, Signature, Subject,
 };
 use crate::policy::{Allowance, AllowedHook, AllowedMount, Authority, Exception, Policy, Scope};
 use crate::standard;
@@ -23,8 +23,14 @@ pub fn set(names: &[&str]) -> BTreeSet<String> {
 pub fn policy() -> Policy {
     let mut p = Policy::default();
     p.registries.allow = vec!["ghcr.io/corp".into()];
-    p.authorities = vec![Authority { name: "ci".into(), key: "ci.pub".into(), repositories: vec!["ghcr.io/corp".into()] }];
-    p.scopes = vec![Scope { repository: "ghcr.io/corp".into(), authorities: vec!["ci".into()], level: None, modes: BTreeMap::new() }];
+    p.authorities =
+        vec![Authority { name: "ci".into(), key: "ci.pub".into(), repositories: vec!["ghcr.io/corp".into()] }];
+    p.scopes = vec![Scope {
+        repository: "ghcr.io/corp".into(),
+        authorities: vec!["ci".into()],
+        level: None,
+        modes: BTreeMap::new(),
+    }];
     p.owner.patterns = vec!["*@corp.example".into()];
     p.node.attestation_key = "ak.pub".into();
     p.node.pcrs = BTreeMap::from([("7".to_owned(), vec!["a".repeat(64)])]);
@@ -47,7 +53,12 @@ pub fn allowance() -> Allowance {
         sysctls: set(&["net.ipv4.ip_forward"]),
         host_namespaces: set(&["network"]),
         exec_volumes: vec!["/plugins".into()],
-        hooks: vec![AllowedHook { stage: "createRuntime".into(), path: "/opt/hook".into(), digest: digest('d'), args: vec!["hook".into()] }],
+        hooks: vec![AllowedHook {
+            stage: "createRuntime".into(),
+            path: "/opt/hook".into(),
+            digest: digest('d'),
+            args: vec!["hook".into()],
+        }],
     }
 }
 
@@ -71,7 +82,13 @@ pub fn facts() -> Facts {
         door: Door::Create,
         // 2026-11-23.
         now: Fact::Is(1_795_392_000),
-        subject: Subject { id: "c1".into(), image_name: "ghcr.io/corp/app:1".into(), sandbox_id: "s1".into(), is_pod: true, ..Default::default() },
+        subject: Subject {
+            id: "c1".into(),
+            image_name: "ghcr.io/corp/app:1".into(),
+            sandbox_id: "s1".into(),
+            is_pod: true,
+            ..Default::default()
+        },
         image: Fact::Is(image()),
         rootfs: Fact::Is(Rootfs {
             snapshotter: "overlayfs".into(),
@@ -150,7 +167,14 @@ fn namespace(kind: &str) -> Namespace {
 /// The fresh system mounts, as containerd's default spec has them.
 #[must_use]
 pub fn mounts() -> Vec<Mount> {
-    let all = [("/proc", "proc"), ("/dev", "tmpfs"), ("/dev/pts", "devpts"), ("/dev/shm", "tmpfs"), ("/dev/mqueue", "mqueue"), ("/sys", "sysfs")];
+    let all = [
+        ("/proc", "proc"),
+        ("/dev", "tmpfs"),
+        ("/dev/pts", "devpts"),
+        ("/dev/shm", "tmpfs"),
+        ("/dev/mqueue", "mqueue"),
+        ("/sys", "sysfs"),
+    ];
     all.iter()
         .enumerate()
         .map(|(index, (at, kind))| Mount {

@@ -3,7 +3,6 @@
 //! It trusts nothing but its arguments. A fact that is `Unknown` denies; a rule never skips; `decide` evaluates every
 //! rule and never stops at the first finding. A `Permit` is made in one place, here, and cannot be forged outside.
 #![forbid(unsafe_code)]
-
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
 
 mod date;
@@ -12,10 +11,10 @@ pub mod facts;
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
 mod message;
-#[cfg(test)]
-mod properties;
 pub mod pattern;
 pub mod policy;
+#[cfg(test)]
+mod properties;
 pub mod rules;
 pub mod standard;
 mod terms;

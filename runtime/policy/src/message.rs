@@ -38,7 +38,9 @@ impl Denial {
         if self.denied().next().is_some() && self.denied().all(of_node) {
             return Class::FailedPrecondition;
         }
-        if self.denied().next().is_some() && self.denied().all(|f| f.rule == "BS-FSY-001" && f.condition == "destination") {
+        if self.denied().next().is_some()
+            && self.denied().all(|f| f.rule == "BS-FSY-001" && f.condition == "destination")
+        {
             return Class::InvalidArgument;
         }
         Class::PermissionDenied
@@ -58,7 +60,10 @@ impl Denial {
         let rest = if cut { &denied[..] } else { others };
         for finding in rest.iter().take(MORE_LINES) {
             out.push('\n');
-            out.push_str(&text::shorten(&format!("{}: {}. Fix: {}", finding.rule, text::escape(&finding.fact), text::escape(&finding.fix)), LINE));
+            out.push_str(&text::shorten(
+                &format!("{}: {}. Fix: {}", finding.rule, text::escape(&finding.fact), text::escape(&finding.fix)),
+                LINE,
+            ));
         }
         if rest.len() > MORE_LINES {
             out.push_str(&format!("\nand {} more: boltseal audit list", rest.len() - MORE_LINES));
@@ -110,27 +115,66 @@ mod tests {
     fn every_rules_message() {
         type Change = fn(&mut Policy, &mut Facts);
         let cases: [(&str, Change); 22] = [
-            ("BS-IMG-001", |_, f| f.image = Fact::Is(crate::facts::Image { signatures: Vec::new(), looked_in: "/var/lib/boltseal/sig".into(), chain_id: fixture::digest('e'), target: fixture::digest('a'), ..Default::default() })),
-            ("BS-IMG-002", |_, f| if let Fact::Is(r) = &mut f.rootfs { r.upper_empty = Fact::Is(false) }),
+            ("BS-IMG-001", |_, f| {
+                f.image = Fact::Is(crate::facts::Image {
+                    signatures: Vec::new(),
+                    looked_in: "/var/lib/boltseal/sig".into(),
+                    chain_id: fixture::digest('e'),
+                    target: fixture::digest('a'),
+                    ..Default::default()
+                });
+            }),
+            ("BS-IMG-002", |_, f| {
+                if let Fact::Is(r) = &mut f.rootfs {
+                    r.upper_empty = Fact::Is(false);
+                }
+            }),
             ("BS-IMG-003", |p, _| p.registries.allow = vec!["quay.io".into()]),
             ("BS-PRC-001", |_, f| f.seccomp.unusable = vec!["default action is ALLOW".into()]),
-            ("BS-PRC-002", |_, f| if let Some(c) = &mut f.process.capabilities { c.bounding = fixture::set(&["CAP_SYS_ADMIN", "CAP_BPF"]) }),
+            ("BS-PRC-002", |_, f| {
+                if let Some(c) = &mut f.process.capabilities {
+                    c.bounding = fixture::set(&["CAP_SYS_ADMIN", "CAP_BPF"]);
+                }
+            }),
             ("BS-PRC-003", |_, f| f.process.uid = 0),
             ("BS-PRC-004", |_, f| f.namespaces.listed.retain(|n| n.kind != "network")),
             ("BS-PRC-004", |_, f| f.namespaces.listed[0].origin = Fact::Is(NamespaceOrigin::Foreign("other".into()))),
             ("BS-PRC-005", |_, f| f.restore = true),
-            ("BS-PRC-006", |_, f| { f.door = Door::Update; f.limits.removed = vec!["memory".into()]; }),
-            ("BS-PRC-007", |_, f| { f.sysctls.insert("kernel.core_pattern".into(), "|/x".into()); }),
+            ("BS-PRC-006", |_, f| {
+                f.door = Door::Update;
+                f.limits.removed = vec!["memory".into()];
+            }),
+            ("BS-PRC-007", |_, f| {
+                f.sysctls.insert("kernel.core_pattern".into(), "|/x".into());
+            }),
             ("BS-PRC-008", |_, f| f.foreign_fields = vec!["linux.intelRdt".into()]),
-            ("BS-PRC-010", |_, f| f.user_namespace = Some(crate::facts::UserNamespace { uids: vec![(0, 0, 1)], gids: vec![(0, 1, 1)], overlaps: vec![] })),
+            ("BS-PRC-010", |_, f| {
+                f.user_namespace = Some(crate::facts::UserNamespace {
+                    uids: vec![(0, 0, 1)],
+                    gids: vec![(0, 1, 1)],
+                    overlaps: vec![],
+                });
+            }),
             ("BS-MAC-001", |_, f| f.label.lsm = crate::facts::Lsm::Neither),
-            ("BS-FSY-001", |_, f| { let mut m = fixture::bind("/proc/sys"); m.object = Fact::Is(crate::facts::Object { origin: crate::facts::Origin::Kubelet("empty-dir".into()), kind: "folder".into(), ..Default::default() }); f.mounts.push(m); }),
+            ("BS-FSY-001", |_, f| {
+                let mut m = fixture::bind("/proc/sys");
+                m.object = Fact::Is(crate::facts::Object {
+                    origin: crate::facts::Origin::Kubelet("empty-dir".into()),
+                    kind: "folder".into(),
+                    ..Default::default()
+                });
+                f.mounts.push(m);
+            }),
             ("BS-FSY-002", |_, f| f.mounts.push(fixture::bind("/data"))),
             ("BS-FSY-003", |_, f| f.root.propagation = Some("rshared".into())),
-            ("BS-DEV-001", |_, f| f.devices.nodes.push(crate::facts::Device { path: "/dev/sda".into(), kind: 'b', major: 8, minor: 0 })),
+            ("BS-DEV-001", |_, f| {
+                f.devices.nodes.push(crate::facts::Device { path: "/dev/sda".into(), kind: 'b', major: 8, minor: 0 });
+            }),
             ("BS-OWN-001", |_, f| f.owner = Fact::Absent),
             ("BS-NOD-001", |_, f| f.node = Fact::Absent),
-            ("BS-NOD-002", |_, f| f.kexec = Fact::Is(crate::facts::Kexec { lockdown: "none".into(), ..Default::default() })),
+            ("BS-NOD-002", |_, f| {
+                f.kexec = Fact::Is(crate::facts::Kexec { lockdown: "none".into(), ..Default::default() });
+            }),
             ("BS-AUD-001", |_, f| f.audit = Fact::Unknown("no space left on device".into())),
         ];
         let mut shown = String::new();
@@ -139,7 +183,10 @@ mod tests {
             let message = denial.message("7f3c");
             let first = message.lines().next().unwrap();
             assert!(first.starts_with(&format!("boltseal: denied by {rule}: ")), "{first}");
-            assert!(first.chars().count() <= FIRST_LINE && first.contains(". Fix: ") && first.ends_with("id 7f3c)"), "{first}");
+            assert!(
+                first.chars().count() <= FIRST_LINE && first.contains(". Fix: ") && first.ends_with("id 7f3c)"),
+                "{first}"
+            );
             shown.push_str(&format!("{:?} {message}\n", denial.code()));
         }
         for rule in rules::all() {
@@ -167,8 +214,14 @@ mod tests {
     /// What is unknown is not mended by the rule's usual remedy.
     #[test]
     fn the_unknown_has_a_fix_of_its_own() {
-        let line = |why: &'static str| denial(move |_, f| f.image = Fact::Unknown(why.into())).message("7f3c").lines().next().unwrap().to_owned();
-        assert!(line("timeout: containerd").contains("Fix: try again; boltseal doctor"), "{}", line("timeout: containerd"));
+        let line = |why: &'static str| {
+            denial(move |_, f| f.image = Fact::Unknown(why.into())).message("7f3c").lines().next().unwrap().to_owned()
+        };
+        assert!(
+            line("timeout: containerd").contains("Fix: try again; boltseal doctor"),
+            "{}",
+            line("timeout: containerd")
+        );
         assert!(line("blob altered").contains("Fix: pull the image again"), "{}", line("blob altered"));
     }
 

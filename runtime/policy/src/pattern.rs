@@ -4,10 +4,7 @@
 #[must_use]
 pub fn covers(prefix: &str, repository: &str) -> bool {
     let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
-    !prefix.is_empty()
-        && repository
-            .strip_prefix(prefix)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    !prefix.is_empty() && repository.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// `text` matches `pattern`, in which `*` stands for any characters, none included. Linear in practice: the
@@ -87,7 +84,12 @@ pub fn is_repository(text: &str) -> bool {
             !part.is_empty()
                 && part != "."
                 && part != ".."
-                && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-') || (at == 0 && (b == b':' || b.is_ascii_uppercase())))
+                && part.bytes().all(|b| {
+                    b.is_ascii_lowercase()
+                        || b.is_ascii_digit()
+                        || matches!(b, b'.' | b'_' | b'-')
+                        || (at == 0 && (b == b':' || b.is_ascii_uppercase()))
+                })
         })
 }
 

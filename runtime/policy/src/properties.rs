@@ -3,8 +3,8 @@ use crate::facts::{
     Bound, Device, DeviceRule, Door, Fact, Facts, Hook, Lsm, Namespace, NamespaceOrigin, Object, Origin, UserNamespace,
 };
 use crate::policy::{Level, Mode};
-use crate::{Denial, Policy, Verdict, decide, fixture, rules};
 use crate::verdict::{Finding, Outcome};
+use crate::{Denial, Policy, Verdict, decide, fixture, rules};
 use proptest::prelude::*;
 
 /// A change that makes a request worse (asks for more, or is known less), by number.
@@ -29,8 +29,19 @@ fn worsen(f: &mut Facts, which: u8) {
         15 => f.process.capabilities.get_or_insert_default().bounding.extend(fixture::set(&["CAP_NET_ADMIN"])),
         16 => f.namespaces.listed.retain(|n| n.kind != "network"),
         17 => f.namespaces.listed.iter_mut().take(2).for_each(|n| n.origin = Fact::Unknown(unknown())),
-        18 => f.namespaces.listed.push(Namespace { kind: "ipc".into(), origin: Fact::Is(NamespaceOrigin::Foreign("x".into())), path: "/x".into(), object: None }),
-        19 => f.hooks.push(Hook { stage: "prestart".into(), path: "/x".into(), args: vec![], env: vec![], digest: Fact::Unknown(unknown()) }),
+        18 => f.namespaces.listed.push(Namespace {
+            kind: "ipc".into(),
+            origin: Fact::Is(NamespaceOrigin::Foreign("x".into())),
+            path: "/x".into(),
+            object: None,
+        }),
+        19 => f.hooks.push(Hook {
+            stage: "prestart".into(),
+            path: "/x".into(),
+            args: vec![],
+            env: vec![],
+            digest: Fact::Unknown(unknown()),
+        }),
         20 => f.restore = true,
         21 => f.log_programs.push("binary:///x".into()),
         22 => f.limits.removed.push("memory".into()),
@@ -46,7 +57,12 @@ fn worsen(f: &mut Facts, which: u8) {
         }
         27 => {
             let mut m = fixture::bind("/etc-of-host");
-            m.object = Fact::Is(Object { touches: vec![("/etc".into(), "is".into())], origin: Origin::Host, kind: "folder".into(), ..Default::default() });
+            m.object = Fact::Is(Object {
+                touches: vec![("/etc".into(), "is".into())],
+                origin: Origin::Host,
+                kind: "folder".into(),
+                ..Default::default()
+            });
             f.mounts.push(m);
         }
         28 => f.mounts.push(fixture::bind("/proc/x")),

@@ -2,8 +2,8 @@
 //! as asked, be it that the rule passed it, an allowance or exception let it through, or the rule only warns. What a
 //! rule tightens (capabilities of the default set, limits, oom score, sizes) stays tightened at every level and mode.
 use crate::facts::{Door, Fact, NamespaceOrigin};
-use crate::rules::{self, Ctx, Identity};
 use crate::policy::LandlockRules;
+use crate::rules::{self, Ctx, Identity};
 use crate::standard;
 use crate::verdict::Terms;
 
@@ -28,8 +28,19 @@ pub(crate) fn terms(ctx: &Ctx<'_>) -> Terms {
         apparmor,
         selinux,
         exec_volumes: ctx.allowances.iter().flat_map(|a| a.exec_volumes.iter().cloned()).collect(),
-        host_namespaces: standard::NAMESPACES.iter().filter(|k| create && of_host(k)).map(ToString::to_string).collect(),
-        devices: ctx.facts.devices.nodes.iter().map(|d| d.path.clone()).filter(|p| !standard::DEVICES.iter().any(|(s, _, _)| s == p)).collect(),
+        host_namespaces: standard::NAMESPACES
+            .iter()
+            .filter(|k| create && of_host(k))
+            .map(ToString::to_string)
+            .collect(),
+        devices: ctx
+            .facts
+            .devices
+            .nodes
+            .iter()
+            .map(|d| d.path.clone())
+            .filter(|p| !standard::DEVICES.iter().any(|(s, _, _)| s == p))
+            .collect(),
         // A kernel with less comes this far only where BS-FSY-001 warns or is excepted.
         landlock: LandlockRules { abi: ctx.policy.landlock.abi.min(ctx.facts.landlock.is().copied().unwrap_or(0)) },
         oom_score_adj: rules::oom_score(ctx),

@@ -75,7 +75,8 @@ fn keys(value: &Value, path: &str, out: &mut BTreeMap<String, BTreeSet<String>>)
 fn the_document_names_every_key_and_no_other() {
     let mut typed = BTreeMap::new();
     keys(&Value::try_from(Policy::parse(EVERYTHING, &[]).unwrap()).unwrap(), "", &mut typed);
-    let documented: BTreeMap<String, BTreeSet<String>> = documented().into_iter().map(|(s, rows)| (s, rows.into_keys().collect())).collect();
+    let documented: BTreeMap<String, BTreeSet<String>> =
+        documented().into_iter().map(|(s, rows)| (s, rows.into_keys().collect())).collect();
     assert_eq!(typed, documented);
 }
 
@@ -83,14 +84,20 @@ fn the_document_names_every_key_and_no_other() {
 fn the_document_names_the_defaults() {
     let defaults = Value::try_from(Policy::default()).unwrap();
     for (section, rows) in documented() {
-        let Some(table) = (if section.is_empty() { Some(&defaults) } else { defaults.get(&section) }).filter(|t| t.is_table()) else { continue };
+        let Some(table) =
+            (if section.is_empty() { Some(&defaults) } else { defaults.get(&section) }).filter(|t| t.is_table())
+        else {
+            continue;
+        };
         for (key, said) in rows {
             let expected = match table.get(&key).unwrap() {
                 Value::String(s) => format!("`\"{s}\"`"),
                 Value::Integer(_) if key == "version" => "must be 1".into(),
                 Value::Integer(n) => format!("`{n}`"),
                 Value::Array(a) if a.is_empty() => "none".into(),
-                Value::Array(a) if a.len() < 4 => a.iter().map(|v| format!("`\"{}\"`", v.as_str().unwrap())).collect::<Vec<_>>().join(", "),
+                Value::Array(a) if a.len() < 4 => {
+                    a.iter().map(|v| format!("`\"{}\"`", v.as_str().unwrap())).collect::<Vec<_>>().join(", ")
+                }
                 Value::Array(a) if key == "sysctls" => format!("the {} that Kubernetes calls safe", a.len()),
                 Value::Array(_) => "built-in list".into(),
                 Value::Table(t) if t.is_empty() => "none".into(),
@@ -103,7 +110,12 @@ fn the_document_names_the_defaults() {
 
 #[test]
 fn the_shipped_policies_are_policies() {
-    for (text, level) in [(DEFAULT, Level::Restricted), (BASELINE, Level::Baseline), (RESTRICTED, Level::Restricted), (STRICT, Level::Strict)] {
+    for (text, level) in [
+        (DEFAULT, Level::Restricted),
+        (BASELINE, Level::Baseline),
+        (RESTRICTED, Level::Restricted),
+        (STRICT, Level::Strict),
+    ] {
         let policy = Policy::parse(text, &[]).unwrap();
         assert_eq!(policy.level, level);
         assert!(policy.exceptions.is_empty() && policy.allowances.is_empty() && policy.modes.is_empty());
@@ -122,13 +134,27 @@ fn the_examples_of_the_default_policy_work() {
     let text: String = DEFAULT
         .lines()
         .map(|line| match line.strip_prefix('#') {
-            Some(rest) if rest.trim_start().starts_with(['[', '"']) || rest.contains(" = ") => rest.replace("sha256:...", &digest).replace("<64 hex digits>", &"b".repeat(64)),
+            Some(rest) if rest.trim_start().starts_with(['[', '"']) || rest.contains(" = ") => {
+                rest.replace("sha256:...", &digest).replace("<64 hex digits>", &"b".repeat(64))
+            }
             Some(_) => String::new(),
             None => line.to_owned(),
         })
         .collect::<Vec<_>>()
         .join("\n");
     let policy = Policy::parse(&text, &[]).unwrap();
-    assert_eq!((policy.authorities.len(), policy.scopes.len(), policy.allowances.len(), policy.exceptions.len()), (1, 1, 1, 1));
-    assert_eq!((policy.registries.allow.len(), policy.sandbox.digests.len(), policy.owner.patterns.len(), policy.node.pcrs.len(), policy.modes.len()), (1, 1, 1, 1, 1));
+    assert_eq!(
+        (policy.authorities.len(), policy.scopes.len(), policy.allowances.len(), policy.exceptions.len()),
+        (1, 1, 1, 1)
+    );
+    assert_eq!(
+        (
+            policy.registries.allow.len(),
+            policy.sandbox.digests.len(),
+            policy.owner.patterns.len(),
+            policy.node.pcrs.len(),
+            policy.modes.len()
+        ),
+        (1, 1, 1, 1, 1)
+    );
 }

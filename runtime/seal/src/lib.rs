@@ -5,7 +5,10 @@
 //! get through, and nothing is left to a default of oci-spec or libcontainer (absent capabilities mean all of them,
 //! absent masked paths none). The spec must be the one that the facts were gathered from; a difference is an error.
 #![forbid(unsafe_code)]
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests"))]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")
+)]
 
 mod canonical;
 mod linux;

@@ -27,7 +27,10 @@ const NODES: [(&str, i64, i64); 6] = [
 
 pub(crate) fn build(input: &Input<'_>, slave: bool) -> Result<Built, String> {
     let linux = input.spec.linux().as_ref().ok_or("the spec has no linux part")?;
-    let (masked, readonly) = (paths(&standard::MASKED, &input.facts.root.masked), paths(&standard::READONLY, &input.facts.root.readonly_paths));
+    let (masked, readonly) = (
+        paths(&standard::MASKED, &input.facts.root.masked),
+        paths(&standard::READONLY, &input.facts.root.readonly_paths),
+    );
     let (listed, namespaces) = namespaces(input)?;
     let cgroup_path = cgroup_path(linux, &input.facts.subject.id)?;
     let user = input.facts.user_namespace.as_ref();
@@ -92,7 +95,11 @@ fn cgroup_path(linux: &Linux, id: &str) -> Result<String, String> {
     let parts: Vec<&str> = path.split(':').collect();
     let systemd = matches!(parts.as_slice(), [slice, prefix, name] if plain(slice) && slice.ends_with(".slice") && plain(name) && (prefix.is_empty() || plain(prefix)));
     let absolute = pattern::normal(&path).is_some_and(|p| p == path && p != "/");
-    if systemd || absolute { Ok(path) } else { Err(format!("linux.cgroupsPath {path:?} must be an absolute path, or slice:prefix:name")) }
+    if systemd || absolute {
+        Ok(path)
+    } else {
+        Err(format!("linux.cgroupsPath {path:?} must be an absolute path, or slice:prefix:name"))
+    }
 }
 
 /// Values that limit; zero, negative and the kernel's maxima limit nothing.
@@ -105,7 +112,8 @@ fn resources(input: &Input<'_>, linux: &Linux) -> Value {
     let r = linux.resources().as_ref().unwrap_or(&empty);
     let memory = r.memory().unwrap_or_default();
     let memory_limit = limit(memory.limit(), 1 << 62, input.terms.memory);
-    let swap = memory.swap().filter(|s| *s > 0 && memory_limit.is_some_and(|m| u64::try_from(*s).is_ok_and(|s| s >= m)));
+    let swap =
+        memory.swap().filter(|s| *s > 0 && memory_limit.is_some_and(|m| u64::try_from(*s).is_ok_and(|s| s >= m)));
     let memory = json!({ "limit": memory_limit, "reservation": memory.reservation(), "swap": swap, "swappiness": memory.swappiness() });
     let cpu = r.cpu().as_ref().map(|c| {
         json!({
@@ -113,7 +121,10 @@ fn resources(input: &Input<'_>, linux: &Linux) -> Value {
             "cpus": c.cpus(), "mems": c.mems(), "idle": c.idle(),
         })
     });
-    let huge = r.hugepage_limits().as_ref().map(|h| h.iter().map(|h| json!({ "pageSize": h.page_size(), "limit": h.limit() })).collect::<Vec<_>>());
+    let huge = r
+        .hugepage_limits()
+        .as_ref()
+        .map(|h| h.iter().map(|h| json!({ "pageSize": h.page_size(), "limit": h.limit() })).collect::<Vec<_>>());
     json!({
         "memory": memory.as_object().is_some_and(|m| m.values().any(|v| !v.is_null())).then_some(memory),
         "pids": limit(r.pids().map(|p| p.limit()), 4_194_304, input.terms.pids).map(|n| json!({ "limit": n })),
@@ -145,8 +156,12 @@ fn devices(input: &Input<'_>, linux: &Linux) -> Result<Vec<Value>, String> {
         .map(|(path, major, minor)| json!({ "path": path, "type": "c", "major": major, "minor": minor, "fileMode": 0o666, "uid": 0, "gid": 0 }))
         .collect();
     let asked = linux.devices().as_deref().unwrap_or_default();
-    for (d, node) in asked.iter().zip(&input.facts.devices.nodes).filter(|(_, n)| input.terms.devices.contains(&n.path)) {
-        if d.path().as_os_str() != node.path.as_str() || (d.major(), d.minor()) != (node.major, node.minor) || d.typ().as_str() != node.kind.to_string() {
+    for (d, node) in asked.iter().zip(&input.facts.devices.nodes).filter(|(_, n)| input.terms.devices.contains(&n.path))
+    {
+        if d.path().as_os_str() != node.path.as_str()
+            || (d.major(), d.minor()) != (node.major, node.minor)
+            || d.typ().as_str() != node.kind.to_string()
+        {
             return Err("the spec's devices are not those that were judged".into());
         }
         out.push(json!({
@@ -161,8 +176,8 @@ fn devices(input: &Input<'_>, linux: &Linux) -> Result<Vec<Value>, String> {
 mod tests {
     use super::*;
     use crate::properties::{permissive, sealed};
-    use boltseal_policy::fixture;
     use boltseal_policy::facts::{Device, Facts, UserNamespace};
+    use boltseal_policy::fixture;
 
     fn with(change: impl Fn(&mut Facts)) -> crate::Sealed {
         let mut facts = fixture::facts();
@@ -207,14 +222,20 @@ mod tests {
             f.limits.pids = None;
         });
         let text = String::from_utf8(s.json).unwrap();
-        assert!(text.contains(r#""memory":{"limit":536870912}"#) && text.contains(r#""pids":{"limit":1024}"#), "{text}");
+        assert!(
+            text.contains(r#""memory":{"limit":536870912}"#) && text.contains(r#""pids":{"limit":1024}"#),
+            "{text}"
+        );
     }
 
     #[test]
     fn devices_are_denied_first() {
         let text = String::from_utf8(with(|_| {}).json).unwrap();
         assert!(text.contains(r#""devices":[{"access":"rwm","allow":false,"type":"a"},{"access":"rwm","allow":true,"major":1,"minor":3,"type":"c"}"#));
-        let text = String::from_utf8(with(|f| f.devices.nodes.push(Device { path: "/dev/fuse".into(), kind: 'c', major: 10, minor: 229 })).json).unwrap();
+        let text = String::from_utf8(
+            with(|f| f.devices.nodes.push(Device { path: "/dev/fuse".into(), kind: 'c', major: 10, minor: 229 })).json,
+        )
+        .unwrap();
         assert_eq!(text.matches(r#""major":10,"minor":229"#).count(), 2);
         let text = String::from_utf8(with(|f| f.devices.enforced = false).json).unwrap();
         assert!(!text.contains("allow"));
@@ -223,9 +244,17 @@ mod tests {
     #[test]
     fn user_namespaces_carry_their_maps() {
         let s = with(|f| {
-            f.user_namespace = Some(UserNamespace { uids: vec![(0, 100_000, 65_536)], gids: vec![(0, 100_000, 65_536)], overlaps: vec![] });
+            f.user_namespace = Some(UserNamespace {
+                uids: vec![(0, 100_000, 65_536)],
+                gids: vec![(0, 100_000, 65_536)],
+                overlaps: vec![],
+            });
         });
-        assert!(String::from_utf8(s.json).unwrap().contains(r#""uidMappings":[{"containerID":0,"hostID":100000,"size":65536}]"#));
+        assert!(
+            String::from_utf8(s.json)
+                .unwrap()
+                .contains(r#""uidMappings":[{"containerID":0,"hostID":100000,"size":65536}]"#)
+        );
     }
 
     #[test]

@@ -53,7 +53,8 @@ fn is_at(m: &Mount, at: &str) -> bool {
 }
 
 fn one(input: &Input<'_>, m: &Mount) -> Result<(Value, ApprovedMount), String> {
-    let at = pattern::normal(&m.destination).ok_or_else(|| format!("mount destination {:?} is not a plain absolute path", m.destination))?;
+    let at = pattern::normal(&m.destination)
+        .ok_or_else(|| format!("mount destination {:?} is not a plain absolute path", m.destination))?;
     Ok(match (at.as_str(), m.kind.as_str()) {
         (_, "bind") => return bind(input, m, &at),
         ("/proc", "proc") => fresh(&at, "proc", PROC, kept(m, &["hidepid", "subset"])),
@@ -129,7 +130,8 @@ fn bind(input: &Input<'_>, m: &Mount, at: &str) -> Result<(Value, ApprovedMount)
         Fact::Unknown(why) => return Err(format!("what {:?}, mounted at {at}, is, is unknown: {why}", m.source)),
     };
     let slave = matches!(m.propagation.as_deref(), Some("slave" | "rslave"));
-    let mut options: Vec<String> = if slave { vec!["rbind".into(), "rslave".into()] } else { vec!["bind".into(), "rprivate".into()] };
+    let mut options: Vec<String> =
+        if slave { vec!["rbind".into(), "rslave".into()] } else { vec!["bind".into(), "rprivate".into()] };
     options.extend(flags(input.terms, m, at));
     if slave && !m.writable {
         options.push("rro".into());
@@ -140,7 +142,13 @@ fn bind(input: &Input<'_>, m: &Mount, at: &str) -> Result<(Value, ApprovedMount)
     Ok(entry(at, "bind", source, options, Some((object.device, object.root.clone()))))
 }
 
-fn entry(at: &str, kind: &str, source: &str, mut options: Vec<String>, object: Option<((u32, u32), String)>) -> (Value, ApprovedMount) {
+fn entry(
+    at: &str,
+    kind: &str,
+    source: &str,
+    mut options: Vec<String>,
+    object: Option<((u32, u32), String)>,
+) -> (Value, ApprovedMount) {
     let mut seen = std::collections::BTreeSet::new();
     options.retain(|o| seen.insert(o.clone()));
     let is = |name: &str| options.iter().any(|o| o == name);
@@ -165,7 +173,10 @@ pub(crate) fn has_slave(mounts: &[Value]) -> bool {
 /// granted devices.
 pub(crate) fn writable(approved: &[ApprovedMount], terms: &Terms) -> Vec<String> {
     let system = ["/proc", "/dev", "/dev/pts", "/sys", "/sys/fs/cgroup"];
-    let volumes = approved.iter().filter(|m| !m.readonly && !system.contains(&m.destination.as_str())).map(|m| m.destination.clone());
+    let volumes = approved
+        .iter()
+        .filter(|m| !m.readonly && !system.contains(&m.destination.as_str()))
+        .map(|m| m.destination.clone());
     let mut out: Vec<String> = volumes.chain(terms.devices.iter().cloned()).collect();
     out.sort();
     out.dedup();
@@ -184,7 +195,10 @@ mod tests {
         change(&mut facts);
         let sealed = sealed(&permissive(), &facts)?;
         let mounts = sealed.spec.mounts().clone().unwrap_or_default();
-        Ok(mounts.iter().map(|m| (m.destination().display().to_string(), m.options().clone().unwrap_or_default().join(","))).collect())
+        Ok(mounts
+            .iter()
+            .map(|m| (m.destination().display().to_string(), m.options().clone().unwrap_or_default().join(",")))
+            .collect())
     }
 
     fn of(at: &str, change: impl Fn(&mut Facts)) -> String {

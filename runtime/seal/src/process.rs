@@ -26,7 +26,8 @@ pub fn seal_process(permit: Permit, process: Process, container: &Table) -> Resu
     }
     same(&process, facts)?;
     let json = canonical::bytes(&build(&process, facts, terms))?;
-    let sealed: Process = serde_json::from_slice(&json).map_err(|e| format!("the sealed process does not parse: {e}"))?;
+    let sealed: Process =
+        serde_json::from_slice(&json).map_err(|e| format!("the sealed process does not parse: {e}"))?;
     let table = Table {
         capabilities: terms.capabilities.clone(),
         uid: facts.process.uid,
@@ -55,8 +56,10 @@ pub(crate) fn same(process: &Process, facts: &Facts) -> Result<(), String> {
 /// that is meant. AppArmor profile and SELinux label are our Executor's to write, and no field of theirs is here.
 pub(crate) fn build(process: &Process, facts: &Facts, terms: &Terms) -> Value {
     let p = &facts.process;
-    let size = process.console_size().filter(|_| p.terminal).map(|b| json!({ "height": b.height(), "width": b.width() }));
-    let rlimits: Vec<Value> = p.rlimits.iter().map(|(kind, (soft, hard))| json!({ "type": kind, "soft": soft, "hard": hard })).collect();
+    let size =
+        process.console_size().filter(|_| p.terminal).map(|b| json!({ "height": b.height(), "width": b.width() }));
+    let rlimits: Vec<Value> =
+        p.rlimits.iter().map(|(kind, (soft, hard))| json!({ "type": kind, "soft": soft, "hard": hard })).collect();
     json!({
         "terminal": p.terminal,
         "consoleSize": size,
@@ -111,9 +114,14 @@ mod tests {
     fn exec_facts() -> Facts {
         let mut f = fixture::facts();
         f.door = Door::Exec;
-        f.bound = Fact::Is(Bound { label: "boltseal-default".into(), capabilities: fixture::set(&["CAP_KILL"]), ..Default::default() });
+        f.bound = Fact::Is(Bound {
+            label: "boltseal-default".into(),
+            capabilities: fixture::set(&["CAP_KILL"]),
+            ..Default::default()
+        });
         f.process.args = vec!["id".into()];
-        f.process.capabilities = Some(Capabilities { effective: fixture::set(&["CAP_KILL", "CAP_CHOWN"]), ..Default::default() });
+        f.process.capabilities =
+            Some(Capabilities { effective: fixture::set(&["CAP_KILL", "CAP_CHOWN"]), ..Default::default() });
         f.process.no_new_privileges = false;
         f
     }

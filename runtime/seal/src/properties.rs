@@ -35,11 +35,23 @@ fn spec_of(f: &Facts) -> Spec {
     let sets = p.capabilities.as_ref().map(|c| json!({
         "bounding": c.bounding, "effective": c.effective, "inheritable": c.inheritable, "permitted": c.permitted, "ambient": c.ambient,
     }));
-    let mounts: Vec<Value> = f.mounts.iter().map(|m| json!({ "destination": m.destination, "type": m.kind, "source": m.source, "options": m.options })).collect();
-    let namespaces: Vec<Value> = f.namespaces.listed.iter().map(|n| {
-        if n.path.is_empty() { json!({ "type": n.kind }) } else { json!({ "type": n.kind, "path": n.path }) }
-    }).collect();
-    let devices: Vec<Value> = f.devices.nodes.iter().map(|d| json!({ "path": d.path, "type": d.kind, "major": d.major, "minor": d.minor, "fileMode": 0o4777 })).collect();
+    let mounts: Vec<Value> = f
+        .mounts
+        .iter()
+        .map(|m| json!({ "destination": m.destination, "type": m.kind, "source": m.source, "options": m.options }))
+        .collect();
+    let namespaces: Vec<Value> = f
+        .namespaces
+        .listed
+        .iter()
+        .map(|n| if n.path.is_empty() { json!({ "type": n.kind }) } else { json!({ "type": n.kind, "path": n.path }) })
+        .collect();
+    let devices: Vec<Value> = f
+        .devices
+        .nodes
+        .iter()
+        .map(|d| json!({ "path": d.path, "type": d.kind, "major": d.major, "minor": d.minor, "fileMode": 0o4777 }))
+        .collect();
     let mut value = json!({
         "ociVersion": "1.1.0",
         "root": { "path": "/somewhere/else", "readonly": f.root.readonly },
@@ -75,9 +87,17 @@ fn spec_of(f: &Facts) -> Spec {
 fn facts_of(sealed: &Sealed, before: &Facts) -> Facts {
     let mut f = before.clone();
     let process = sealed.spec.process().as_ref().unwrap();
-    let set = |c: &Option<oci_spec::runtime::Capabilities>| c.iter().flatten().map(|c: &Capability| format!("CAP_{c}")).collect::<BTreeSet<_>>();
+    let set = |c: &Option<oci_spec::runtime::Capabilities>| {
+        c.iter().flatten().map(|c: &Capability| format!("CAP_{c}")).collect::<BTreeSet<_>>()
+    };
     let c = process.capabilities().as_ref().unwrap();
-    f.process.capabilities = Some(Capabilities { bounding: set(c.bounding()), effective: set(c.effective()), permitted: set(c.permitted()), inheritable: set(c.inheritable()), ambient: set(c.ambient()) });
+    f.process.capabilities = Some(Capabilities {
+        bounding: set(c.bounding()),
+        effective: set(c.effective()),
+        permitted: set(c.permitted()),
+        inheritable: set(c.inheritable()),
+        ambient: set(c.ambient()),
+    });
     f.process.no_new_privileges = true;
     f.process.oom_score_adj = process.oom_score_adj();
     let linux = sealed.spec.linux().as_ref().unwrap();
@@ -87,41 +107,91 @@ fn facts_of(sealed: &Sealed, before: &Facts) -> Facts {
     let resources = linux.resources().as_ref().unwrap();
     f.limits.memory = resources.memory().as_ref().and_then(|m| m.limit());
     f.limits.pids = resources.pids().as_ref().map(|p| p.limit());
-    f.devices.nodes = linux.devices().iter().flatten().map(|d| Device { path: d.path().display().to_string(), kind: d.typ().as_str().chars().next().unwrap(), major: d.major(), minor: d.minor() }).collect();
-    f.namespaces.listed.retain(|n| n.kind != "cgroup" && !matches!(n.origin, Fact::Is(boltseal_policy::facts::NamespaceOrigin::Host)));
-    let cgroup = boltseal_policy::facts::Namespace { kind: "cgroup".into(), origin: Fact::Is(boltseal_policy::facts::NamespaceOrigin::New), path: String::new(), object: None };
+    f.devices.nodes = linux
+        .devices()
+        .iter()
+        .flatten()
+        .map(|d| Device {
+            path: d.path().display().to_string(),
+            kind: d.typ().as_str().chars().next().unwrap(),
+            major: d.major(),
+            minor: d.minor(),
+        })
+        .collect();
+    f.namespaces
+        .listed
+        .retain(|n| n.kind != "cgroup" && !matches!(n.origin, Fact::Is(boltseal_policy::facts::NamespaceOrigin::Host)));
+    let cgroup = boltseal_policy::facts::Namespace {
+        kind: "cgroup".into(),
+        origin: Fact::Is(boltseal_policy::facts::NamespaceOrigin::New),
+        path: String::new(),
+        object: None,
+    };
     f.namespaces.listed.push(cgroup);
     f.namespaces.listed.sort_by(|a, b| a.kind.cmp(&b.kind));
     f.hooks.iter_mut().for_each(|h| h.env.clear());
     let old = before.mounts.clone();
-    f.mounts = sealed.spec.mounts().iter().flatten().enumerate().map(|(index, m)| {
-        let at = m.destination().display().to_string();
-        let options = m.options().clone().unwrap_or_default();
-        let kind = m.typ().clone().unwrap();
-        let was = old.iter().find(|o| o.kind == "bind" && kind == "bind" && boltseal_policy::pattern::normal(&o.destination).as_deref() == Some(&at));
-        boltseal_policy::facts::Mount {
-            index,
-            kind,
-            source: m.source().as_ref().unwrap().display().to_string(),
-            unknown_options: vec![],
-            writable: !options.iter().any(|o| o == "ro"),
-            propagation: options.iter().find(|o| o.starts_with("rpriv") || *o == "rslave").cloned(),
-            object: was.map_or(Fact::Absent, |o| o.object.clone()),
-            options,
-            destination: at,
-        }
-    }).collect();
+    f.mounts = sealed
+        .spec
+        .mounts()
+        .iter()
+        .flatten()
+        .enumerate()
+        .map(|(index, m)| {
+            let at = m.destination().display().to_string();
+            let options = m.options().clone().unwrap_or_default();
+            let kind = m.typ().clone().unwrap();
+            let was = old.iter().find(|o| {
+                o.kind == "bind"
+                    && kind == "bind"
+                    && boltseal_policy::pattern::normal(&o.destination).as_deref() == Some(&at)
+            });
+            boltseal_policy::facts::Mount {
+                index,
+                kind,
+                source: m.source().as_ref().unwrap().display().to_string(),
+                unknown_options: vec![],
+                writable: !options.iter().any(|o| o == "ro"),
+                propagation: options.iter().find(|o| o.starts_with("rpriv") || *o == "rslave").cloned(),
+                object: was.map_or(Fact::Absent, |o| o.object.clone()),
+                options,
+                destination: at,
+            }
+        })
+        .collect();
     f
 }
 
 fn requests() -> impl Strategy<Value = Facts> {
-    let caps = prop::collection::btree_set(prop::sample::select(vec!["CAP_CHOWN", "CAP_KILL", "CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_NET_BIND_SERVICE"]), 0..5);
-    let flags = prop::collection::vec(prop::sample::select(vec!["rw", "ro", "suid", "dev", "exec", "noexec", "noatime", "rbind", "size=1m", "size=0"]), 0..5);
-    let spots = prop::collection::vec(prop::sample::select(vec!["/data", "/data/x", "/tmp", "/dev/shm", "/dev/termination-log", "/var/run//secrets/"]), 0..4);
+    let caps = prop::collection::btree_set(
+        prop::sample::select(vec!["CAP_CHOWN", "CAP_KILL", "CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_NET_BIND_SERVICE"]),
+        0..5,
+    );
+    let flags = prop::collection::vec(
+        prop::sample::select(vec![
+            "rw", "ro", "suid", "dev", "exec", "noexec", "noatime", "rbind", "size=1m", "size=0",
+        ]),
+        0..5,
+    );
+    let spots = prop::collection::vec(
+        prop::sample::select(vec![
+            "/data",
+            "/data/x",
+            "/tmp",
+            "/dev/shm",
+            "/dev/termination-log",
+            "/var/run//secrets/",
+        ]),
+        0..4,
+    );
     (prop::option::of(caps), flags, spots, any::<[bool; 8]>(), 0u32..3000).prop_map(|(caps, flags, spots, b, uid)| {
         let mut f = fixture::facts();
         f.process.uid = uid;
-        f.process.capabilities = caps.map(|c| Capabilities { bounding: c.iter().map(ToString::to_string).collect(), ambient: c.iter().map(ToString::to_string).collect(), ..Default::default() });
+        f.process.capabilities = caps.map(|c| Capabilities {
+            bounding: c.iter().map(ToString::to_string).collect(),
+            ambient: c.iter().map(ToString::to_string).collect(),
+            ..Default::default()
+        });
         f.process.no_new_privileges = b[0];
         f.root.readonly = b[1];
         if b[2] {
@@ -138,7 +208,13 @@ fn requests() -> impl Strategy<Value = Facts> {
         if b[6] {
             f.namespaces.listed.retain(|n| n.kind != "network");
             f.devices.nodes.push(Device { path: "/dev/fuse".into(), kind: 'c', major: 10, minor: 229 });
-            f.hooks.push(Hook { stage: "createRuntime".into(), path: "/opt/hook".into(), args: vec!["hook".into()], env: vec!["LD_PRELOAD=/x".into()], digest: Fact::Is(fixture::digest('d')) });
+            f.hooks.push(Hook {
+                stage: "createRuntime".into(),
+                path: "/opt/hook".into(),
+                args: vec!["hook".into()],
+                env: vec!["LD_PRELOAD=/x".into()],
+                digest: Fact::Is(fixture::digest('d')),
+            });
         }
         if b[7] {
             f.mounts.clear();
@@ -159,7 +235,13 @@ fn requests() -> impl Strategy<Value = Facts> {
 }
 
 fn asked(f: &Facts) -> BTreeSet<String> {
-    f.process.capabilities.iter().flat_map(|c| [&c.bounding, &c.effective, &c.permitted, &c.inheritable, &c.ambient]).flatten().cloned().collect()
+    f.process
+        .capabilities
+        .iter()
+        .flat_map(|c| [&c.bounding, &c.effective, &c.permitted, &c.inheritable, &c.ambient])
+        .flatten()
+        .cloned()
+        .collect()
 }
 
 proptest! {

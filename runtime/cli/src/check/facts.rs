@@ -47,7 +47,10 @@ pub(crate) fn gather(bundle: &Path, parsed: &ParsedSpec, chosen: &Chosen) -> Res
         devices: spec.devices,
         seccomp: spec.seccomp,
         label: spec.label,
-        owner: parsed.annotation(OWNER).filter(|owner| !owner.is_empty()).map_or(Fact::Absent, |owner| Fact::Is(owner.to_owned())),
+        owner: parsed
+            .annotation(OWNER)
+            .filter(|owner| !owner.is_empty())
+            .map_or(Fact::Absent, |owner| Fact::Is(owner.to_owned())),
         node: node_fact(chosen),
         kexec: host::kexec(Fact::Is(node::kexec_is_absent())),
         landlock: Fact::Is((1..=policy.landlock.abi).rev().find(|abi| has_landlock(*abi)).unwrap_or(0)),
@@ -60,17 +63,20 @@ pub(crate) fn gather(bundle: &Path, parsed: &ParsedSpec, chosen: &Chosen) -> Res
         facts.foreign_fields.push(format!("linux.cgroupsPath ({why})"));
     }
     ours(&mut facts, parsed);
-    mounts::resolve(&mut facts.mounts, &mounts::MountContext {
-        sensitive: &policy.mounts.sensitive,
-        kubelet_root: &policy.mounts.kubelet_root,
-        containerd_root: &policy.mounts.containerd_root,
-        containerd_state: &policy.mounts.containerd_state,
-        // A start takes these from containerd and its own records; here the annotations have to do.
-        sandbox_id: &facts.subject.sandbox_id,
-        pod_uid: &facts.subject.pod_uid,
-        container_id: "",
-        container_name: &facts.subject.container_name,
-    });
+    mounts::resolve(
+        &mut facts.mounts,
+        &mounts::MountContext {
+            sensitive: &policy.mounts.sensitive,
+            kubelet_root: &policy.mounts.kubelet_root,
+            containerd_root: &policy.mounts.containerd_root,
+            containerd_state: &policy.mounts.containerd_state,
+            // A start takes these from containerd and its own records; here the annotations have to do.
+            sandbox_id: &facts.subject.sandbox_id,
+            pod_uid: &facts.subject.pod_uid,
+            container_id: "",
+            container_name: &facts.subject.container_name,
+        },
+    );
     Ok(facts)
 }
 
@@ -133,7 +139,12 @@ fn node_fact(chosen: &Chosen) -> Fact<Node> {
         Ok(Some(status)) => Fact::Is(Node {
             tpm: if status.software { "software".into() } else { "hardware".into() },
             verified: status.verified,
-            wrong_pcrs: status.pcrs.iter().filter(|(_, (_, accepted))| !accepted).map(|(pcr, (value, _))| (*pcr, value.clone())).collect(),
+            wrong_pcrs: status
+                .pcrs
+                .iter()
+                .filter(|(_, (_, accepted))| !accepted)
+                .map(|(pcr, (value, _))| (*pcr, value.clone()))
+                .collect(),
             problems: status.problems,
         }),
     }

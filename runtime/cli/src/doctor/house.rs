@@ -1,9 +1,9 @@
 //! What is installed: binaries, containerd's configuration, policy, signatures, TPM, trail.
-use super::process::run;
 use super::Check;
+use super::process::run;
+use crate::paths::{POLICY, SIGNATURES, TRAIL};
 use crate::screen::count;
 use crate::{explain, policy};
-use crate::paths::{POLICY, SIGNATURES, TRAIL};
 use boltseal_audit::Trail;
 use boltseal_policy::Policy;
 use std::fs::{self, read_dir, read_link, read_to_string};
@@ -19,15 +19,26 @@ const TYPE: &str = "io.containerd.boltseal.v1";
 pub(crate) fn policy() -> (Option<Policy>, Check) {
     match policy::load(Path::new(POLICY)) {
         Ok(loaded) => {
-            let (keys, exceptions) = (count(loaded.policy.authorities.len(), "authority"), count(loaded.policy.exceptions.len(), "exception"));
-            let (digest, level) = (loaded.bundle.digest.get(..12).unwrap_or_default(), explain::level(loaded.policy.level));
+            let (keys, exceptions) = (
+                count(loaded.policy.authorities.len(), "authority"),
+                count(loaded.policy.exceptions.len(), "exception"),
+            );
+            let (digest, level) =
+                (loaded.bundle.digest.get(..12).unwrap_or_default(), explain::level(loaded.policy.level));
             let fact = format!("{digest}.., level {level}, {keys}, {exceptions}");
             (Some(loaded.policy), Check::ok("policy", fact))
         }
         Err(policy::Bad(problems)) => {
             let more = if problems.len() > 1 { format!(" (+{} more)", problems.len() - 1) } else { String::new() };
             let fact = format!("{}{more}", problems.first().map_or("", String::as_str));
-            (None, Check::fail("policy", fact, "see all of it with `boltseal policy lint`; without a policy nothing starts"))
+            (
+                None,
+                Check::fail(
+                    "policy",
+                    fact,
+                    "see all of it with `boltseal policy lint`; without a policy nothing starts",
+                ),
+            )
         }
     }
 }
@@ -36,12 +47,21 @@ pub(crate) fn tpm(policy: Option<&Policy>) -> Check {
     let address = policy.map_or("/dev/tpmrm0", |p| p.node.tpm.as_str());
     if let Some(socket) = address.strip_prefix("unix:") {
         let there = if Path::new(socket).exists() { "" } else { ", which is not there" };
-        let check = Check::fail("tpm", format!("a software TPM at {socket}{there} (BS-NOD-001)"), "use a hardware TPM: node.tpm = \"/dev/tpmrm0\"");
+        let check = Check::fail(
+            "tpm",
+            format!("a software TPM at {socket}{there} (BS-NOD-001)"),
+            "use a hardware TPM: node.tpm = \"/dev/tpmrm0\"",
+        );
         return if there.is_empty() { check.unless_excepted(policy, "BS-NOD-001", &["software-tpm"]) } else { check };
     }
     if Path::new(address).exists() {
         let enrolled = policy.is_some_and(|p| !p.node.attestation_key.is_empty());
-        return if enrolled { Check::ok("tpm", address) } else { Check::fail("tpm", format!("{address}, but no key is enrolled (BS-NOD-001)"), "boltseal node enroll").unless_excepted(policy, "BS-NOD-001", &["no-policy"]) };
+        return if enrolled {
+            Check::ok("tpm", address)
+        } else {
+            Check::fail("tpm", format!("{address}, but no key is enrolled (BS-NOD-001)"), "boltseal node enroll")
+                .unless_excepted(policy, "BS-NOD-001", &["no-policy"])
+        };
     }
     let fact = format!("{} is not there (BS-NOD-001)", if address.is_empty() { "/dev/tpmrm0" } else { address });
     Check::fail("tpm", fact, "enable the TPM in the firmware").unless_excepted(policy, "BS-NOD-001", &["no-tpm"])
@@ -52,15 +72,29 @@ pub(crate) fn binaries() -> Check {
     let mut found = Vec::new();
     for (name, flag) in [("containerd-shim-boltseal-v1", "-v"), ("boltseal-runtime", "version")] {
         let Some(path) = BIN.iter().map(|dir| Path::new(dir).join(name)).find(|p| p.exists()) else {
-            return Check::fail("binaries", format!("{name} is not in {}", BIN.join(", ")), "install the programs of one release together");
+            return Check::fail(
+                "binaries",
+                format!("{name} is not in {}", BIN.join(", ")),
+                "install the programs of one release together",
+            );
         };
         let meta = fs::metadata(&path);
         if !meta.is_ok_and(|m| m.uid() == 0 && m.mode() & 0o022 == 0) {
-            return Check::fail("binaries", format!("{} is not root's alone to change", path.display()), "chown root and chmod 0755 it");
+            return Check::fail(
+                "binaries",
+                format!("{} is not root's alone to change", path.display()),
+                "chown root and chmod 0755 it",
+            );
         }
         match run(&path, &[flag]) {
             Ok(text) if text.split_whitespace().any(|w| w == ours) => found.push(path.display().to_string()),
-            Ok(text) => return Check::fail("binaries", format!("{} says {}, this is {ours}", path.display(), text.trim()), "install the programs of one release together"),
+            Ok(text) => {
+                return Check::fail(
+                    "binaries",
+                    format!("{} says {}, this is {ours}", path.display(), text.trim()),
+                    "install the programs of one release together",
+                );
+            }
             Err(why) => return Check::fail("binaries", why, "install the programs of one release together"),
         }
     }
@@ -79,18 +113,38 @@ pub(crate) fn containerd() -> Check {
     let config = config_of(&read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default());
     let dump = match run(&exe, &["--config", &config, "config", "dump"]) {
         Ok(dump) => dump,
-        Err(why) => return Check::fail("containerd", format!("{version}, {why}"), "correct containerd's configuration"),
+        Err(why) => {
+            return Check::fail("containerd", format!("{version}, {why}"), "correct containerd's configuration");
+        }
     };
     if !dump.contains(TYPE) {
-        return Check::fail("containerd", format!("{version}, {config} names no runtime of type {TYPE}"), "add the drop-in of integration/containerd and restart containerd");
+        return Check::fail(
+            "containerd",
+            format!("{version}, {config} names no runtime of type {TYPE}"),
+            "add the drop-in of integration/containerd and restart containerd",
+        );
     }
     if !dump.contains("boltseal.dev/*") {
-        return Check::warn("containerd", format!("{version}, but the owner's annotation is not handed on"), "pod_annotations = [\"boltseal.dev/*\"] in the drop-in");
+        return Check::warn(
+            "containerd",
+            format!("{version}, but the owner's annotation is not handed on"),
+            "pod_annotations = [\"boltseal.dev/*\"] in the drop-in",
+        );
     }
     match (started(pid), newest(Path::new(&config), &dump)) {
-        (Some(start), Some(changed)) if changed <= start => Check::ok("containerd", format!("{version}, {config} names {TYPE}")),
-        (Some(_), Some(_)) => Check::warn("containerd", format!("{version}, the configuration is younger than the process"), "systemctl restart containerd"),
-        _ => Check::warn("containerd", format!("{version}, cannot tell whether {config} is loaded"), "systemctl restart containerd"),
+        (Some(start), Some(changed)) if changed <= start => {
+            Check::ok("containerd", format!("{version}, {config} names {TYPE}"))
+        }
+        (Some(_), Some(_)) => Check::warn(
+            "containerd",
+            format!("{version}, the configuration is younger than the process"),
+            "systemctl restart containerd",
+        ),
+        _ => Check::warn(
+            "containerd",
+            format!("{version}, cannot tell whether {config} is loaded"),
+            "systemctl restart containerd",
+        ),
     }
 }
 
@@ -125,7 +179,8 @@ fn started(pid: u32) -> Option<u64> {
     let stat = read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // Field 22, counted behind the name, which may hold blanks and brackets; in hundredths of a second since boot.
     let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
-    let boot: u64 = read_to_string("/proc/stat").ok()?.lines().find_map(|l| l.strip_prefix("btime ")?.trim().parse().ok())?;
+    let boot: u64 =
+        read_to_string("/proc/stat").ok()?.lines().find_map(|l| l.strip_prefix("btime ")?.trim().parse().ok())?;
     Some(boot + ticks / 100)
 }
 
@@ -147,19 +202,28 @@ fn newest(config: &Path, dump: &str) -> Option<u64> {
 
 /// The strings of `imports = ["..", '..']` in containerd's own rendering of its configuration.
 fn imports(dump: &str) -> Vec<String> {
-    let Some(list) = dump.lines().find_map(|l| l.strip_prefix("imports = [")?.strip_suffix(']')) else { return Vec::new() };
-    list.split(',').map(|word| word.trim().trim_matches(['"', '\'']).to_owned()).filter(|word| !word.is_empty()).collect()
+    let Some(list) = dump.lines().find_map(|l| l.strip_prefix("imports = [")?.strip_suffix(']')) else {
+        return Vec::new();
+    };
+    list.split(',')
+        .map(|word| word.trim().trim_matches(['"', '\'']).to_owned())
+        .filter(|word| !word.is_empty())
+        .collect()
 }
 
 pub(crate) fn signatures() -> Check {
     let fix = "import some: boltseal sig import PATH";
     match fs::symlink_metadata(SIGNATURES) {
         Err(_) => Check::warn("signatures", format!("{SIGNATURES} is not there: every image is unsigned"), fix),
-        Ok(meta) if !meta.is_dir() || meta.uid() != 0 || meta.mode() & 0o022 != 0 => {
-            Check::fail("signatures", format!("{SIGNATURES} is not a folder that root alone may change"), "chown root and chmod 0755 it")
-        }
+        Ok(meta) if !meta.is_dir() || meta.uid() != 0 || meta.mode() & 0o022 != 0 => Check::fail(
+            "signatures",
+            format!("{SIGNATURES} is not a folder that root alone may change"),
+            "chown root and chmod 0755 it",
+        ),
         Ok(_) => match read_dir(Path::new(SIGNATURES).join("sha256")).map(Iterator::count) {
-            Ok(images) if images > 0 => Check::ok("signatures", format!("of {} in {SIGNATURES}", count(images, "image"))),
+            Ok(images) if images > 0 => {
+                Check::ok("signatures", format!("of {} in {SIGNATURES}", count(images, "image")))
+            }
             _ => Check::warn("signatures", format!("{SIGNATURES} is empty: every image is unsigned"), fix),
         },
     }
@@ -172,8 +236,13 @@ pub(crate) fn trail() -> Check {
     });
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     match state {
-        Ok(Some(last)) if last > now => Check::fail("trail", "its latest record lies in the future: the clock was set back", "set the clock"),
-        Ok(Some(last)) => Check::ok("trail", format!("takes records; the latest is of {}", boltseal_audit::rfc3339(u128::from(last) * 1_000_000_000))),
+        Ok(Some(last)) if last > now => {
+            Check::fail("trail", "its latest record lies in the future: the clock was set back", "set the clock")
+        }
+        Ok(Some(last)) => Check::ok(
+            "trail",
+            format!("takes records; the latest is of {}", boltseal_audit::rfc3339(u128::from(last) * 1_000_000_000)),
+        ),
         Ok(None) => Check::ok("trail", "takes records; none yet"),
         Err(error) => Check::fail("trail", format!("{error} (BS-AUD-001)"), "without the trail nothing starts"),
     }
@@ -192,7 +261,10 @@ mod tests {
 
     #[test]
     fn imported_files_count() {
-        assert_eq!(imports("version = 2\nimports = [\"/a/c.toml\", 'conf.d/*.toml']\nroot = \"/x\""), ["/a/c.toml", "conf.d/*.toml"]);
+        assert_eq!(
+            imports("version = 2\nimports = [\"/a/c.toml\", 'conf.d/*.toml']\nroot = \"/x\""),
+            ["/a/c.toml", "conf.d/*.toml"]
+        );
         assert_eq!(imports("imports = []\n"), Vec::<String>::new());
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("config.toml");

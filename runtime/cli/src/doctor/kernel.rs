@@ -36,7 +36,8 @@ pub(crate) fn landlock(policy: Option<&Policy>) -> Check {
 pub(crate) fn has_landlock(abi: u32) -> bool {
     let Ok(number) = i32::try_from(abi) else { return false };
     let known = ABI::from(number);
-    let made = Ruleset::default().set_compatibility(CompatLevel::HardRequirement).handle_access(AccessFs::from_all(known));
+    let made =
+        Ruleset::default().set_compatibility(CompatLevel::HardRequirement).handle_access(AccessFs::from_all(known));
     let made = if abi >= 4 { made.and_then(|r| r.handle_access(AccessNet::from_all(known))) } else { made };
     let made = if abi >= 6 { made.and_then(|r| r.scope(Scope::from_all(known))) } else { made };
     made.and_then(Ruleset::create).is_ok()
@@ -46,7 +47,11 @@ pub(crate) fn seccomp() -> Check {
     if host::seccomp_available() {
         return Check::ok("seccomp", "filters, with errno and kill_process");
     }
-    Check::fail("seccomp", "no filters in this kernel: every start is denied (BS-PRC-001)", "install a kernel with CONFIG_SECCOMP_FILTER")
+    Check::fail(
+        "seccomp",
+        "no filters in this kernel: every start is denied (BS-PRC-001)",
+        "install a kernel with CONFIG_SECCOMP_FILTER",
+    )
 }
 
 pub(crate) fn labels(policy: Option<&Policy>) -> Check {
@@ -55,15 +60,33 @@ pub(crate) fn labels(policy: Option<&Policy>) -> Check {
     host::label(&mut label, Some(wanted));
     match (&label.lsm, label.default_mode.as_deref()) {
         (Lsm::AppArmor, Some("enforce")) => Check::ok("lsm", format!("AppArmor, profile {wanted} in enforce mode")),
-        (Lsm::AppArmor, Some(mode)) => Check::fail("lsm", format!("AppArmor, but profile {wanted} is in {mode} mode (BS-MAC-001)"), "aa-enforce the profile")
-            .unless_excepted(policy, "BS-MAC-001", &["complain"]),
-        (Lsm::AppArmor, None) => Check::fail("lsm", format!("AppArmor, but profile {wanted} is not loaded (BS-MAC-001)"), "load profiles/apparmor/boltseal-default with apparmor_parser -r")
-            .unless_excepted(policy, "BS-MAC-001", &["not-loaded"]),
+        (Lsm::AppArmor, Some(mode)) => Check::fail(
+            "lsm",
+            format!("AppArmor, but profile {wanted} is in {mode} mode (BS-MAC-001)"),
+            "aa-enforce the profile",
+        )
+        .unless_excepted(policy, "BS-MAC-001", &["complain"]),
+        (Lsm::AppArmor, None) => Check::fail(
+            "lsm",
+            format!("AppArmor, but profile {wanted} is not loaded (BS-MAC-001)"),
+            "load profiles/apparmor/boltseal-default with apparmor_parser -r",
+        )
+        .unless_excepted(policy, "BS-MAC-001", &["not-loaded"]),
         (Lsm::Selinux, _) if label.enforcing => Check::ok("lsm", "SELinux, enforcing"),
-        (Lsm::Selinux, _) => Check::fail("lsm", "SELinux, but permissive (BS-MAC-001)", "setenforce 1").unless_excepted(policy, "BS-MAC-001", &["not-enforcing"]),
-        (Lsm::Neither, _) => Check::fail("lsm", "neither AppArmor nor SELinux is active (BS-MAC-001)", "boot with apparmor or selinux in lsm=")
-            .unless_excepted(policy, "BS-MAC-001", &["no-lsm"]),
-        (Lsm::Unknown(why), _) => Check::fail("lsm", format!("{why} (BS-MAC-001)"), "mount sysfs, securityfs or selinuxfs").unless_excepted(policy, "BS-MAC-001", &["unknown"]),
+        (Lsm::Selinux, _) => Check::fail("lsm", "SELinux, but permissive (BS-MAC-001)", "setenforce 1")
+            .unless_excepted(policy, "BS-MAC-001", &["not-enforcing"]),
+        (Lsm::Neither, _) => Check::fail(
+            "lsm",
+            "neither AppArmor nor SELinux is active (BS-MAC-001)",
+            "boot with apparmor or selinux in lsm=",
+        )
+        .unless_excepted(policy, "BS-MAC-001", &["no-lsm"]),
+        (Lsm::Unknown(why), _) => Check::fail(
+            "lsm",
+            format!("{why} (BS-MAC-001)"),
+            "mount sysfs, securityfs or selinuxfs",
+        )
+        .unless_excepted(policy, "BS-MAC-001", &["unknown"]),
     }
 }
 
@@ -73,15 +96,24 @@ pub(crate) fn cgroups(policy: Option<&Policy>) -> Check {
         Err(why) => return Check::fail("cgroup", why, "mount /proc"),
     };
     let found = host::Cgroups::of(&table);
-    let unified = found.v2.as_ref().and_then(|root| read_to_string(root.join("cgroup.controllers")).ok()).unwrap_or_default();
+    let unified =
+        found.v2.as_ref().and_then(|root| read_to_string(root.join("cgroup.controllers")).ok()).unwrap_or_default();
     let has = |name: &str| found.v1(name).is_some() || unified.split_whitespace().any(|c| c == name);
     let missing: Vec<&str> = ["memory", "pids"].into_iter().filter(|c| !has(c)).collect();
     if !missing.is_empty() {
-        return Check::fail("cgroup", format!("no controller {} (BS-PRC-006)", missing.join(", ")), "enable the controllers (cgroup_enable=memory ..)");
+        return Check::fail(
+            "cgroup",
+            format!("no controller {} (BS-PRC-006)", missing.join(", ")),
+            "enable the controllers (cgroup_enable=memory ..)",
+        );
     }
     if !found.devices_enforced() {
         let fact = "only v2, where this version does not enforce device rules yet (BS-DEV-001)";
-        return Check::fail("cgroup", fact, "boot with systemd.unified_cgroup_hierarchy=0").unless_excepted(policy, "BS-DEV-001", &["not-enforced"]);
+        return Check::fail("cgroup", fact, "boot with systemd.unified_cgroup_hierarchy=0").unless_excepted(
+            policy,
+            "BS-DEV-001",
+            &["not-enforced"],
+        );
     }
     let v1: Vec<&str> = found.v1.iter().map(|(name, _)| name.as_str()).collect();
     Check::ok("cgroup", format!("v1: {}", v1.join(" ")))
@@ -91,10 +123,17 @@ pub(crate) fn kexec(policy: Option<&Policy>) -> Check {
     match host::kexec(Fact::Is(node::kexec_is_absent())) {
         Fact::Is(k) if k.absent => Check::ok("kexec", "not in this kernel"),
         Fact::Is(k) if k.load_disabled => Check::ok("kexec", "kexec_load_disabled is 1"),
-        Fact::Is(k) if matches!(k.lockdown.as_str(), "integrity" | "confidentiality") => Check::ok("kexec", format!("lockdown is {}", k.lockdown)),
-        Fact::Is(_) | Fact::Absent => Check::fail("kexec", "another kernel can be loaded and inherits the PCRs (BS-NOD-002)", "sysctl -w kernel.kexec_load_disabled=1 at boot")
-            .unless_excepted(policy, "BS-NOD-002", &["kexec"]),
-        Fact::Unknown(why) => Check::fail("kexec", format!("{why} (BS-NOD-002)"), "mount /proc and securityfs").unless_excepted(policy, "BS-NOD-002", &["unknown"]),
+        Fact::Is(k) if matches!(k.lockdown.as_str(), "integrity" | "confidentiality") => {
+            Check::ok("kexec", format!("lockdown is {}", k.lockdown))
+        }
+        Fact::Is(_) | Fact::Absent => Check::fail(
+            "kexec",
+            "another kernel can be loaded and inherits the PCRs (BS-NOD-002)",
+            "sysctl -w kernel.kexec_load_disabled=1 at boot",
+        )
+        .unless_excepted(policy, "BS-NOD-002", &["kexec"]),
+        Fact::Unknown(why) => Check::fail("kexec", format!("{why} (BS-NOD-002)"), "mount /proc and securityfs")
+            .unless_excepted(policy, "BS-NOD-002", &["unknown"]),
     }
 }
 

@@ -26,7 +26,10 @@ pub(crate) fn run(program: &Path, args: &[&str]) -> Result<String, String> {
             None if Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
             None => {
                 let killed = child.kill().and_then(|()| child.wait());
-                return Err(format!("{shown}: no end after {LIMIT:?} ({})", killed.map_or_else(|e| e.to_string(), |s| s.to_string())));
+                return Err(format!(
+                    "{shown}: no end after {LIMIT:?} ({})",
+                    killed.map_or_else(|e| e.to_string(), |s| s.to_string())
+                ));
             }
         }
     };
@@ -40,7 +43,11 @@ mod tests {
 
     #[test]
     fn runs_and_ends() {
-        assert_eq!(run(Path::new("/bin/sh"), &["-c", "echo x; env | grep -v -e ^PWD -e ^SHLVL -e ^_ -e ^OLDPWD; true"]).unwrap(), "x\n");
+        assert_eq!(
+            run(Path::new("/bin/sh"), &["-c", "echo x; env | grep -v -e ^PWD -e ^SHLVL -e ^_ -e ^OLDPWD; true"])
+                .unwrap(),
+            "x\n"
+        );
         assert!(run(Path::new("/bin/false"), &[]).unwrap_err().contains("exit status: 1"));
         assert!(run(Path::new("/none"), &[]).is_err());
         let begin = Instant::now();

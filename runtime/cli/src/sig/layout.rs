@@ -31,7 +31,9 @@ impl Layout {
         let meta = std::fs::metadata(path).map_err(|e| format!("{shown}: {e}"))?;
         if meta.is_dir() {
             let mut blobs = BTreeMap::new();
-            for entry in read_dir(path.join(BLOBS)).map_err(|e| format!("{shown}/{BLOBS}: {e}. Fix: give an OCI image layout"))? {
+            for entry in read_dir(path.join(BLOBS))
+                .map_err(|e| format!("{shown}/{BLOBS}: {e}. Fix: give an OCI image layout"))?
+            {
                 let entry = entry.map_err(|e| format!("{shown}/{BLOBS}: {e}"))?;
                 let meta = entry.metadata().map_err(|e| format!("{}: {e}", entry.path().display()))?;
                 let name = entry.file_name().to_string_lossy().into_owned();
@@ -46,7 +48,9 @@ impl Layout {
         }
         let file = File::open(path).map_err(|e| format!("{shown}: {e}"))?;
         let entries = entries(&file, meta.len()).map_err(|e| format!("{shown}: {e}"))?;
-        let named = entries.iter().filter_map(|(name, (_, size))| Some((name.strip_prefix(BLOBS).filter(|h| is_hex(h))?, *size)));
+        let named = entries
+            .iter()
+            .filter_map(|(name, (_, size))| Some((name.strip_prefix(BLOBS).filter(|h| is_hex(h))?, *size)));
         let blobs = named.map(|(hex, size)| (format!("sha256:{hex}"), size)).collect();
         Ok(Self { place: Place::Tar(file, entries), blobs })
     }
@@ -75,7 +79,11 @@ impl Layout {
                 let file = File::options().read(true).custom_flags(flags).open(root.join(name)).map_err(fail)?;
                 let mut bytes = Vec::new();
                 file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(fail)?;
-                if bytes.len() as u64 > MAX_FILE { Err(format!("{name}: larger than {MAX_FILE} bytes")) } else { Ok(bytes) }
+                if bytes.len() as u64 > MAX_FILE {
+                    Err(format!("{name}: larger than {MAX_FILE} bytes"))
+                } else {
+                    Ok(bytes)
+                }
             }
             Place::Tar(file, entries) => {
                 let (offset, size) = *entries.get(name).ok_or_else(|| format!("{name}: not in the archive"))?;
@@ -109,7 +117,9 @@ fn entries(file: &File, length: u64) -> Result<BTreeMap<String, (u64, u64)>, Str
             return Ok(found);
         }
         if !sum_is_right(&header) {
-            return Err("not an uncompressed tar archive. Fix: give an OCI image layout, as a folder or as a tar".into());
+            return Err(
+                "not an uncompressed tar archive. Fix: give an OCI image layout, as a folder or as a tar".into()
+            );
         }
         let size = octal(header.get(124..136)).ok_or("an entry has no size")?;
         let data = at + BLOCK;
@@ -142,7 +152,11 @@ fn entries(file: &File, length: u64) -> Result<BTreeMap<String, (u64, u64)>, Str
 }
 
 fn sum_is_right(header: &[u8; BLOCK as usize]) -> bool {
-    let sum: u64 = header.iter().enumerate().map(|(i, b)| if (148..156).contains(&i) { u64::from(b' ') } else { u64::from(*b) }).sum();
+    let sum: u64 = header
+        .iter()
+        .enumerate()
+        .map(|(i, b)| if (148..156).contains(&i) { u64::from(b' ') } else { u64::from(*b) })
+        .sum();
     octal(header.get(148..156)) == Some(sum)
 }
 

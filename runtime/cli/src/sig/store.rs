@@ -50,7 +50,9 @@ impl Store {
         let open = || openat(&folder.fd, draft.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR);
         let fd = match open() {
             // Left behind by an import that was killed.
-            Err(Errno::EEXIST) => unlinkat(&folder.fd, draft.as_str(), UnlinkatFlags::NoRemoveDir).and_then(|()| open()),
+            Err(Errno::EEXIST) => {
+                unlinkat(&folder.fd, draft.as_str(), UnlinkatFlags::NoRemoveDir).and_then(|()| open())
+            }
             other => other,
         };
         let mut draft_file = File::from(fd.map_err(|e| fail("create", &e))?);

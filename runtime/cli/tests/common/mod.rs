@@ -19,7 +19,10 @@ pub(crate) type Ran = (i32, String, String);
 impl Node {
     /// With an empty trail folder and no policy.
     pub(crate) fn new() -> Self {
-        let node = Self { dir: tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().unwrap(), env: Vec::new() };
+        let node = Self {
+            dir: tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().unwrap(),
+            env: Vec::new(),
+        };
         for name in ["etc/boltseal", "log/boltseal", "lib/boltseal", "run/boltseal"] {
             fs::create_dir_all(node.path(name)).unwrap();
         }

@@ -1,7 +1,7 @@
 //! What is in force when a policy file says nothing.
 use super::{
-    DeviceRules, ImageRules, LabelRules, LandlockRules, Level, LimitRules, MountRules, NodeRules, OwnerRules, Policy, ProcessRules,
-    Registries, Sandbox,
+    DeviceRules, ImageRules, LabelRules, LandlockRules, Level, LimitRules, MountRules, NodeRules, OwnerRules, Policy,
+    ProcessRules, Registries, Sandbox,
 };
 use crate::standard;
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,7 +45,10 @@ impl Default for ImageRules {
 
 impl Default for ProcessRules {
     fn default() -> Self {
-        Self { capabilities: BTreeSet::new(), sysctls: standard::SAFE_SYSCTLS.iter().map(ToString::to_string).collect() }
+        Self {
+            capabilities: BTreeSet::new(),
+            sysctls: standard::SAFE_SYSCTLS.iter().map(ToString::to_string).collect(),
+        }
     }
 }
 

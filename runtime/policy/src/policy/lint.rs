@@ -94,7 +94,11 @@ impl Policy {
             out.push("mounts.tmpfs_size: at least 4096, in bytes".into());
         }
         let m = &self.mounts;
-        let named = [("kubelet_root", &m.kubelet_root), ("containerd_root", &m.containerd_root), ("containerd_state", &m.containerd_state)];
+        let named = [
+            ("kubelet_root", &m.kubelet_root),
+            ("containerd_root", &m.containerd_root),
+            ("containerd_state", &m.containerd_state),
+        ];
         let listed = m.sensitive.iter().map(|p| ("sensitive", p));
         for (key, path) in named.into_iter().chain(listed) {
             plain_path(&format!("mounts.{key}"), path, out);
@@ -158,7 +162,10 @@ impl Policy {
                 if !pattern::is_sha256_hex(value) {
                     out.push(format!("node.pcrs.{}: values are 64 lower-case hex digits", text::show(index)));
                 } else if value.bytes().all(|b| b == b'0') || value.bytes().all(|b| b == b'f') {
-                    out.push(format!("node.pcrs.{}: a PCR that nothing measured into proves nothing", text::show(index)));
+                    out.push(format!(
+                        "node.pcrs.{}: a PCR that nothing measured into proves nothing",
+                        text::show(index)
+                    ));
                 }
             }
         }
@@ -177,14 +184,20 @@ impl Policy {
         }
         repository(&format!("{at}: `repository`"), &a.repository, out);
         for name in &a.capabilities {
-            let known = name.strip_prefix("CAP_").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'));
+            let known = name
+                .strip_prefix("CAP_")
+                .is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'));
             if !known {
                 out.push(format!("{at}: \"{}\" is no capability; write it as CAP_NET_ADMIN", text::show(name)));
             }
         }
         for mount in &a.mounts {
             plain_path(&format!("{at}: `mounts.source`"), &mount.source, out);
-            let touched = self.mounts.sensitive.iter().find(|s| pattern::within(&mount.source, s) || pattern::within(s, &mount.source));
+            let touched = self
+                .mounts
+                .sensitive
+                .iter()
+                .find(|s| pattern::within(&mount.source, s) || pattern::within(s, &mount.source));
             if let Some(touched) = touched.filter(|_| mount.writable) {
                 out.push(format!("{at}: {} touches {touched}, which is never writable", text::show(&mount.source)));
             }
@@ -193,14 +206,19 @@ impl Policy {
         a.sysctls.iter().for_each(|s| sysctl(&at, s, out));
         for kind in &a.host_namespaces {
             if !["network", "pid", "ipc", "uts"].contains(&kind.as_str()) {
-                out.push(format!("{at}: host_namespaces may name network, pid, ipc, uts; not \"{}\"", text::show(kind)));
+                out.push(format!(
+                    "{at}: host_namespaces may name network, pid, ipc, uts; not \"{}\"",
+                    text::show(kind)
+                ));
             }
         }
         for path in &a.exec_volumes {
             plain_path(&format!("{at}: `exec_volumes`"), path, out);
         }
         for hook in &a.hooks {
-            if !["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"].contains(&hook.stage.as_str()) {
+            if !["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"]
+                .contains(&hook.stage.as_str())
+            {
                 out.push(format!("{at}: \"{}\" is no hook stage", text::show(&hook.stage)));
             }
             plain_path(&format!("{at}: `hooks.path`"), &hook.path, out);
@@ -223,10 +241,18 @@ fn exception(e: &Exception, out: &mut Vec<String>) {
     match &e.condition {
         Some(condition) if !rule.conditions.iter().any(|(name, _)| name == condition) => {
             let known: Vec<&str> = rule.conditions.iter().map(|(name, _)| *name).collect();
-            out.push(format!("{at}: {} has no condition \"{}\"; it has {}", rule.id, text::show(condition), known.join(", ")));
+            out.push(format!(
+                "{at}: {} has no condition \"{}\"; it has {}",
+                rule.id,
+                text::show(condition),
+                known.join(", ")
+            ));
         }
         None if CONDITION_NEEDED.contains(&rule.id) => {
-            out.push(format!("{at}: must name a `condition`, such as \"{}\"", rule.conditions.first().map_or("", |(name, _)| name)));
+            out.push(format!(
+                "{at}: must name a `condition`, such as \"{}\"",
+                rule.conditions.first().map_or("", |(name, _)| name)
+            ));
         }
         _ => {}
     }
@@ -234,7 +260,9 @@ fn exception(e: &Exception, out: &mut Vec<String>) {
         repository(&format!("{at}: `scope`"), &e.scope, out);
         let unverified = rule.id == "BS-IMG-001" && e.condition.as_deref() != Some("denied-digest");
         if unverified {
-            out.push(format!("{at}: an image that BS-IMG-001 refuses has no verified repository; the scope can only be \"*\""));
+            out.push(format!(
+                "{at}: an image that BS-IMG-001 refuses has no verified repository; the scope can only be \"*\""
+            ));
         }
     }
     for (key, value) in [("owner", &e.owner), ("reason", &e.reason)] {
@@ -259,7 +287,10 @@ fn modes(at: &str, modes: &std::collections::BTreeMap<String, Mode>, out: &mut V
 
 fn repository(at: &str, prefix: &str, out: &mut Vec<String>) {
     if !pattern::is_repository(prefix) {
-        out.push(format!("{at}: \"{}\" is no repository prefix (as ghcr.io/corp: no scheme, tag, pattern or trailing `/`)", text::show(prefix)));
+        out.push(format!(
+            "{at}: \"{}\" is no repository prefix (as ghcr.io/corp: no scheme, tag, pattern or trailing `/`)",
+            text::show(prefix)
+        ));
     }
 }
 
@@ -271,7 +302,10 @@ fn key_file(at: &str, name: &str, out: &mut Vec<String>) {
 
 fn plain_path(at: &str, path: &str, out: &mut Vec<String>) {
     if pattern::normal(path).as_deref() != Some(path) {
-        out.push(format!("{at}: \"{}\" must be an absolute path without `..`, `.` or doubled slashes", text::show(path)));
+        out.push(format!(
+            "{at}: \"{}\" must be an absolute path without `..`, `.` or doubled slashes",
+            text::show(path)
+        ));
     }
 }
 
@@ -316,11 +350,11 @@ mod tests {
 
     #[test]
     fn each_mistake_is_named() {
-        let exception = |rule: &str, more: &str| {
-            format!("[[exception]]\nrule = \"{rule}\"\n{more}\n")
-        };
+        let exception = |rule: &str, more: &str| format!("[[exception]]\nrule = \"{rule}\"\n{more}\n");
         let rest = "owner = \"a\"\nreason = \"b\"\nexpires = \"2027-01-01\"";
-        let allowance = |more: &str| format!("{AUTHORITY}[[allowance]]\nid = \"x\"\nauthority = \"ci\"\nrepository = \"ghcr.io/corp/x\"\n{more}");
+        let allowance = |more: &str| {
+            format!("{AUTHORITY}[[allowance]]\nid = \"x\"\nauthority = \"ci\"\nrepository = \"ghcr.io/corp/x\"\n{more}")
+        };
         for (bad, expected) in [
             (format!("{AUTHORITY}{AUTHORITY}"), "used twice"),
             (AUTHORITY.replace("ci.pub", "../ci.pub"), "must name a file in trust/"),
@@ -357,16 +391,28 @@ mod tests {
             (exception("BS-MAC-001", &format!("scope = \"*\"\n{rest}")), "must name a `condition`"),
             (exception("BS-DEV-001", &format!("scope = \"*\"\ncondition = \"moon\"\n{rest}")), "has no condition"),
             (exception("BS-IMG-001", &format!("scope = \"ghcr.io\"\n{rest}")), "can only be \"*\""),
-            (exception("BS-DEV-001", "scope = \"*\"\nowner = \"\"\nreason = \"b\"\nexpires = \"2027-01-01\""), "`owner` is empty"),
-            (exception("BS-DEV-001", "scope = \"*\"\nowner = \"a\"\nreason = \" \"\nexpires = \"2027-01-01\""), "`reason` is empty"),
-            (exception("BS-DEV-001", "scope = \"*\"\nowner = \"a\"\nreason = \"b\"\nexpires = \"soon\""), "`expires` must be"),
+            (
+                exception("BS-DEV-001", "scope = \"*\"\nowner = \"\"\nreason = \"b\"\nexpires = \"2027-01-01\""),
+                "`owner` is empty",
+            ),
+            (
+                exception("BS-DEV-001", "scope = \"*\"\nowner = \"a\"\nreason = \" \"\nexpires = \"2027-01-01\""),
+                "`reason` is empty",
+            ),
+            (
+                exception("BS-DEV-001", "scope = \"*\"\nowner = \"a\"\nreason = \"b\"\nexpires = \"soon\""),
+                "`expires` must be",
+            ),
             (exception("BS-DEV-001", &format!("scope = \"\"\n{rest}")), "no repository prefix"),
             (allowance("capabilities = [\"net_admin\"]"), "is no capability"),
             (allowance("mounts = [{ source = \"/etc/cni\", writable = true }]"), "never writable"),
             (allowance("mounts = [{ source = \"/var\", writable = true }]"), "never writable"),
             (allowance("host_namespaces = [\"mount\"]"), "host_namespaces may name"),
             (allowance("hooks = [{ stage = \"x\", path = \"/a\", digest = \"1\" }]"), "is no hook stage"),
-            (allowance("").replace("authority = \"ci\"\nrepository", "authority = \"xx\"\nrepository"), "no authority is named \"xx\""),
+            (
+                allowance("").replace("authority = \"ci\"\nrepository", "authority = \"xx\"\nrepository"),
+                "no authority is named \"xx\"",
+            ),
         ] {
             let found = problems(&bad);
             assert!(found.iter().any(|p| p.contains(expected)), "{bad}\nexpected {expected}\nfound {found:?}");

@@ -69,7 +69,14 @@ fn line(name: &str, error: &toml::de::Error) -> String {
     }
 }
 
-fn merge(into: &mut Table, from: Table, file: &str, path: &str, setters: &mut BTreeMap<String, String>, problems: &mut Vec<String>) {
+fn merge(
+    into: &mut Table,
+    from: Table,
+    file: &str,
+    path: &str,
+    setters: &mut BTreeMap<String, String>,
+    problems: &mut Vec<String>,
+) {
     for (key, value) in from {
         let here = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
         match (into.get_mut(&key), value) {
@@ -118,7 +125,15 @@ mod tests {
 
     #[test]
     fn broken_text_is_an_error_of_one_line() {
-        for bad in ["version = ", "version = 1\nversion = 1", "level = \"lax\"", "\u{0}", "version = 2", "", "level = \"strict\""] {
+        for bad in [
+            "version = ",
+            "version = 1\nversion = 1",
+            "level = \"lax\"",
+            "\u{0}",
+            "version = 2",
+            "",
+            "level = \"strict\"",
+        ] {
             let e = Policy::parse(bad, &[]).unwrap_err();
             assert!(e.iter().all(|l| l.starts_with("policy.toml") && !l.contains('\n')), "{bad:?} {e:?}");
         }
@@ -126,8 +141,12 @@ mod tests {
 
     #[test]
     fn lists_append_and_tables_join() {
-        let main = "version = 1\n[registries]\nallow = [\"ghcr.io\"]\n[node.pcrs]\n7 = [\"".to_owned() + &"a".repeat(64) + "\"]\n[modes]\nBS-DEV-001 = \"warn\"";
-        let extra = "[registries]\nallow = [\"quay.io\"]\n[node.pcrs]\n7 = [\"".to_owned() + &"b".repeat(64) + "\"]\n[modes]\nBS-OWN-001 = \"warn\"";
+        let main = "version = 1\n[registries]\nallow = [\"ghcr.io\"]\n[node.pcrs]\n7 = [\"".to_owned()
+            + &"a".repeat(64)
+            + "\"]\n[modes]\nBS-DEV-001 = \"warn\"";
+        let extra = "[registries]\nallow = [\"quay.io\"]\n[node.pcrs]\n7 = [\"".to_owned()
+            + &"b".repeat(64)
+            + "\"]\n[modes]\nBS-OWN-001 = \"warn\"";
         let p = Policy::parse(&main, &[("a.toml", &extra)]).unwrap();
         assert_eq!(p.registries.allow, ["ghcr.io", "quay.io"]);
         assert_eq!(p.node.pcrs["7"].len(), 2);
@@ -138,9 +157,11 @@ mod tests {
     fn no_file_overrides_another() {
         let e = Policy::parse("version = 1\n[limits]\npids = 5", &[("a.toml", "[limits]\npids = 6")]).unwrap_err();
         assert_eq!(e, ["a.toml: `limits.pids` is already set by policy.toml to another value"]);
-        let e = Policy::parse("version = 1", &[("a.toml", "[limits]\npids = 7"), ("b.toml", "[limits]\npids = 6")]).unwrap_err();
+        let e = Policy::parse("version = 1", &[("a.toml", "[limits]\npids = 7"), ("b.toml", "[limits]\npids = 6")])
+            .unwrap_err();
         assert_eq!(e, ["b.toml: `limits.pids` is already set by a.toml to another value"]);
-        let p = Policy::parse("version = 1\n[limits]\npids = 5", &[("a.toml", "[limits]\npids = 5\nmemory = 1048576")]).unwrap();
+        let p = Policy::parse("version = 1\n[limits]\npids = 5", &[("a.toml", "[limits]\npids = 5\nmemory = 1048576")])
+            .unwrap();
         assert_eq!((p.limits.pids, p.limits.memory), (5, 1 << 20));
     }
 

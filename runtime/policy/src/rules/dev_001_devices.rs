@@ -43,7 +43,11 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
         out.push(RULE.sealed("mknod-rule", format!("{left_out} cgroup rules of the default list left out")));
     }
     if out.is_empty() {
-        out.push(RULE.pass(if d.enforced { "standard devices only, enforced by the cgroup" } else { "standard devices only; no CAP_MKNOD, mounts are nodev" }));
+        out.push(RULE.pass(if d.enforced {
+            "standard devices only, enforced by the cgroup"
+        } else {
+            "standard devices only; no CAP_MKNOD, mounts are nodev"
+        }));
     }
     out
 }
@@ -72,7 +76,11 @@ fn node(ctx: &Ctx<'_>, n: &Device) -> Option<Finding> {
     let taken = standard::DEVICES.iter().any(|(path, _, _)| *path == n.path);
     let below_dev = n.path.starts_with("/dev/") && pattern::normal(&n.path).as_deref() == Some(&n.path);
     if taken || !below_dev {
-        return Some(RULE.deny_fix("device", format!("{fact} stands in for another or is outside /dev"), "create devices below /dev, by their own names"));
+        return Some(RULE.deny_fix(
+            "device",
+            format!("{fact} stands in for another or is outside /dev"),
+            "create devices below /dev, by their own names",
+        ));
     }
     if ctx.policy.devices.allow.contains(&n.path) {
         return None;
@@ -88,7 +96,13 @@ fn judge(ctx: &Ctx<'_>, rule: &DeviceRule, left_out: &mut usize) -> Option<Findi
     let of_node = |n: &Device| n.kind == rule.kind && Some(n.major) == rule.major && Some(n.minor) == rule.minor;
     let shown = || {
         let number = |n: Option<i64>| n.map_or("*".into(), |n| n.to_string());
-        format!("cgroup rule {} {}:{} {}", rule.kind.escape_default(), number(rule.major), number(rule.minor), text::show(&rule.access))
+        format!(
+            "cgroup rule {} {}:{} {}",
+            rule.kind.escape_default(),
+            number(rule.major),
+            number(rule.minor),
+            text::show(&rule.access)
+        )
     };
     match (rule.major, rule.minor) {
         _ if !uses => *left_out += 1,
@@ -97,8 +111,20 @@ fn judge(ctx: &Ctx<'_>, rule: &DeviceRule, left_out: &mut usize) -> Option<Findi
         // containerd's default list has /dev/net/tun without giving the device.
         (Some(10), Some(200)) if rule.kind == 'c' && !ctx.facts.devices.nodes.iter().any(of_node) => *left_out += 1,
         (Some(_), Some(_)) if ctx.facts.devices.nodes.iter().any(of_node) => {}
-        (None, _) => return Some(RULE.deny_fix("all-devices", format!("{} allows every device", shown()), "take `privileged` off")),
-        _ => return Some(RULE.deny_fix("device-rule", format!("{} is of no device that is asked for", shown()), "allow single devices, by their numbers")),
+        (None, _) => {
+            return Some(RULE.deny_fix(
+                "all-devices",
+                format!("{} allows every device", shown()),
+                "take `privileged` off",
+            ));
+        }
+        _ => {
+            return Some(RULE.deny_fix(
+                "device-rule",
+                format!("{} is of no device that is asked for", shown()),
+                "allow single devices, by their numbers",
+            ));
+        }
     }
     None
 }
@@ -107,10 +133,18 @@ fn unenforced(ctx: &Ctx<'_>) -> Vec<Finding> {
     let fix = "use a node with cgroup v1 devices, or ask for no device";
     let mut out = Vec::new();
     if ctx.facts.devices.nodes.iter().any(|n| !is_standard_node(n)) {
-        out.push(RULE.deny_fix("not-enforced", "a device is asked for, and this node's cgroup enforces no device rules", fix));
+        out.push(RULE.deny_fix(
+            "not-enforced",
+            "a device is asked for, and this node's cgroup enforces no device rules",
+            fix,
+        ));
     }
     if super::kept_capabilities(ctx).contains("CAP_MKNOD") {
-        out.push(RULE.deny_fix("not-enforced", "CAP_MKNOD stays, and this node's cgroup enforces no device rules", fix));
+        out.push(RULE.deny_fix(
+            "not-enforced",
+            "CAP_MKNOD stays, and this node's cgroup enforces no device rules",
+            fix,
+        ));
     }
     out
 }
@@ -150,15 +184,21 @@ mod tests {
         assert_eq!(having("/dev/fuse", 'c', 10, 229), ["allowed test"]);
         assert_eq!(having("/etc/null", 'c', 1, 3), ["deny device"]);
         assert_eq!(having("/dev/../etc/x", 'c', 1, 3), ["deny device"]);
-        assert_eq!(table(|p, f| {
-            p.devices.allow = vec!["/dev/kvm".into()];
-            f.devices.nodes.push(Device { path: "/dev/kvm".into(), kind: 'c', major: 10, minor: 232 });
-        }), ["pass"]);
+        assert_eq!(
+            table(|p, f| {
+                p.devices.allow = vec!["/dev/kvm".into()];
+                f.devices.nodes.push(Device { path: "/dev/kvm".into(), kind: 'c', major: 10, minor: 232 });
+            }),
+            ["pass"]
+        );
         // No list makes another device stand in for a standard one.
-        assert_eq!(table(|p, f| {
-            p.devices.allow = vec!["/dev/null".into()];
-            f.devices.nodes.push(Device { path: "/dev/null".into(), kind: 'b', major: 8, minor: 0 });
-        }), ["deny device"]);
+        assert_eq!(
+            table(|p, f| {
+                p.devices.allow = vec!["/dev/null".into()];
+                f.devices.nodes.push(Device { path: "/dev/null".into(), kind: 'b', major: 8, minor: 0 });
+            }),
+            ["deny device"]
+        );
     }
 
     #[test]
@@ -177,11 +217,21 @@ mod tests {
     #[test]
     fn what_is_not_enforced_is_refused() {
         assert_eq!(table(|_, f| f.devices.enforced = false), ["pass"]);
-        assert_eq!(table(|_, f| { f.devices.enforced = false; f.devices.nodes.push(Device { path: "/dev/fuse".into(), kind: 'c', major: 10, minor: 229 }); }), ["allowed test", "deny not-enforced"]);
-        assert_eq!(table(|p, f| {
-            p.process.capabilities = fixture::set(&["CAP_MKNOD"]);
-            f.devices.enforced = false;
-            f.process.capabilities = Some(crate::facts::Capabilities { bounding: fixture::set(&["CAP_MKNOD"]), ..Default::default() });
-        }), ["deny not-enforced"]);
+        assert_eq!(
+            table(|_, f| {
+                f.devices.enforced = false;
+                f.devices.nodes.push(Device { path: "/dev/fuse".into(), kind: 'c', major: 10, minor: 229 });
+            }),
+            ["allowed test", "deny not-enforced"]
+        );
+        assert_eq!(
+            table(|p, f| {
+                p.process.capabilities = fixture::set(&["CAP_MKNOD"]);
+                f.devices.enforced = false;
+                f.process.capabilities =
+                    Some(crate::facts::Capabilities { bounding: fixture::set(&["CAP_MKNOD"]), ..Default::default() });
+            }),
+            ["deny not-enforced"]
+        );
     }
 }

@@ -42,8 +42,14 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
     if !root.readonly {
         out.push(RULE.sealed("readonly-root", "the root is made read-only"));
     }
-    let has = |at: &str, kind: &str| mounts.iter().any(|m| pattern::normal(&m.destination).as_deref() == Some(at) && m.kind == kind);
-    let mut fresh: Vec<&str> = [("/proc", "proc"), ("/dev", "tmpfs"), ("/sys", "sysfs")].iter().filter(|(at, kind)| !has(at, kind)).map(|(at, _)| *at).collect();
+    let has = |at: &str, kind: &str| {
+        mounts.iter().any(|m| pattern::normal(&m.destination).as_deref() == Some(at) && m.kind == kind)
+    };
+    let mut fresh: Vec<&str> = [("/proc", "proc"), ("/dev", "tmpfs"), ("/sys", "sysfs")]
+        .iter()
+        .filter(|(at, kind)| !has(at, kind))
+        .map(|(at, _)| *at)
+        .collect();
     if mounts.iter().any(|m| m.writable && matches!(m.kind.as_str(), "sysfs" | "cgroup" | "cgroup2")) {
         fresh.push("/sys read-only");
     }
@@ -57,7 +63,10 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
     }
     for m in mounts.iter().filter(|m| m.kind == "tmpfs" && !m.options.iter().any(|o| is_size(o))) {
         if pattern::normal(&m.destination).as_deref() != Some("/dev") {
-            out.push(RULE.sealed("tmpfs-size", format!("{} limited to {} bytes", text::show(&m.destination), ctx.policy.mounts.tmpfs_size)));
+            out.push(RULE.sealed(
+                "tmpfs-size",
+                format!("{} limited to {} bytes", text::show(&m.destination), ctx.policy.mounts.tmpfs_size),
+            ));
         }
     }
     if out.is_empty() {
@@ -88,9 +97,16 @@ pub(crate) fn is_size(option: &str) -> bool {
 fn covers(m: &Mount) -> Option<Finding> {
     let shown = text::show(&m.destination);
     let Some(at) = pattern::normal(&m.destination) else {
-        return Some(RULE.deny_fix("destination", format!("mount destination \"{shown}\" is not a plain absolute path"), "give an absolute path without `..`"));
+        return Some(RULE.deny_fix(
+            "destination",
+            format!("mount destination \"{shown}\" is not a plain absolute path"),
+            "give an absolute path without `..`",
+        ));
     };
-    if standard::FRESH.iter().any(|(fresh, kind)| *fresh == at && (*kind == m.kind || (*kind == "cgroup" && m.kind == "cgroup2"))) {
+    if standard::FRESH
+        .iter()
+        .any(|(fresh, kind)| *fresh == at && (*kind == m.kind || (*kind == "cgroup" && m.kind == "cgroup2")))
+    {
         return None;
     }
     let system = ["/proc", "/sys", "/dev"].iter().any(|s| pattern::within(&at, s));
@@ -140,7 +156,10 @@ mod tests {
         for at in ["/proc", "/dev", "/sys"] {
             assert_eq!(table(|f| f.mounts.retain(|m| m.destination != at)), ["seal fresh-mounts"]);
         }
-        assert_eq!(table(|f| f.mounts.iter_mut().filter(|m| m.kind == "sysfs").for_each(|m| m.writable = true)), ["seal fresh-mounts"]);
+        assert_eq!(
+            table(|f| f.mounts.iter_mut().filter(|m| m.kind == "sysfs").for_each(|m| m.writable = true)),
+            ["seal fresh-mounts"]
+        );
         for size in [None, Some("size=0"), Some("size=0k"), Some("size=")] {
             let got = table(|f| f.mounts.push(fixture::tmpfs("/tmp", size)));
             assert_eq!(got, ["seal tmpfs-size"]);
@@ -154,8 +173,12 @@ mod tests {
         let least = fixture::policy().landlock.abi;
         assert!(least > 0);
         for (abi, want) in [
-            (Fact::Is(least), "pass"), (Fact::Is(least + 1), "pass"), (Fact::Is(least - 1), "deny landlock"), (Fact::Is(0), "deny landlock"),
-            (Fact::Absent, "deny landlock"), (Fact::Unknown("x".into()), "deny unknown"),
+            (Fact::Is(least), "pass"),
+            (Fact::Is(least + 1), "pass"),
+            (Fact::Is(least - 1), "deny landlock"),
+            (Fact::Is(0), "deny landlock"),
+            (Fact::Absent, "deny landlock"),
+            (Fact::Unknown("x".into()), "deny unknown"),
         ] {
             assert_eq!(table(|f| f.landlock = abi.clone()), [want], "{abi:?}");
         }
@@ -163,7 +186,19 @@ mod tests {
 
     #[test]
     fn truth_table_deny() {
-        for at in ["/", "/proc", "/proc/sys", "//proc///self/attr/", "/sys", "/sys/fs/cgroup", "/dev", "/dev/null", "/dev/pts/0", "/dev/console", "/dev/fd"] {
+        for at in [
+            "/",
+            "/proc",
+            "/proc/sys",
+            "//proc///self/attr/",
+            "/sys",
+            "/sys/fs/cgroup",
+            "/dev",
+            "/dev/null",
+            "/dev/pts/0",
+            "/dev/console",
+            "/dev/fd",
+        ] {
             for origin in [Origin::Host, Origin::Kubelet("empty-dir".into())] {
                 assert!(mounting("bind", at, origin).contains(&"deny covers-system".to_owned()), "{at}");
             }

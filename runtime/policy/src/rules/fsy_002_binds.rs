@@ -30,7 +30,14 @@ pub(super) static RULE: Rule = Rule {
         UNKNOWN_ROW,
         TIMEOUT_ROW,
     ],
-    cves: &["CVE-2022-23648", "CVE-2021-43816", "CVE-2021-30465", "CVE-2024-45310", "CVE-2017-1002101", "CVE-2021-25741"],
+    cves: &[
+        "CVE-2022-23648",
+        "CVE-2021-43816",
+        "CVE-2021-30465",
+        "CVE-2024-45310",
+        "CVE-2017-1002101",
+        "CVE-2021-25741",
+    ],
     check,
 };
 
@@ -50,13 +57,26 @@ fn mount(ctx: &Ctx<'_>, m: &Mount) -> Option<Finding> {
     let at = text::show(&m.destination);
     if m.kind != "bind" {
         let standard = TYPES.contains(&m.kind.as_str())
-            && (m.kind == "tmpfs" || standard::FRESH.iter().any(|(fresh, _)| crate::pattern::normal(&m.destination).as_deref() == Some(fresh)));
-        return (!standard).then(|| RULE.deny_fix("mount-type", format!("a {} mount at {at}", text::show(&m.kind)), "mount a volume instead"));
+            && (m.kind == "tmpfs"
+                || standard::FRESH
+                    .iter()
+                    .any(|(fresh, _)| crate::pattern::normal(&m.destination).as_deref() == Some(fresh)));
+        return (!standard).then(|| {
+            RULE.deny_fix("mount-type", format!("a {} mount at {at}", text::show(&m.kind)), "mount a volume instead")
+        });
     }
     match &m.object {
         Fact::Is(object) => bind(ctx, m, object),
-        Fact::Absent => Some(RULE.deny_fix("no-source", format!("{}, mounted at {at}, does not exist", text::show(&m.source)), "create it first")),
-        Fact::Unknown(why) => Some(RULE.unknown_fix(&format!("what {} (mounted at {at}) is", text::show(&m.source)), why, "mount something that can be resolved, or take it off")),
+        Fact::Absent => Some(RULE.deny_fix(
+            "no-source",
+            format!("{}, mounted at {at}, does not exist", text::show(&m.source)),
+            "create it first",
+        )),
+        Fact::Unknown(why) => Some(RULE.unknown_fix(
+            &format!("what {} (mounted at {at}) is", text::show(&m.source)),
+            why,
+            "mount something that can be resolved, or take it off",
+        )),
     }
 }
 
@@ -76,10 +96,18 @@ fn bind(ctx: &Ctx<'_>, m: &Mount, o: &Object) -> Option<Finding> {
         return Some(granted(ctx, m, o, "sensitive", touched));
     }
     if standard::KERNEL_FILESYSTEMS.contains(&o.fstype.as_str()) {
-        return Some(RULE.deny_fix("kernel-filesystem", format!("{what} is a part of {}", text::show(&o.fstype)), "take the mount off"));
+        return Some(RULE.deny_fix(
+            "kernel-filesystem",
+            format!("{what} is a part of {}", text::show(&o.fstype)),
+            "take the mount off",
+        ));
     }
     if o.kind == "file" && m.writable && o.links > 1 {
-        return Some(RULE.deny_fix("hard-link", format!("{what} is writable and has {} names", o.links), "mount a file with one name, or read-only"));
+        return Some(RULE.deny_fix(
+            "hard-link",
+            format!("{what} is writable and has {} names", o.links),
+            "mount a file with one name, or read-only",
+        ));
     }
     let condition = match o.kind.as_str() {
         "folder" | "file" => "host-folder",
@@ -151,22 +179,63 @@ mod tests {
         for writable in [false, true] {
             assert_eq!(binding(writable, |_| {}), ["deny host-folder"]);
             for origin in [Origin::Cri("hosts".into()), Origin::Kubelet("empty-dir".into())] {
-                assert_eq!(binding(writable, |o| { o.origin = origin.clone(); o.touches = touch("inside"); }), ["pass"]);
-                assert_eq!(binding(writable, |o| { o.origin = origin.clone(); o.kind = "socket".into(); }), ["deny socket"]);
+                assert_eq!(
+                    binding(writable, |o| {
+                        o.origin = origin.clone();
+                        o.touches = touch("inside");
+                    }),
+                    ["pass"]
+                );
+                assert_eq!(
+                    binding(writable, |o| {
+                        o.origin = origin.clone();
+                        o.kind = "socket".into();
+                    }),
+                    ["deny socket"]
+                );
             }
             assert_eq!(binding(writable, |o| o.kind = "socket".into()), ["deny socket"]);
             assert_eq!(binding(writable, |o| o.kind = "block".into()), ["deny device"]);
             assert_eq!(binding(writable, |o| o.fstype = "proc".into()), ["deny kernel-filesystem"]);
-            assert_eq!(binding(writable, |o| { o.kind = "socket".into(); o.touches = touch("inside"); }), ["deny sensitive-writable"]);
+            assert_eq!(
+                binding(writable, |o| {
+                    o.kind = "socket".into();
+                    o.touches = touch("inside");
+                }),
+                ["deny sensitive-writable"]
+            );
         }
         for how in ["is", "inside", "contains"] {
             assert_eq!(binding(false, |o| o.touches = touch(how)), ["deny sensitive"]);
             assert_eq!(binding(true, |o| o.touches = touch(how)), ["deny sensitive-writable"]);
         }
-        assert_eq!(binding(true, |o| { o.kind = "file".into(); o.links = 2; }), ["deny hard-link"]);
-        assert_eq!(binding(false, |o| { o.kind = "file".into(); o.links = 2; }), ["deny host-folder"]);
-        for (object, expected) in [(Fact::Absent, "deny no-source"), (Fact::Unknown("x".into()), "deny unknown"), (Fact::Unknown("timeout".into()), "deny timeout")] {
-            assert_eq!(table(|f| { let mut m = fixture::bind("/data"); m.object = object.clone(); f.mounts.push(m); }), [expected]);
+        assert_eq!(
+            binding(true, |o| {
+                o.kind = "file".into();
+                o.links = 2;
+            }),
+            ["deny hard-link"]
+        );
+        assert_eq!(
+            binding(false, |o| {
+                o.kind = "file".into();
+                o.links = 2;
+            }),
+            ["deny host-folder"]
+        );
+        for (object, expected) in [
+            (Fact::Absent, "deny no-source"),
+            (Fact::Unknown("x".into()), "deny unknown"),
+            (Fact::Unknown("timeout".into()), "deny timeout"),
+        ] {
+            assert_eq!(
+                table(|f| {
+                    let mut m = fixture::bind("/data");
+                    m.object = object.clone();
+                    f.mounts.push(m);
+                }),
+                [expected]
+            );
         }
     }
 
@@ -186,8 +255,20 @@ mod tests {
         assert_eq!(granted("/opt/readable/below", false, false), ["deny host-folder"]);
         assert_eq!(granted("/opt/writable", true, false), ["allowed test"]);
         assert_eq!(granted("/opt/writable", true, true), ["deny sensitive-writable"]);
-        assert_eq!(binding(false, |o| { o.path = "/opt/readable".into(); o.kind = "socket".into(); }), ["allowed test"]);
-        assert_eq!(binding(false, |o| { o.path = "/opt/readable".into(); o.kind = "char".into(); }), ["deny device"]);
+        assert_eq!(
+            binding(false, |o| {
+                o.path = "/opt/readable".into();
+                o.kind = "socket".into();
+            }),
+            ["allowed test"]
+        );
+        assert_eq!(
+            binding(false, |o| {
+                o.path = "/opt/readable".into();
+                o.kind = "char".into();
+            }),
+            ["deny device"]
+        );
     }
 
     #[test]

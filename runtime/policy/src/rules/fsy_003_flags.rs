@@ -36,7 +36,9 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
     for m in &ctx.facts.mounts {
         out.extend(propagation(ctx, m));
         if m.writable {
-            let by = ctx.allowed(|a| a.exec_volumes.iter().any(|v| crate::pattern::normal(&m.destination).as_deref() == Some(v)));
+            let by = ctx.allowed(|a| {
+                a.exec_volumes.iter().any(|v| crate::pattern::normal(&m.destination).as_deref() == Some(v))
+            });
             if let Some(by) = by {
                 out.push(RULE.allowed(by, "exec-volume", format!("{} stays executable", text::show(&m.destination))));
             }
@@ -66,10 +68,15 @@ fn propagation(ctx: &Ctx<'_>, m: &Mount) -> Option<Finding> {
     match how {
         "private" | "rprivate" | "unbindable" | "runbindable" | "" => None,
         "slave" | "rslave" => {
-            let by = m.object.is().and_then(|o| ctx.allowed(|a| a.mounts.iter().any(|g| super::fsy_002_binds::grants(g, m, o))));
+            let by = m
+                .object
+                .is()
+                .and_then(|o| ctx.allowed(|a| a.mounts.iter().any(|g| super::fsy_002_binds::grants(g, m, o))));
             Some(match by {
                 Some(by) => RULE.allowed(by, "slave", fact),
-                None => RULE.deny_fix("slave", fact, "use mountPropagation: None, or grant the source by an [[allowance]]"),
+                None => {
+                    RULE.deny_fix("slave", fact, "use mountPropagation: None, or grant the source by an [[allowance]]")
+                }
             })
         }
         _ => Some(RULE.deny("shared", fact)),
@@ -105,9 +112,28 @@ mod tests {
         assert_eq!(binding(|_| {}), ["pass"]);
         assert_eq!(binding(|m| m.writable = true), ["seal flags"]);
         let all = || ["nosuid", "nodev", "noexec"].map(str::to_owned).to_vec();
-        assert_eq!(binding(|m| { m.writable = true; m.options = all(); }), ["pass"]);
-        assert_eq!(binding(|m| { m.writable = true; m.options = all(); m.destination = "/plugins".into(); }), ["allowed test"]);
-        assert_eq!(binding(|m| { m.writable = true; m.destination = "/plugins".into(); }), ["allowed test", "seal flags"]);
+        assert_eq!(
+            binding(|m| {
+                m.writable = true;
+                m.options = all();
+            }),
+            ["pass"]
+        );
+        assert_eq!(
+            binding(|m| {
+                m.writable = true;
+                m.options = all();
+                m.destination = "/plugins".into();
+            }),
+            ["allowed test"]
+        );
+        assert_eq!(
+            binding(|m| {
+                m.writable = true;
+                m.destination = "/plugins".into();
+            }),
+            ["allowed test", "seal flags"]
+        );
         for how in ["private", "rprivate", "unbindable", ""] {
             assert_eq!(binding(|m| m.propagation = Some(how.into())), ["pass"]);
         }

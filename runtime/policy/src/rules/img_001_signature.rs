@@ -39,10 +39,13 @@ pub(super) static RULE: Rule = Rule {
 fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
     match &ctx.identity {
         Identity::Signed { repository, authority, format } => {
-            let fact = format!("{} signed by \"{}\" ({})", text::show(repository), text::show(authority), text::show(format));
+            let fact =
+                format!("{} signed by \"{}\" ({})", text::show(repository), text::show(authority), text::show(format));
             vec![RULE.pass(fact)]
         }
-        Identity::Pinned(digest) => vec![RULE.pass(format!("{digest} is pinned by [sandbox] and runs its own arguments"))],
+        Identity::Pinned(digest) => {
+            vec![RULE.pass(format!("{digest} is pinned by [sandbox] and runs its own arguments"))]
+        }
         Identity::None(findings) => findings.clone(),
     }
 }
@@ -52,14 +55,24 @@ pub(super) fn identify(policy: &Policy, facts: &Facts) -> Identity {
     if facts.door != Door::Create {
         let bound = facts.bound.is();
         return match bound.and_then(|b| b.repository.clone().zip(b.authority.clone())) {
-            Some((repository, authority)) => Identity::Signed { repository, authority, format: "recorded at create".into() },
+            Some((repository, authority)) => {
+                Identity::Signed { repository, authority, format: "recorded at create".into() }
+            }
             None => Identity::None(Vec::new()),
         };
     }
     match &facts.image {
         Fact::Is(image) => identify_image(policy, facts, image),
-        Fact::Absent => Identity::None(vec![RULE.deny_fix("no-image", "containerd has no image record for this container", "start it from an image")]),
-        Fact::Unknown(why) => Identity::None(vec![RULE.unknown_fix("the image", why, "pull the image again; boltseal doctor checks containerd")]),
+        Fact::Absent => Identity::None(vec![RULE.deny_fix(
+            "no-image",
+            "containerd has no image record for this container",
+            "start it from an image",
+        )]),
+        Fact::Unknown(why) => Identity::None(vec![RULE.unknown_fix(
+            "the image",
+            why,
+            "pull the image again; boltseal doctor checks containerd",
+        )]),
     }
 }
 
@@ -67,7 +80,11 @@ fn identify_image(policy: &Policy, facts: &Facts, image: &Image) -> Identity {
     let of_image = |d: &&String| **d == image.target || **d == image.manifest;
     if let Some(denied) = policy.image.deny_digests.iter().find(|d| of_image(d) || **d == image.config) {
         let fact = format!("{denied} is in image.deny_digests");
-        return Identity::None(vec![RULE.deny_fix("denied-digest", fact, "use another image, or take the digest off the list")]);
+        return Identity::None(vec![RULE.deny_fix(
+            "denied-digest",
+            fact,
+            "use another image, or take the digest off the list",
+        )]);
     }
     if let Some(pinned) = policy.sandbox.digests.iter().find(of_image)
         && !image.args.is_empty()
@@ -84,13 +101,24 @@ fn identify_image(policy: &Policy, facts: &Facts, image: &Image) -> Identity {
     }
     // The name that containerd recorded only chooses among repositories that are all verified.
     let named = |r: &str| repository_of(&facts.subject.image_name) == r;
-    good.sort_by(|(a, s), (b, t)| (!named(a), a, &s.authority, &s.format).cmp(&(!named(b), b, &t.authority, &t.format)));
+    good.sort_by(|(a, s), (b, t)| {
+        (!named(a), a, &s.authority, &s.format).cmp(&(!named(b), b, &t.authority, &t.format))
+    });
     if let Some((repository, signature)) = good.into_iter().next() {
-        return Identity::Signed { repository, authority: signature.authority.clone(), format: signature.format.clone() };
+        return Identity::Signed {
+            repository,
+            authority: signature.authority.clone(),
+            format: signature.format.clone(),
+        };
     }
     bad.extend(image.rejected.iter().map(|line| rejected(image, line)));
     if bad.is_empty() {
-        bad.push(RULE.deny("unsigned", format!("{} has no signature by {}", shown_name(facts, image), wanted(policy, facts))));
+        bad.push(
+            RULE.deny(
+                "unsigned",
+                format!("{} has no signature by {}", shown_name(facts, image), wanted(policy, facts)),
+            ),
+        );
     }
     Identity::None(bad)
 }
@@ -102,23 +130,42 @@ fn judge(policy: &Policy, image: &Image, signature: &Signature) -> Result<String
         return Err(RULE.deny("wrong-key", format!("the policy has no authority \"{name}\"")).into());
     };
     if signature.digest != image.target && signature.digest != image.manifest {
-        return Err(RULE.deny("other-digest", format!("\"{name}\" signed {}, not {}", text::show(&signature.digest), short(&image.target))).into());
+        return Err(RULE
+            .deny(
+                "other-digest",
+                format!("\"{name}\" signed {}, not {}", text::show(&signature.digest), short(&image.target)),
+            )
+            .into());
     }
     let repository = match (&signature.repository, authority.repositories.as_slice()) {
         (Some(signed), _) => signed.clone(),
         (None, [only]) => only.trim_end_matches('/').to_owned(),
         (None, several) => {
-            let fact = format!("a {} names no repository, and \"{name}\" may sign for {}", text::show(&signature.format), several.len());
-            return Err(RULE.deny_fix("not-pinned", fact, "give the authority exactly one entry in `repositories`").into());
+            let fact = format!(
+                "a {} names no repository, and \"{name}\" may sign for {}",
+                text::show(&signature.format),
+                several.len()
+            );
+            return Err(RULE
+                .deny_fix("not-pinned", fact, "give the authority exactly one entry in `repositories`")
+                .into());
         }
     };
     let shown = text::show(&repository);
     if !authority.repositories.iter().any(|prefix| pattern::covers(prefix, &repository)) {
         let fact = format!("\"{name}\" may not sign for {shown}");
-        return Err(RULE.deny_fix("wrong-repository", fact, "sign with that repository's key, or add it to the authority's `repositories`").into());
+        return Err(RULE
+            .deny_fix(
+                "wrong-repository",
+                fact,
+                "sign with that repository's key, or add it to the authority's `repositories`",
+            )
+            .into());
     }
     match super::scope_of(policy, &repository) {
-        None => Err(RULE.deny_fix("no-scope", format!("no scope covers {shown}"), "add a [[scope]] for it that names the authority").into()),
+        None => Err(RULE
+            .deny_fix("no-scope", format!("no scope covers {shown}"), "add a [[scope]] for it that names the authority")
+            .into()),
         Some(scope) if !scope.authorities.contains(&signature.authority) => {
             let fact = format!("scope {} does not name \"{name}\"", text::show(&scope.repository));
             Err(RULE.deny_fix("wrong-authority", fact, "sign with an authority of that scope").into())
@@ -145,7 +192,9 @@ fn shown_name(facts: &Facts, image: &Image) -> String {
 /// Whose signature would do, for the message only: by the name that containerd recorded.
 fn wanted(policy: &Policy, facts: &Facts) -> String {
     match super::scope_of(policy, repository_of(&facts.subject.image_name)) {
-        Some(scope) => scope.authorities.iter().map(|a| format!("\"{}\"", text::show(a))).collect::<Vec<_>>().join(" or "),
+        Some(scope) => {
+            scope.authorities.iter().map(|a| format!("\"{}\"", text::show(a))).collect::<Vec<_>>().join(" or ")
+        }
         None => "an authority of the policy".into(),
     }
 }
@@ -219,7 +268,12 @@ mod tests {
         assert_eq!(table(|p, _| p.image.deny_digests = vec![fixture::digest('c')]), ["deny denied-digest"]);
         assert_eq!(table(|p, _| p.authorities.clear()), ["deny wrong-key"]);
         // The longest scope decides, and a wider one that names the authority does not help.
-        let narrow = Scope { repository: "ghcr.io/corp/app".into(), authorities: vec!["x".into()], level: None, modes: Default::default() };
+        let narrow = Scope {
+            repository: "ghcr.io/corp/app".into(),
+            authorities: vec!["x".into()],
+            level: None,
+            modes: Default::default(),
+        };
         assert_eq!(table(|p, _| p.scopes.push(narrow.clone())), ["deny wrong-authority"]);
         let unpinned = |p: &mut Policy, f: &mut Facts| {
             p.authorities[0].repositories.push("quay.io/corp".into());
@@ -239,21 +293,35 @@ mod tests {
             }
         };
         assert_eq!(table(pin), ["pass"]);
-        assert_eq!(table(|p, f| { pin(p, f); f.process.args = vec!["sh".into()]; }), ["deny unsigned"]);
-        assert_eq!(table(|p, f| { pin(p, f); p.image.deny_digests = vec![fixture::digest('b')]; }), ["deny denied-digest"]);
+        assert_eq!(
+            table(|p, f| {
+                pin(p, f);
+                f.process.args = vec!["sh".into()];
+            }),
+            ["deny unsigned"]
+        );
+        assert_eq!(
+            table(|p, f| {
+                pin(p, f);
+                p.image.deny_digests = vec![fixture::digest('b')];
+            }),
+            ["deny denied-digest"]
+        );
     }
 
     #[test]
     fn one_good_signature_suffices_in_any_order() {
-        let two = |reverse: bool| with_image(move |i| {
-            let mut other = i.signatures[0].clone();
-            other.authority = "other".into();
-            i.signatures.push(other);
-            i.rejected = vec!["malformed: x".into()];
-            if reverse {
-                i.signatures.reverse();
-            }
-        });
+        let two = |reverse: bool| {
+            with_image(move |i| {
+                let mut other = i.signatures[0].clone();
+                other.authority = "other".into();
+                i.signatures.push(other);
+                i.rejected = vec!["malformed: x".into()];
+                if reverse {
+                    i.signatures.reverse();
+                }
+            })
+        };
         assert_eq!(two(false), ["pass"]);
         assert_eq!(two(true), ["pass"]);
     }

@@ -45,7 +45,11 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
             }
         }
         Fact::Absent => vec![RULE.deny_fix("no-snapshot", "the container has no snapshot", "start it from an image")],
-        Fact::Unknown(why) => vec![RULE.unknown_fix("the root file system", why, "recreate the container; boltseal doctor checks containerd")],
+        Fact::Unknown(why) => vec![RULE.unknown_fix(
+            "the root file system",
+            why,
+            "recreate the container; boltseal doctor checks containerd",
+        )],
     }
 }
 
@@ -61,7 +65,11 @@ fn judge(ctx: &Ctx<'_>, r: &Rootfs) -> Vec<Finding> {
     }
     match &ctx.facts.image {
         Fact::Is(image) if image.chain_id.is_empty() || image.chain_id != r.parent => {
-            let fact = format!("the snapshot's parent is {}, the image is {}", text::show(&r.parent), text::show(&image.chain_id));
+            let fact = format!(
+                "the snapshot's parent is {}, the image is {}",
+                text::show(&r.parent),
+                text::show(&image.chain_id)
+            );
             out.push(RULE.deny("other-parent", fact));
         }
         Fact::Is(_) => {}
@@ -72,7 +80,10 @@ fn judge(ctx: &Ctx<'_>, r: &Rootfs) -> Vec<Finding> {
         out.push(RULE.deny("other-mounts", "the mounts asked for are not those of the snapshot"));
     }
     if !r.unknown_form.is_empty() {
-        out.push(RULE.deny("unknown-form", format!("the rootfs mounts are not of the known form: {}", text::list(&r.unknown_form))));
+        out.push(RULE.deny(
+            "unknown-form",
+            format!("the rootfs mounts are not of the known form: {}", text::list(&r.unknown_form)),
+        ));
     }
     match &r.upper_empty {
         Fact::Is(true) => {}
@@ -87,7 +98,11 @@ fn judge(ctx: &Ctx<'_>, r: &Rootfs) -> Vec<Finding> {
     let rank = |level: &str| INTEGRITY.iter().position(|known| *known == level);
     let enough = rank(&r.integrity).zip(rank(&rules.integrity)).is_some_and(|(has, needs)| has >= needs);
     if !enough {
-        let fact = format!("integrity is \"{}\", the policy demands \"{}\"", text::show(&r.integrity), text::show(&rules.integrity));
+        let fact = format!(
+            "integrity is \"{}\", the policy demands \"{}\"",
+            text::show(&r.integrity),
+            text::show(&rules.integrity)
+        );
         out.push(RULE.deny_fix("integrity", fact, "use a snapshotter that gives it, or lower image.integrity"));
     }
     out

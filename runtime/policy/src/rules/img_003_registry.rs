@@ -33,7 +33,9 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
                 None => RULE.deny("not-allowed", format!("{shown} is in no registry of registries.allow")),
             }
         }
-        Identity::None(_) => RULE.deny_fix("unverified", "the repository is not verified", "sign the image: see BS-IMG-001"),
+        Identity::None(_) => {
+            RULE.deny_fix("unverified", "the repository is not verified", "sign the image: see BS-IMG-001")
+        }
     };
     vec![finding]
 }

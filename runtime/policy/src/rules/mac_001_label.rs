@@ -36,7 +36,8 @@ pub(super) static RULE: Rule = Rule {
 /// What the spec names: empty text and CRI's `RuntimeDefault` (which means the runtime's own) name nothing.
 fn named<'a>(ctx: &Ctx<'a>) -> (Option<&'a str>, Option<&'a str>) {
     let l = &ctx.facts.label;
-    let default = |name: &&str| *name == standard::CRI_DEFAULT_APPARMOR && !ctx.policy.label.apparmor.iter().any(|p| p == name);
+    let default =
+        |name: &&str| *name == standard::CRI_DEFAULT_APPARMOR && !ctx.policy.label.apparmor.iter().any(|p| p == name);
     let apparmor = l.apparmor.as_deref().filter(|name| !name.is_empty() && !default(name));
     (apparmor, l.selinux.as_deref().filter(|name| !name.is_empty()))
 }
@@ -64,7 +65,9 @@ pub(crate) fn granted(ctx: &Ctx<'_>) -> (Option<String>, Option<String>) {
             (if ctx.facts.door == Door::Exec { exec } else { create }, None)
         }
         Lsm::Selinux => {
-            let create = || selinux.map(str::to_owned).or_else(|| ctx.policy.label.selinux.first().map(|kind| context(ctx, kind)));
+            let create = || {
+                selinux.map(str::to_owned).or_else(|| ctx.policy.label.selinux.first().map(|kind| context(ctx, kind)))
+            };
             (None, if ctx.facts.door == Door::Exec { exec } else { create() })
         }
         Lsm::Neither | Lsm::Unknown(_) => (None, None),
@@ -86,8 +89,16 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
     if ctx.facts.door == Door::Exec {
         match &ctx.facts.bound {
             Fact::Is(_) => {}
-            Fact::Absent => return vec![RULE.unknown_fix("the container's label", "it has no sealed record", "recreate the container")],
-            Fact::Unknown(why) => return vec![RULE.unknown_fix("the container's label", why, "recreate the container")],
+            Fact::Absent => {
+                return vec![RULE.unknown_fix(
+                    "the container's label",
+                    "it has no sealed record",
+                    "recreate the container",
+                )];
+            }
+            Fact::Unknown(why) => {
+                return vec![RULE.unknown_fix("the container's label", why, "recreate the container")];
+            }
         }
     }
     if l.lsm == Lsm::Neither {
@@ -112,7 +123,9 @@ fn misnamed(ctx: &Ctx<'_>) -> Vec<Finding> {
     let apparmor = apparmor.and_then(|name| match name {
         "unconfined" => Some(RULE.deny("unconfined", "asks to be unconfined")),
         name if ctx.policy.label.apparmor.iter().any(|p| p == name) => None,
-        name => Some(RULE.deny("unknown-profile", format!("profile \"{}\" is not in label.apparmor", text::show(name)))),
+        name => {
+            Some(RULE.deny("unknown-profile", format!("profile \"{}\" is not in label.apparmor", text::show(name))))
+        }
     });
     apparmor.into_iter().chain(selinux.and_then(|label| misnamed_selinux(ctx, label))).collect()
 }
@@ -121,7 +134,9 @@ fn misnamed_selinux(ctx: &Ctx<'_>, label: &str) -> Option<Finding> {
     match label.split(':').nth(2) {
         Some(kind) if label.split(':').count() >= 4 && ctx.policy.label.selinux.iter().any(|t| t == kind) => None,
         Some("unconfined_t" | "spc_t") => Some(RULE.deny("unconfined", format!("asks for {}", text::show(label)))),
-        _ => Some(RULE.deny("unknown-profile", format!("the type of \"{}\" is not in label.selinux", text::show(label)))),
+        _ => {
+            Some(RULE.deny("unknown-profile", format!("the type of \"{}\" is not in label.selinux", text::show(label))))
+        }
     }
 }
 
@@ -129,14 +144,17 @@ fn apparmor(ctx: &Ctx<'_>) -> Finding {
     let l = &ctx.facts.label;
     let (name, other) = named(ctx);
     if let Some(other) = other {
-        return RULE.deny("other-lsm", format!("an SELinux label is named ({}), AppArmor is active", text::show(other)));
+        return RULE
+            .deny("other-lsm", format!("an SELinux label is named ({}), AppArmor is active", text::show(other)));
     }
     let default = ctx.policy.label.apparmor.first().map(String::as_str);
     if ctx.facts.door == Door::Exec {
         return match (container_label(ctx), name) {
             (None, _) => RULE.deny("unconfined", "its container has no label"),
             (Some(label), Some(name)) if label != name => differs(name, label),
-            (Some(label), _) if Some(label) == default => mode(label, l.default_mode.as_deref()).unwrap_or_else(|| pass(label)),
+            (Some(label), _) if Some(label) == default => {
+                mode(label, l.default_mode.as_deref()).unwrap_or_else(|| pass(label))
+            }
             (Some(label), Some(_)) => mode(label, l.mode.as_deref()).unwrap_or_else(|| pass(label)),
             (Some(label), None) => pass(label),
         };
@@ -147,8 +165,9 @@ fn apparmor(ctx: &Ctx<'_>) -> Finding {
             RULE.deny("unknown-profile", format!("profile \"{}\" is not in label.apparmor", text::show(name)))
         }
         (Some(name), _) => mode(name, l.mode.as_deref()).unwrap_or_else(|| pass(name)),
-        (None, Some(default)) => mode(default, l.default_mode.as_deref())
-            .unwrap_or_else(|| RULE.sealed("injected", format!("profile {} set; the request names none", text::show(default)))),
+        (None, Some(default)) => mode(default, l.default_mode.as_deref()).unwrap_or_else(|| {
+            RULE.sealed("injected", format!("profile {} set; the request names none", text::show(default)))
+        }),
         (None, None) => RULE.deny("unconfined", "no profile is named, and label.apparmor has no default"),
     }
 }
@@ -168,10 +187,15 @@ fn selinux(ctx: &Ctx<'_>) -> Finding {
     let l = &ctx.facts.label;
     let (other, label) = named(ctx);
     if !l.enforcing {
-        return RULE.deny_fix("not-enforcing", "SELinux is active but permissive", "setenforce 1, and boot with enforcing=1");
+        return RULE.deny_fix(
+            "not-enforcing",
+            "SELinux is active but permissive",
+            "setenforce 1, and boot with enforcing=1",
+        );
     }
     if let Some(other) = other {
-        return RULE.deny("other-lsm", format!("an AppArmor profile is named ({}), SELinux is active", text::show(other)));
+        return RULE
+            .deny("other-lsm", format!("an AppArmor profile is named ({}), SELinux is active", text::show(other)));
     }
     if ctx.facts.door == Door::Exec {
         return match (container_label(ctx), label) {
@@ -182,7 +206,9 @@ fn selinux(ctx: &Ctx<'_>) -> Finding {
     }
     match (label, ctx.policy.label.selinux.first()) {
         (Some(label), _) => misnamed_selinux(ctx, label).unwrap_or_else(|| pass(label)),
-        (None, Some(default)) => RULE.sealed("injected", format!("{} set; the request names no label", context(ctx, default))),
+        (None, Some(default)) => {
+            RULE.sealed("injected", format!("{} set; the request names no label", context(ctx, default)))
+        }
         (None, None) => RULE.deny("unconfined", "no label is named, and label.selinux has no default"),
     }
 }
@@ -270,7 +296,9 @@ mod tests {
     #[test]
     fn truth_table_selinux() {
         let selinux = |label: Option<&str>, enforcing| {
-            let (outcome, (_, label)) = table(|l| *l = Label { lsm: Lsm::Selinux, selinux: label.map(str::to_owned), enforcing, ..Default::default() });
+            let (outcome, (_, label)) = table(|l| {
+                *l = Label { lsm: Lsm::Selinux, selinux: label.map(str::to_owned), enforcing, ..Default::default() }
+            });
             (outcome, label)
         };
         let good = "system_u:system_r:container_t:s0:c1,c2";

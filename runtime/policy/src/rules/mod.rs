@@ -197,7 +197,11 @@ impl Rule {
 
     /// A fact that could not be gathered.
     fn unknown_fix(&self, what: &str, why: &str, fix: &str) -> Finding {
-        let (condition, fix) = if why.starts_with("timeout") { (TIMEOUT, "try again; boltseal doctor shows what does not answer") } else { (UNKNOWN, fix) };
+        let (condition, fix) = if why.starts_with("timeout") {
+            (TIMEOUT, "try again; boltseal doctor shows what does not answer")
+        } else {
+            (UNKNOWN, fix)
+        };
         self.finding(Outcome::Deny, condition, format!("{what} is unknown: {}", text::show(why)), fix)
     }
 }
@@ -223,7 +227,11 @@ fn outcomes(rule: &Rule, policy: &Policy, facts: &Facts) -> Vec<String> {
                 Outcome::Allowed(id) => format!("allowed {id}"),
                 Outcome::Deny => {
                     assert!(!f.fix.is_empty(), "{f:?}");
-                    assert!(rule.conditions.iter().any(|(name, _)| *name == f.condition), "{} is not listed", f.condition);
+                    assert!(
+                        rule.conditions.iter().any(|(name, _)| *name == f.condition),
+                        "{} is not listed",
+                        f.condition
+                    );
                     format!("deny {}", f.condition)
                 }
                 other => panic!("a check never says {other:?}"),
@@ -251,7 +259,11 @@ mod tests {
             assert!(!r.doors.is_empty() && !r.conditions.is_empty(), "{}", r.id);
             assert!(r.fix.chars().count() <= 90, "{}: the fix must fit the first line", r.id);
             for (name, meaning) in r.conditions {
-                assert!(!meaning.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{} {name}", r.id);
+                assert!(
+                    !meaning.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'),
+                    "{} {name}",
+                    r.id
+                );
             }
             assert_eq!(find(r.id).map(|f| f.id), Some(r.id));
         }

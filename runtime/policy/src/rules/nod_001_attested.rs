@@ -40,7 +40,11 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
     }
     match &ctx.facts.node {
         Fact::Is(node) => out.extend(judge(node)),
-        Fact::Absent => out.push(RULE.deny_fix("no-tpm", format!("there is no TPM at {}", text::show(&rules.tpm)), "enable the TPM, or set node.tpm")),
+        Fact::Absent => out.push(RULE.deny_fix(
+            "no-tpm",
+            format!("there is no TPM at {}", text::show(&rules.tpm)),
+            "enable the TPM, or set node.tpm",
+        )),
         Fact::Unknown(why) => out.push(RULE.unknown("the node's attestation", why)),
     }
     if out.is_empty() {
@@ -61,7 +65,10 @@ fn judge(node: &Node) -> Vec<Finding> {
         other => out.push(RULE.deny("not-verified", format!("the TPM's kind is \"{}\"", text::show(other)))),
     }
     for (index, value) in &node.wrong_pcrs {
-        out.push(RULE.deny("wrong-pcr", format!("PCR {index} is {}, which node.pcrs does not accept", text::shorten(&text::escape(value), 20))));
+        out.push(RULE.deny(
+            "wrong-pcr",
+            format!("PCR {index} is {}, which node.pcrs does not accept", text::shorten(&text::escape(value), 20)),
+        ));
     }
     if !node.problems.is_empty() {
         out.push(RULE.deny("not-verified", format!("the node's quote: {}", text::list(&node.problems))));
@@ -94,7 +101,11 @@ mod tests {
         assert_eq!(table(|n| n.problems = vec!["another boot".into()]), ["deny not-verified"]);
         assert_eq!(table(|n| n.wrong_pcrs = vec![(7, "ab".into())]), ["deny wrong-pcr"]);
         assert_eq!(table(|n| *n = Node::default()), ["deny not-verified"]);
-        for (node, expected) in [(Fact::Absent, "deny no-tpm"), (Fact::Unknown("x".into()), "deny unknown"), (Fact::Unknown("timeout".into()), "deny timeout")] {
+        for (node, expected) in [
+            (Fact::Absent, "deny no-tpm"),
+            (Fact::Unknown("x".into()), "deny unknown"),
+            (Fact::Unknown("timeout".into()), "deny timeout"),
+        ] {
             let mut facts = fixture::facts();
             facts.node = node;
             assert_eq!(outcomes(&RULE, &fixture::policy(), &facts), [expected]);

@@ -25,8 +25,12 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
     let finding = match &ctx.facts.kexec {
         Fact::Is(k) if k.absent => RULE.pass("kexec is not in this kernel"),
         Fact::Is(k) if k.load_disabled => RULE.pass("kexec_load_disabled is 1"),
-        Fact::Is(k) if matches!(k.lockdown.as_str(), "integrity" | "confidentiality") => RULE.pass(format!("lockdown is {}", k.lockdown)),
-        Fact::Is(k) => RULE.deny("kexec", format!("kexec can load a kernel; lockdown is \"{}\"", text::show(&k.lockdown))),
+        Fact::Is(k) if matches!(k.lockdown.as_str(), "integrity" | "confidentiality") => {
+            RULE.pass(format!("lockdown is {}", k.lockdown))
+        }
+        Fact::Is(k) => {
+            RULE.deny("kexec", format!("kexec can load a kernel; lockdown is \"{}\"", text::show(&k.lockdown)))
+        }
         Fact::Absent => RULE.unknown("kexec", "nothing was observed"),
         Fact::Unknown(why) => RULE.unknown("kexec", why),
     };
@@ -42,7 +46,9 @@ mod tests {
 
     #[test]
     fn truth_table() {
-        let kexec = |absent, load_disabled, lockdown: &str| Fact::Is(Kexec { absent, load_disabled, lockdown: lockdown.into() });
+        let kexec = |absent, load_disabled, lockdown: &str| {
+            Fact::Is(Kexec { absent, load_disabled, lockdown: lockdown.into() })
+        };
         for (fact, expected) in [
             (kexec(false, false, "none"), "deny kexec"),
             (kexec(false, false, ""), "deny kexec"),

@@ -29,16 +29,26 @@ pub(super) static RULE: Rule = Rule {
 fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
     let rules = &ctx.policy.owner;
     if rules.level != "annotation" {
-        return vec![RULE.deny_fix("level", format!("owner.level \"{}\" cannot be checked", text::show(&rules.level)), "set owner.level = \"annotation\"")];
+        return vec![RULE.deny_fix(
+            "level",
+            format!("owner.level \"{}\" cannot be checked", text::show(&rules.level)),
+            "set owner.level = \"annotation\"",
+        )];
     }
     let finding = match &ctx.facts.owner {
         Fact::Unknown(why) => RULE.unknown("the owner", why),
         Fact::Absent => RULE.deny("missing", "no owner is named"),
         Fact::Is(owner) if owner.trim().is_empty() => RULE.deny("missing", "the owner is empty"),
-        Fact::Is(owner) if owner.len() <= 256 && !owner.contains(char::is_control) && rules.patterns.iter().any(|p| pattern::matches(p, owner)) => {
+        Fact::Is(owner)
+            if owner.len() <= 256
+                && !owner.contains(char::is_control)
+                && rules.patterns.iter().any(|p| pattern::matches(p, owner)) =>
+        {
             RULE.pass(format!("{} (annotation, unproven)", text::show(owner)))
         }
-        Fact::Is(owner) => RULE.deny("not-allowed", format!("owner \"{}\" matches no pattern of owner.patterns", text::show(owner))),
+        Fact::Is(owner) => {
+            RULE.deny("not-allowed", format!("owner \"{}\" matches no pattern of owner.patterns", text::show(owner)))
+        }
     };
     vec![finding]
 }

@@ -28,7 +28,11 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
     let s = &ctx.facts.seccomp;
     let mut out = Vec::new();
     if !s.available {
-        out.push(RULE.deny_fix("unavailable", "this kernel cannot install a seccomp filter", "use a kernel with CONFIG_SECCOMP_FILTER"));
+        out.push(RULE.deny_fix(
+            "unavailable",
+            "this kernel cannot install a seccomp filter",
+            "use a kernel with CONFIG_SECCOMP_FILTER",
+        ));
     }
     if !s.unusable.is_empty() {
         out.push(RULE.deny("unusable-filter", format!("the pod's own filter: {}", text::list(&s.unusable))));

@@ -68,13 +68,18 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
         out.push(RULE.unknown_fix("what the container was sealed to", why, "recreate the container"));
     }
     if ctx.facts.door == Door::Exec && ctx.facts.bound == Fact::Absent {
-        out.push(RULE.unknown_fix("what the container was sealed to", "it has no sealed record", "recreate the container"));
+        out.push(RULE.unknown_fix(
+            "what the container was sealed to",
+            "it has no sealed record",
+            "recreate the container",
+        ));
     }
     let asked = asked(ctx.facts.process.capabilities.as_ref());
     let (mut beyond, mut dropped) = (Vec::new(), Vec::new());
     for name in asked {
         if ceiling(ctx, name) {
-            if let Some(by) = ctx.allowed(|a| a.capabilities.contains(name)).filter(|_| ctx.facts.door == Door::Create) {
+            if let Some(by) = ctx.allowed(|a| a.capabilities.contains(name)).filter(|_| ctx.facts.door == Door::Create)
+            {
                 out.push(RULE.allowed(by, "beyond-default", text::show(name)));
             }
         } else if is_default(name) {
@@ -86,7 +91,11 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
     if !beyond.is_empty() {
         let names = text::list(&beyond);
         out.push(match ctx.facts.door {
-            Door::Exec => RULE.deny_fix("exceeds-container", format!("exec asks for {names}, which its container has not"), "exec without it"),
+            Door::Exec => RULE.deny_fix(
+                "exceeds-container",
+                format!("exec asks for {names}, which its container has not"),
+                "exec without it",
+            ),
             _ => RULE.deny("beyond-default", format!("asks for {names}, beyond the runtimes' default set")),
         });
     }

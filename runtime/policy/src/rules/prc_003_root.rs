@@ -48,7 +48,11 @@ mod tests {
 
     #[test]
     fn truth_table() {
-        let map = || UserNamespace { uids: vec![(0, 100_000, 65_536)], gids: vec![(0, 100_000, 65_536)], overlaps: Vec::new() };
+        let map = || UserNamespace {
+            uids: vec![(0, 100_000, 65_536)],
+            gids: vec![(0, 100_000, 65_536)],
+            overlaps: Vec::new(),
+        };
         for (uid, namespace, expected) in [
             (1000, false, "pass"),
             (1000, true, "pass"),

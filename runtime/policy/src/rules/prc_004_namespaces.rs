@@ -37,7 +37,8 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
     let mut out = Vec::new();
     let mut seen = BTreeSet::new();
     for namespace in listed {
-        let known = standard::NAMESPACES.contains(&namespace.kind.as_str()) || ["user", "time", "cgroup"].contains(&namespace.kind.as_str());
+        let known = standard::NAMESPACES.contains(&namespace.kind.as_str())
+            || ["user", "time", "cgroup"].contains(&namespace.kind.as_str());
         if !known || !seen.insert(namespace.kind.as_str()) {
             let fact = format!("namespace \"{}\" is unknown or listed twice", text::show(&namespace.kind));
             out.push(RULE.deny_fix("bad-namespace", fact, "list each namespace kind once"));
@@ -49,10 +50,18 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
     }
     if !ctx.facts.subject.disagreements.is_empty() {
         let fact = format!("which pod this is: {}", text::list(&ctx.facts.subject.disagreements));
-        out.push(RULE.deny_fix("disagreement", fact, "recreate the pod; annotations cannot move a container to another one"));
+        out.push(RULE.deny_fix(
+            "disagreement",
+            fact,
+            "recreate the pod; annotations cannot move a container to another one",
+        ));
     }
     if is_privileged(ctx.facts) {
-        out.push(RULE.deny_fix("privileged", "this is the spec of a privileged container", "take `privileged: true` off"));
+        out.push(RULE.deny_fix(
+            "privileged",
+            "this is the spec of a privileged container",
+            "take `privileged: true` off",
+        ));
     }
     if !seen.contains("cgroup") {
         out.push(RULE.sealed("cgroup-added", "a cgroup namespace is added"));
@@ -75,8 +84,16 @@ fn judge(ctx: &Ctx<'_>, n: &Namespace) -> Option<Finding> {
             let fact = format!("{shown} is held by {}, of another pod", text::show(of));
             Some(RULE.deny_fix("foreign-namespace", fact, "join only namespaces of the container's own pod"))
         }
-        Fact::Absent => Some(RULE.deny_fix("bad-namespace", format!("{shown} does not exist"), "name a namespace that exists, or none for a new one")),
-        Fact::Unknown(why) => Some(RULE.unknown_fix(&format!("whose the {shown} is"), why, "recreate the pod; boltseal doctor checks the node")),
+        Fact::Absent => Some(RULE.deny_fix(
+            "bad-namespace",
+            format!("{shown} does not exist"),
+            "name a namespace that exists, or none for a new one",
+        )),
+        Fact::Unknown(why) => Some(RULE.unknown_fix(
+            &format!("whose the {shown} is"),
+            why,
+            "recreate the pod; boltseal doctor checks the node",
+        )),
     }
 }
 
@@ -94,9 +111,14 @@ fn host(ctx: &Ctx<'_>, kind: &str, path: &str) -> Finding {
 
 /// CRI's `privileged` leaves these marks together: every device, and all capabilities or nothing masked.
 fn is_privileged(facts: &Facts) -> bool {
-    let every_device = facts.devices.allowed.iter().any(|d| d.major.is_none() && d.minor.is_none() && d.access.contains(['r', 'w']));
+    let every_device =
+        facts.devices.allowed.iter().any(|d| d.major.is_none() && d.minor.is_none() && d.access.contains(['r', 'w']));
     let lifted = facts.root.masked.is_empty()
-        || facts.process.capabilities.as_ref().is_some_and(|c| c.bounding.contains("CAP_SYS_ADMIN") || c.effective.contains("CAP_SYS_ADMIN"));
+        || facts
+            .process
+            .capabilities
+            .as_ref()
+            .is_some_and(|c| c.bounding.contains("CAP_SYS_ADMIN") || c.effective.contains("CAP_SYS_ADMIN"));
     every_device && lifted
 }
 
@@ -116,7 +138,12 @@ mod tests {
     fn with(kind: &str, origin: Fact<NamespaceOrigin>) -> Vec<String> {
         table(|f| {
             f.namespaces.listed.retain(|n| n.kind != kind);
-            f.namespaces.listed.push(Namespace { kind: kind.into(), origin: origin.clone(), path: "/proc/1/ns/x".into(), object: None });
+            f.namespaces.listed.push(Namespace {
+                kind: kind.into(),
+                origin: origin.clone(),
+                path: "/proc/1/ns/x".into(),
+                object: None,
+            });
         })
     }
 
@@ -137,17 +164,35 @@ mod tests {
         assert_eq!(with("user", Fact::Is(NamespaceOrigin::New)), ["pass"]);
         assert_eq!(with("user", Fact::Is(NamespaceOrigin::Host)), ["deny host-namespace"]);
         assert_eq!(with("moon", Fact::Is(NamespaceOrigin::New)), ["deny bad-namespace"]);
-        assert_eq!(table(|f| { let n = f.namespaces.listed[0].clone(); f.namespaces.listed.push(n); }), ["deny bad-namespace"]);
+        assert_eq!(
+            table(|f| {
+                let n = f.namespaces.listed[0].clone();
+                f.namespaces.listed.push(n);
+            }),
+            ["deny bad-namespace"]
+        );
         assert_eq!(table(|f| f.subject.disagreements = vec!["pod uid".into()]), ["deny disagreement"]);
     }
 
     #[test]
     fn privileged_is_named() {
         let every = DeviceRule { kind: 'a', major: None, minor: None, access: "rwm".into() };
-        assert_eq!(table(|f| { f.devices.allowed.push(every.clone()); f.root.masked.clear(); }), ["deny privileged"]);
+        assert_eq!(
+            table(|f| {
+                f.devices.allowed.push(every.clone());
+                f.root.masked.clear();
+            }),
+            ["deny privileged"]
+        );
         // Creating any node is what the runtimes' default list allows; it is no mark of privilege.
         let nodes = DeviceRule { kind: 'c', major: None, minor: None, access: "m".into() };
-        assert_eq!(table(|f| { f.devices.allowed.push(nodes.clone()); f.root.masked.clear(); }), ["pass"]);
+        assert_eq!(
+            table(|f| {
+                f.devices.allowed.push(nodes.clone());
+                f.root.masked.clear();
+            }),
+            ["pass"]
+        );
     }
 
     #[test]

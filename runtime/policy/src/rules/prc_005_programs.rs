@@ -30,7 +30,11 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
     if ctx.facts.door == Door::Create {
         out.extend(ctx.facts.hooks.iter().map(|h| judge(ctx, h)));
         if ctx.facts.restore {
-            out.push(RULE.deny_fix("restore", "a checkpoint to restore from is named", "start the image instead; restore is not supported"));
+            out.push(RULE.deny_fix(
+                "restore",
+                "a checkpoint to restore from is named",
+                "start the image instead; restore is not supported",
+            ));
         }
     }
     if !ctx.facts.log_programs.is_empty() {
@@ -51,7 +55,10 @@ fn judge(ctx: &Ctx<'_>, hook: &Hook) -> Finding {
         Fact::Unknown(why) => return RULE.deny("hook", format!("{what}: its digest is unknown: {}", text::show(why))),
     };
     let by = ctx.allowed(|a| {
-        hook.env.is_empty() && a.hooks.iter().any(|h| h.stage == hook.stage && h.path == hook.path && h.digest == digest && h.args == hook.args)
+        hook.env.is_empty()
+            && a.hooks
+                .iter()
+                .any(|h| h.stage == hook.stage && h.path == hook.path && h.digest == digest && h.args == hook.args)
     });
     match by {
         Some(by) => RULE.allowed(by, "hook", what),

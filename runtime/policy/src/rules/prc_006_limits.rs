@@ -33,7 +33,9 @@ const NO_PIDS_LIMIT: i64 = 4_194_304;
 /// Limits to set: the policy's where nothing limits; None where the spec or an ancestor does.
 pub(crate) fn filled(ctx: &Ctx<'_>) -> (Option<u64>, Option<u64>) {
     let l = &ctx.facts.limits;
-    let has = |own: Option<i64>, none: i64, ancestor: Option<u64>| own.is_some_and(|v| v > 0 && v < none) || ancestor.is_some();
+    let has = |own: Option<i64>, none: i64, ancestor: Option<u64>| {
+        own.is_some_and(|v| v > 0 && v < none) || ancestor.is_some()
+    };
     (
         (!has(l.memory, NO_MEMORY_LIMIT, l.ancestor_memory)).then_some(ctx.policy.limits.memory),
         (!has(l.pids, NO_PIDS_LIMIT, l.ancestor_pids)).then_some(ctx.policy.limits.pids),
@@ -74,7 +76,9 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
         && let (Some(asked), Some(set)) = (ctx.facts.process.oom_score_adj, oom_score(ctx))
         && asked != set
     {
-        out.push(RULE.sealed("oom-score", format!("oom_score_adj {asked} raised to {set}, the lowest that may be set here")));
+        out.push(
+            RULE.sealed("oom-score", format!("oom_score_adj {asked} raised to {set}, the lowest that may be set here")),
+        );
     }
     if out.is_empty() {
         out.push(RULE.pass(match ctx.facts.door {
@@ -95,7 +99,13 @@ mod tests {
 
     #[test]
     fn truth_table() {
-        let limits = |memory, pids, ancestor_memory, ancestor_pids| Limits { memory, pids, ancestor_memory, ancestor_pids, removed: Vec::new() };
+        let limits = |memory, pids, ancestor_memory, ancestor_pids| Limits {
+            memory,
+            pids,
+            ancestor_memory,
+            ancestor_pids,
+            removed: Vec::new(),
+        };
         for (limits, expected) in [
             (limits(Some(1 << 30), Some(10), None, None), vec!["pass"]),
             (limits(None, None, Some(1), Some(1)), vec!["pass"]),

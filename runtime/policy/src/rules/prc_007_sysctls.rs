@@ -27,7 +27,9 @@ pub(super) static RULE: Rule = Rule {
 
 /// OCI kind of the namespace that holds the sysctl; None when the whole host shares it.
 fn namespace_of(name: &str) -> Option<&'static str> {
-    let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')) && name.split('.').all(|p| !p.is_empty());
+    let plain = !name.is_empty()
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        && name.split('.').all(|p| !p.is_empty());
     if !plain {
         return None;
     }
@@ -59,8 +61,13 @@ fn judge(ctx: &Ctx<'_>, name: &str, value: &str) -> Option<Finding> {
     if !own {
         return Some(RULE.deny("host-sysctl", format!("{shown} belongs to the host")));
     }
-    if value.is_empty() || value.len() > 256 || !value.bytes().all(|b| b == b' ' || b == b'\t' || b.is_ascii_graphic()) {
-        return Some(RULE.deny_fix("bad-value", format!("{shown} has the value \"{}\"", text::show(value)), "give it one printable line"));
+    if value.is_empty() || value.len() > 256 || !value.bytes().all(|b| b == b' ' || b == b'\t' || b.is_ascii_graphic())
+    {
+        return Some(RULE.deny_fix(
+            "bad-value",
+            format!("{shown} has the value \"{}\"", text::show(value)),
+            "give it one printable line",
+        ));
     }
     if ctx.policy.process.sysctls.contains(name) {
         return None;

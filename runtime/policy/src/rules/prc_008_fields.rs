@@ -26,10 +26,13 @@ pub(super) static RULE: Rule = Rule {
 fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
     let mut out = Vec::new();
     if !ctx.facts.foreign_fields.is_empty() {
-        out.push(RULE.deny("foreign-field", format!("not in the sealed set: {}", text::list(&ctx.facts.foreign_fields))));
+        out.push(
+            RULE.deny("foreign-field", format!("not in the sealed set: {}", text::list(&ctx.facts.foreign_fields))),
+        );
     }
     for mount in ctx.facts.mounts.iter().filter(|m| !m.unknown_options.is_empty()) {
-        let fact = format!("mount {}: unknown option {}", text::show(&mount.destination), text::list(&mount.unknown_options));
+        let fact =
+            format!("mount {}: unknown option {}", text::show(&mount.destination), text::list(&mount.unknown_options));
         out.push(RULE.deny("mount-option", fact));
     }
     if out.is_empty() {

@@ -30,7 +30,11 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
     if ctx.facts.door == Door::Exec {
         let needs = ctx.facts.bound.is().is_some_and(|b| b.user_namespace);
         return vec![if needs && ctx.facts.user_namespace.is_none() {
-            RULE.deny_fix("exec-outside", "exec would not join its container's user namespace", "exec is not possible in this container yet")
+            RULE.deny_fix(
+                "exec-outside",
+                "exec would not join its container's user namespace",
+                "exec is not possible in this container yet",
+            )
         } else {
             RULE.pass("no way out of a user namespace")
         }];
@@ -40,7 +44,11 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
     };
     let mut out = Vec::new();
     for (what, ranges) in [("uid", &map.uids), ("gid", &map.gids)] {
-        if ranges.is_empty() || ranges.iter().any(|(inside, host, size)| *size == 0 || host.checked_add(*size).is_none() || inside.checked_add(*size).is_none()) {
+        if ranges.is_empty()
+            || ranges.iter().any(|(inside, host, size)| {
+                *size == 0 || host.checked_add(*size).is_none() || inside.checked_add(*size).is_none()
+            })
+        {
             out.push(RULE.deny("empty-map", format!("the {what} map is empty or does not fit")));
         }
         if ranges.iter().any(|(_, host, _)| *host == 0) {
