@@ -1,5 +1,6 @@
 //! Exec: a second process takes the same way, bounded by what its container was sealed to. It needs no containerd.
 //! It has no parked window: all inspection happens inside, before its execve.
+use crate::ahead::Ahead;
 use crate::gather;
 use crate::pipeline::{refused, stdio};
 use crate::refuse::{Refused, Result};
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) fn exec(request: &Request, exec: &Exec, fds: Vec<OwnedFd>) -> Result<(Reply, Vec<OwnedFd>)> {
     let deadline = Instant::now() + Duration::from_millis(u64::from(request.deadline_ms));
+    let _ahead = Ahead::start();
     let folder = state::folder(request)?;
     state::check_name("exec id", &exec.exec_id)?;
     let mut book = Book::open();

@@ -5,6 +5,7 @@
 //! answers. It leaves nothing outside its root-only folders. Read `pipeline.rs` first.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
 
+mod ahead;
 mod exec;
 mod frame;
 mod gather;

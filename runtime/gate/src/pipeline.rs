@@ -1,4 +1,5 @@
 //! The whole way of a start, on one page. Every name below is a step; each lives in the module or crate of that name.
+use crate::ahead::Ahead;
 use crate::gather::{self, Gathered};
 use crate::refuse::{Refused, Result};
 use crate::state;
@@ -19,6 +20,8 @@ const FRESH: Duration = Duration::from_secs(300);
 /// Create: gather, verify, decide, record, seal, launch, inspect, record. Init is parked when this returns.
 pub(crate) fn create(request: &Request, create: &Create, fds: Vec<OwnedFd>) -> Result<(Reply, Vec<OwnedFd>)> {
     let deadline = Instant::now() + Duration::from_millis(u64::from(request.deadline_ms));
+    // Before anything is open that a child should not hold.
+    let _ahead = Ahead::start();
     let folder = state::folder(request)?;
     let mut book = Book::open();
 
