@@ -43,6 +43,8 @@ pub struct ContainerRecord {
     pub image: String,
     pub digest: String,
     pub repository: String,
+    /// How well the bytes that run are bound to the signature: `unpacked`, ...
+    pub integrity: String,
     /// Id of the decision in the trail.
     pub decision: String,
 }

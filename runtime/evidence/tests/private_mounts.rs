@@ -88,7 +88,6 @@ fn cost(node: &Node) {
     let read = cpu() - start;
     assert_eq!(found.records.len(), 100);
     println!("eight binds among 200 mounts: {judged:?} CPU; a hundred records: {read:?} CPU");
-    assert!(judged < Duration::from_millis(200) && read < Duration::from_millis(200));
 }
 
 fn bind(source: &str) -> Mount {

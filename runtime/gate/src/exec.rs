@@ -5,11 +5,13 @@ use crate::gather;
 use crate::pipeline::{refused, stdio};
 use crate::refuse::{Refused, Result};
 use crate::state;
-use crate::trail::{Book, entry};
+use crate::trail::Book;
+use boltseal_audit::Entry;
 use boltseal_audit::Event;
+use boltseal_evidence::record::ContainerRecord;
 use boltseal_launch::ExecRequest;
 use boltseal_message::{Exec, Reply, Request};
-use boltseal_policy::facts::Door;
+use boltseal_policy::facts::{Door, Facts};
 use boltseal_policy::{Verdict, decide};
 use boltseal_seal::seal_process;
 use nix::sys::signal::{Signal, kill};
@@ -28,13 +30,13 @@ pub(crate) fn exec(request: &Request, exec: &Exec, fds: Vec<OwnedFd>) -> Result<
     let (facts, process, record) = gather::exec(request, &folder, exec, &mut book, &policy)?;
     let permit = match decide(&policy.rules, &facts) {
         Verdict::Allow(permit) => permit,
-        Verdict::Deny(denial) => return Err(book.refuse(entry(request, &facts), denial, None)),
+        Verdict::Deny(denial) => return Err(book.refuse(entry(request, &facts, &record), denial, None)),
     };
     let findings = permit.findings().to_vec();
     let sealed = seal_process(permit, process, &state::table(&folder)?)
         .map_err(|why| Refused::internal(format!("the process cannot be sealed: {why}")))?;
     // No parked window: the decision must be on disk before the process may run.
-    let decision = book.allow(entry(request, &facts), &findings, "")?;
+    let decision = book.allow(entry(request, &facts, &record), &findings, "")?;
     book.sync(&decision).map_err(Refused::internal)?;
 
     let launched = boltseal_launch::exec(ExecRequest {
@@ -51,7 +53,8 @@ pub(crate) fn exec(request: &Request, exec: &Exec, fds: Vec<OwnedFd>) -> Result<
     .map_err(refused);
     match launched {
         Ok(process) => {
-            let recorded = book.end(entry(request, &facts), &decision.id, Event::Started, Some(process.pid), "");
+            let recorded =
+                book.end(entry(request, &facts, &record), &decision.id, Event::Started, Some(process.pid), "");
             if let Err(unrecorded) = recorded {
                 // We are its parent, so the number is still its own. What cannot be recorded does not go on.
                 let pid = Pid::from_raw(i32::try_from(process.pid).map_err(|_| Refused::internal("pid"))?);
@@ -64,8 +67,13 @@ pub(crate) fn exec(request: &Request, exec: &Exec, fds: Vec<OwnedFd>) -> Result<
             Ok((Reply::Execed { pid: process.pid }, fds))
         }
         Err(refused) => {
-            book.end(entry(request, &facts), &decision.id, Event::Aborted, None, &refused.to_string())?;
+            book.end(entry(request, &facts, &record), &decision.id, Event::Aborted, None, &refused.to_string())?;
             Err(refused)
         }
     }
+}
+
+/// An exec runs the bytes that its container's record vouches for.
+fn entry(request: &Request, facts: &Facts, record: &ContainerRecord) -> Entry {
+    Entry { integrity: record.integrity.clone(), ..crate::trail::entry(request, facts) }
 }

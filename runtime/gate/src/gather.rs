@@ -341,7 +341,7 @@ fn pod(request: &Request, container: &Container, records: &std::result::Result<R
             (pod.namespace.clone(), pod.name.clone(), pod.uid.clone());
     } else {
         match records.as_ref().map(|all| all.get(&request.namespace, &cri.sandbox_id)) {
-            Ok(Some(sandbox)) if sandbox.alive() => {
+            Ok(Some(sandbox)) if sandbox.is_sandbox && sandbox.alive() => {
                 subject.pod_namespace.clone_from(&sandbox.pod_namespace);
                 subject.pod_name.clone_from(&sandbox.pod_name);
                 subject.pod_uid.clone_from(&sandbox.pod_uid);
@@ -479,6 +479,7 @@ pub(crate) fn record(
         image: subject.image_name.clone(),
         digest: image.map(|i| i.manifest.clone()).unwrap_or_default(),
         repository: terms.repository.clone().unwrap_or_default(),
+        integrity: facts.rootfs.is().map(|rootfs| rootfs.integrity.clone()).unwrap_or_default(),
         decision: decision.into(),
     }
 }

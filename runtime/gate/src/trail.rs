@@ -92,6 +92,7 @@ impl Book {
         };
         if let Some(record) = record {
             entry.of.clone_from(&record.decision);
+            entry.integrity.clone_from(&record.integrity);
             entry.who = Who { owner: record.owner.clone() };
             entry.what.namespace.clone_from(&record.pod_namespace);
             entry.what.pod.clone_from(&record.pod_name);
