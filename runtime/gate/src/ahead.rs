@@ -41,7 +41,7 @@ fn own_procs() -> Option<PathBuf> {
         let mut fields = line.splitn(3, ':').skip(1);
         Some((fields.next()?, fields.next()?))
     });
-    let mut folders = parsed.map(|(controllers, path)| match controllers {
+    let folders = parsed.map(|(controllers, path)| match controllers {
         "" => PathBuf::from(format!("/sys/fs/cgroup{path}")),
         named => PathBuf::from(format!("/sys/fs/cgroup/{}{path}", named.trim_start_matches("name="))),
     });
