@@ -10,6 +10,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::fs;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -214,15 +215,42 @@ fn init() -> Result<u8> {
     }
 }
 
+/// This project's own folder, wherever it was cloned to: also below a folder that is hidden here.
+struct Checkout {
+    folder: fs::File,
+    path: PathBuf,
+}
+
+impl Checkout {
+    fn open() -> Result<Self> {
+        let path = project();
+        Ok(Self { folder: fs::File::open(&path)?, path })
+    }
+
+    /// Puts it back after `hidden` was covered.
+    fn show(&self, hidden: &str) -> Result<()> {
+        if !self.path.starts_with(hidden) {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.path)?;
+        let open = PathBuf::from(format!("/proc/self/fd/{}", self.folder.as_raw_fd()));
+        bind(&open, &self.path.display().to_string()).context("show the checkout again")
+    }
+}
+
 fn mounts(scratch: &Path) -> Result<()> {
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
         .context("make / private")?;
+    let checkout = Checkout::open()?;
     tmpfs("/run", "mode=0755")?;
+    checkout.show("/run")?;
     tmpfs("/tmp", "mode=1777")?;
+    checkout.show("/tmp")?;
     for folder in ["/var/lib", "/var/log", "/usr/local/bin"] {
         let own = scratch.join(folder.trim_start_matches('/').replace('/', "-"));
         fs::create_dir(&own)?;
         bind(&own, folder)?;
+        checkout.show(folder)?;
     }
     // A copy, so that folders can be made in it; Debian's is a few megabytes.
     let etc = scratch.join("etc");
