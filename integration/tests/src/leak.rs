@@ -90,7 +90,8 @@ fn entries(folder: &Path, all: &mut BTreeSet<String>) -> Result<()> {
         let path = entry.path();
         let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
         let text = path.display().to_string();
-        if text.contains("/rootfs/") || text == "/run/containerd/s" {
+        // The checkout itself may lie below /tmp.
+        if text.contains("/rootfs/") || text == "/run/containerd/s" || path == crate::private::project() {
             continue;
         }
         if is_folder {
