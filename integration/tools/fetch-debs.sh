@@ -37,7 +37,10 @@ fi
 # The mirror that the machine itself uses for Debian's main archive.
 mirror=$(apt-get indextargets --format '$(SITE) $(REPO_URI) $(CODENAME)' 'Created-By: Packages' 2>/dev/null |
     awk '$2 !~ /security|backports|google|nodesource/ && $2 ~ /debian/ { print $2; exit }')
-mirror=${mirror:-http://deb.debian.org/debian/}
+if [ -z "$mirror" ]; then
+    echo 'fetch-debs: apt knows no mirror of Debian. Fix: apt-get update' >&2
+    exit 1
+fi
 
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 if [ ! -s "$keyring" ]; then
