@@ -346,7 +346,7 @@ mod tests {
         let (_dir, address) = peer(std::mem::forget);
         let (result, took) = ask(&address, Duration::from_millis(300));
         assert!(matches!(result, Err(Error::Timeout(_))), "{result:?}");
-        assert!(took < Duration::from_secs(3), "{took:?}");
+        assert!(took < Duration::from_millis(600), "{took:?}");
     }
 
     #[test]
@@ -354,7 +354,7 @@ mod tests {
         let (_dir, address) = peer(std::mem::forget);
         let (result, took) = ask(&address, Duration::from_secs(60));
         assert!(matches!(result, Err(Error::Timeout(_))), "{result:?}");
-        assert!(took < CAP + Duration::from_secs(3), "{took:?}");
+        assert!(took < CAP + Duration::from_millis(500), "{took:?}");
     }
 
     #[test]
@@ -364,7 +364,7 @@ mod tests {
         let _listener = UnixListener::bind(&path).unwrap();
         let (result, took) = ask(path.to_str().unwrap(), Duration::from_millis(300));
         assert!(matches!(result, Err(Error::Timeout(_))), "{result:?}");
-        assert!(took < Duration::from_secs(3), "{took:?}");
+        assert!(took < Duration::from_millis(600), "{took:?}");
     }
 
     #[test]

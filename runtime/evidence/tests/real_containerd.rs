@@ -206,7 +206,7 @@ fn stopped(daemon: &Daemon) {
     let took = start.elapsed();
     signal("-CONT");
     assert!(matches!(result, Err(Error::Timeout(_))), "{result:?}");
-    assert!(took < CAP + Duration::from_secs(3), "{took:?}");
+    assert!(took < CAP + Duration::from_millis(500), "{took:?}");
 }
 
 /// Wall and CPU of one connection with every call that a start makes. Printed, and bounded so loosely that only a

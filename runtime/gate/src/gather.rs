@@ -297,6 +297,7 @@ fn containerd_facts(
     let (client, container) = match asked {
         Ok(both) => both,
         Err(error) => {
+            unclaim(&mut facts.subject);
             facts.image = NoProof::Containerd(error.clone()).fact();
             facts.rootfs = NoProof::Containerd(error).fact();
             return None;
@@ -320,10 +321,23 @@ fn containerd_facts(
     container.cri.filter(|cri| cri.is_sandbox).map(|cri| cri.netns)
 }
 
+/// Takes away what only annotations say: from here on a pod's ids are those that a record vouches for, also where the
+/// disagreement itself merely warns. Otherwise a claim would make another pod's volumes look like its own.
+fn unclaim(subject: &mut Subject) -> Subject {
+    let claimed = subject.clone();
+    *subject = Subject {
+        containerd_namespace: claimed.containerd_namespace.clone(),
+        id: claimed.id.clone(),
+        image_name: claimed.image_name.clone(),
+        ..Subject::default()
+    };
+    claimed
+}
+
 /// Which pod it belongs to, by containerd's CRI metadata and our own record of the sandbox. An annotation that says
 /// otherwise is a disagreement and denies.
 fn pod(request: &Request, container: &Container, records: &std::result::Result<Records, String>, facts: &mut Facts) {
-    let claimed = facts.subject.clone();
+    let claimed = unclaim(&mut facts.subject);
     let subject = &mut facts.subject;
     let Some(cri) = &container.cri else {
         if !claimed.sandbox_id.is_empty() || !claimed.pod_uid.is_empty() {
@@ -489,4 +503,27 @@ pub(crate) fn boottime_ns() -> Result<u64> {
         .map_err(|e| Refused::internal(format!("CLOCK_BOOTTIME: {e}")))?;
     let time = Duration::from(time);
     u64::try_from(time.as_nanos()).map_err(|_| Refused::internal("CLOCK_BOOTTIME is beyond its range"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_of_an_annotation_does_not_outlive_the_records() {
+        let mut subject = Subject {
+            id: "c1".into(),
+            containerd_namespace: "k8s.io".into(),
+            sandbox_id: "victim".into(),
+            pod_uid: "victim-uid".into(),
+            pod_namespace: "prod".into(),
+            pod_name: "db".into(),
+            container_name: "x".into(),
+            ..Subject::default()
+        };
+        let claimed = unclaim(&mut subject);
+        assert_eq!((claimed.sandbox_id.as_str(), claimed.pod_uid.as_str()), ("victim", "victim-uid"));
+        let kept = Subject { id: "c1".into(), containerd_namespace: "k8s.io".into(), ..Subject::default() };
+        assert_eq!(subject, kept);
+    }
 }

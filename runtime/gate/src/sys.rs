@@ -32,15 +32,18 @@ pub(crate) fn clear_environment() {
     }
 }
 
+/// Bit 15 is no flag of either call, bit 31 no architecture: both refuse before they look at, load or unload anything.
+const UNKNOWN_FLAGS: u64 = 0x8000_8000;
+
 /// Whether neither kexec call is in this kernel: both answer ENOSYS to arguments that load nothing.
 /// `kexec_load` with an unknown flag and `kexec_file_load` with bad fds fail with EINVAL, EPERM or EBADF where they exist.
 pub(crate) fn kexec_is_absent() -> bool {
     let absent = |outcome: libc::c_long| outcome == -1 && nix::errno::Errno::last() == nix::errno::Errno::ENOSYS;
-    // SAFETY: no pointer is passed; the flag bit 31 is undefined, so the kernel refuses before it looks at anything.
-    let load = unsafe { libc::syscall(libc::SYS_kexec_load, 0_u64, 0_u64, 0_u64, 0x8000_0000_u64) };
+    // SAFETY: no pointer is passed; the flags are unknown, so the kernel refuses before it looks at anything.
+    let load = unsafe { libc::syscall(libc::SYS_kexec_load, 0_u64, 0_u64, 0_u64, UNKNOWN_FLAGS) };
     let load = absent(load);
     // SAFETY: both fds are -1 and the length is 0: nothing is read.
-    let file = unsafe { libc::syscall(libc::SYS_kexec_file_load, -1_i64, -1_i64, 0_u64, 0_u64, 0x8000_0000_u64) };
+    let file = unsafe { libc::syscall(libc::SYS_kexec_file_load, -1_i64, -1_i64, 0_u64, 0_u64, UNKNOWN_FLAGS) };
     load && absent(file)
 }
 

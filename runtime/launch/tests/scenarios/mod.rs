@@ -590,7 +590,7 @@ fn on_cgroup_v2(mut lab: Lab) {
     contains(&text, "0::/\n");
     let begun = Instant::now();
     delete(&lab.state, &lab.name).unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(begun.elapsed() < Duration::from_secs(1));
     assert_eq!(wait(known.0), 128 + 9);
     lab.nothing_left();
 }
@@ -639,7 +639,7 @@ fn delete_twice(mut lab: Lab) {
     delete(&lab.state, &lab.name).unwrap();
     let again = Instant::now();
     delete(&lab.state, &lab.name).unwrap();
-    assert!(again.elapsed() < Duration::from_secs(1));
+    assert!(again.elapsed() < Duration::from_millis(100));
     lab.nothing_left();
     lab.args(&["/bin/true"]);
     assert_eq!(lab.run().0, 0, "the same id again");
@@ -650,7 +650,7 @@ fn delete_a_running_container(mut lab: Lab) {
     let begun = Instant::now();
     // The shim reaps while delete waits: here init is reaped after it, so it is a zombie in no cgroup.
     delete(&lab.state, &lab.name).unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     assert_eq!(wait(known.0), 128 + 9);
     lab.nothing_left();
 }
@@ -671,7 +671,7 @@ fn deadline_while_creating(mut lab: Lab) {
     let begun = Instant::now();
     let error = lab.create_with([None, None, None], Duration::from_millis(600)).map(|p| p.pid).unwrap_err();
     assert!(matches!(error, LaunchError::TimedOut(_)), "{error:?}");
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     lab.nothing_left();
 }
 
