@@ -1,5 +1,6 @@
 //! The whole way of a start, on one page. Every name below is a step; each lives in the module or crate of that name.
 use crate::ahead::Ahead;
+use crate::claim;
 use crate::gather::{self, Gathered};
 use crate::refuse::{Refused, Result};
 use crate::state;
@@ -39,10 +40,10 @@ pub(crate) fn create(request: &Request, create: &Create, fds: Vec<OwnedFd>) -> R
         seal(permit, spec, &facts).map_err(|why| Refused::internal(format!("the spec cannot be sealed: {why}")))?;
     let lowers = facts.rootfs.is().map(|rootfs| rootfs.lowers.clone()).unwrap_or_default();
 
-    state::make(&folder, &request.id)?;
+    let claim = claim::make(&folder, &request.id)?;
     let decision = match book.allow(entry(request, &facts), &findings, &sealed.digest) {
         Ok(decision) => decision,
-        Err(refused) => return state::remove(&folder, &request.id).and(Err(refused)),
+        Err(refused) => return claim.abandon(&request.id).and(Err(refused)),
     };
 
     let launched = launch(&folder, request, &sealed, &lowers, create.stdio.fds, fds, deadline).and_then(|parked| {
@@ -55,7 +56,7 @@ pub(crate) fn create(request: &Request, create: &Create, fds: Vec<OwnedFd>) -> R
     let parked = match launched {
         Ok(parked) => parked,
         Err(refused) => {
-            state::remove(&folder, &request.id)?;
+            claim.abandon(&request.id)?;
             book.end(entry(request, &facts), &decision.id, Event::Aborted, None, &refused.to_string())?;
             return Err(refused);
         }

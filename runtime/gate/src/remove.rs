@@ -1,4 +1,5 @@
 //! Delete and record: what must always work. No policy, no TPM, no containerd, no verdict.
+use crate::claim;
 use crate::refuse::{Refused, Result};
 use crate::state;
 use crate::trail::Book;
@@ -12,7 +13,7 @@ use std::path::PathBuf;
 pub(crate) fn delete(request: &Request, events: &[Event]) -> Result<(Reply, Vec<OwnedFd>)> {
     let folder = state::folder(request)?;
     let recorded = note(request, events);
-    state::remove(&folder, &request.id)?;
+    claim::remove(&folder, &request.id)?;
     // The container is gone either way; only then is the trail's complaint worth an error, and Delete has none to give.
     if let Err(Refused::Because { message, .. }) = recorded {
         spill(&message);

@@ -1,7 +1,8 @@
 //! The container's own folder below /run/boltseal: `<address hash>/<namespace>/<id>/`, root-only.
 //!
 //! `container.json` is the record that later requests are bounded by; `table.json` and `image.json` hold what the
-//! container was sealed to. Each is written whole and renamed into place, so a reader sees all of it or none.
+//! container was sealed to. Each is written whole and renamed into place, so a reader sees all of it or none. `lock` is
+//! held by the one run that makes or clears the folder; see `claim`.
 use crate::refuse::{Refused, Result};
 use boltseal_evidence::record::{self, ContainerRecord};
 use boltseal_message::{Code, Request};
@@ -40,48 +41,6 @@ pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
         return Ok(());
     }
     Err(Refused::malformed(format!("the {what} {name:?} is not an identifier of containerd")))
-}
-
-/// Makes the folder for a new container.
-///
-/// # Errors
-/// `AlreadyExists` when a live container holds it. What a dead one left is removed first.
-pub(crate) fn make(folder: &Path, id: &str) -> Result<()> {
-    let builder = |recursive: bool| {
-        let mut builder = DirBuilder::new();
-        builder.mode(0o700).recursive(recursive);
-        builder
-    };
-    let failed = |e: std::io::Error| {
-        Refused::because(Code::FailedPrecondition, format!("the state folder {} cannot be made: {e}", folder.display()))
-    };
-    let parent = folder.parent().unwrap_or(folder);
-    builder(true).create(parent).map_err(failed)?;
-    match builder(false).create(folder) {
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
-            if record::load(folder).is_ok_and(|found| found.alive()) {
-                return Err(Refused::because(Code::AlreadyExists, format!("the container {id} exists and runs")));
-            }
-            remove(folder, id)?;
-            builder(false).create(folder).map_err(failed)
-        }
-        other => other.map_err(failed),
-    }
-}
-
-/// Kills what is left of the container and removes all state. Idempotent.
-pub(crate) fn remove(folder: &Path, id: &str) -> Result<()> {
-    if !folder.exists() {
-        return Ok(());
-    }
-    boltseal_launch::delete(folder, id)
-        .map_err(|e| Refused::internal(format!("the container {id} cannot be removed: {e}")))?;
-    match std::fs::remove_dir_all(folder) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(Refused::internal(format!("the state folder {} cannot be removed: {e}", folder.display())))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Writes what later requests are bounded by.

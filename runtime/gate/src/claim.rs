@@ -1,0 +1,394 @@
+//! Who makes or clears a container's folder: the one run that holds `lock` in it, from its making to the end of the
+//! create. The kernel lets go of the lock when that run ends, however it ends.
+//!
+//! A create never waits: who comes second is refused. A delete waits a moment, ends the create that is still under way,
+//! and goes on in any case: it must always work.
+use crate::refuse::{Refused, Result};
+use boltseal_evidence::record;
+use boltseal_message::Code;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+const LOCK: &str = "lock";
+/// How long a delete waits for a create to end by itself, and again after it was killed.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// How often a folder may vanish under a create before it gives up.
+const ATTEMPTS: usize = 16;
+
+/// The folder is this run's alone while this value lives.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Claim {
+    folder: PathBuf,
+    lock: File,
+}
+
+impl Drop for Claim {
+    /// Also where a forked child still has a copy of the descriptor.
+    fn drop(&mut self) {
+        if let Err(e) = self.lock.unlock() {
+            tracing::warn!("the lock of {} stays until this run ends: {e}", self.folder.display());
+        }
+    }
+}
+
+impl Claim {
+    /// Kills what is left of the container and removes the folder.
+    pub(crate) fn abandon(self, id: &str) -> Result<()> {
+        clear(&self.folder, id)?;
+        remove_folder(&self.folder)
+    }
+}
+
+/// Makes the folder for a new container; it is empty. What a dead container or a crashed create left is removed first.
+///
+/// # Errors
+/// `AlreadyExists` when a live container has it, or another create is making it at this moment; a record of which nobody
+/// can say whether its container lives.
+pub(crate) fn make(folder: &Path, id: &str) -> Result<Claim> {
+    let failed = |e: io::Error| {
+        Refused::because(Code::FailedPrecondition, format!("the state folder {} cannot be made: {e}", folder.display()))
+    };
+    let mut claim = taken(folder, id, failed)?;
+    match record::load(folder) {
+        Ok(found) if found.alive() => {
+            return Err(Refused::because(Code::AlreadyExists, format!("the container {id} exists and runs")));
+        }
+        Err(problem) if !problem.missing => {
+            let text = format!("the container {id} has a record that cannot be used: {problem}");
+            return Err(Refused::because(Code::FailedPrecondition, text));
+        }
+        Ok(_) | Err(_) => clear(folder, id)?,
+    }
+    sign(&mut claim.lock).map_err(failed)?;
+    Ok(claim)
+}
+
+/// Kills what is left of the container and removes all state. Idempotent; with or without the lock.
+pub(crate) fn remove(folder: &Path, id: &str) -> Result<()> {
+    // Held until the folder is gone: a create that comes meanwhile waits for nothing and makes its own.
+    let _lock = match Waiting::open(folder) {
+        Some(waiting) => waiting.get(),
+        None if !folder.exists() => return Ok(()),
+        None => None,
+    };
+    clear(folder, id)?;
+    remove_folder(folder)
+}
+
+/// Makes the folder if need be and locks it.
+fn taken(folder: &Path, id: &str, failed: impl Fn(io::Error) -> Refused) -> Result<Claim> {
+    let builder = |recursive: bool| {
+        let mut builder = DirBuilder::new();
+        builder.mode(0o700).recursive(recursive);
+        builder
+    };
+    builder(true).create(folder.parent().unwrap_or(folder)).map_err(&failed)?;
+    for _ in 0..ATTEMPTS {
+        match builder(false).create(folder) {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(failed(e)),
+            _ => {}
+        }
+        let lock = match open(folder) {
+            // A delete was quicker.
+            Err(e) if e.kind() == ErrorKind::NotFound => continue,
+            other => other.map_err(&failed)?,
+        };
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                let text = format!("another request makes or removes the container {id} at this moment");
+                return Err(Refused::because(Code::AlreadyExists, text));
+            }
+            Err(TryLockError::Error(e)) => return Err(failed(e)),
+            Ok(()) => {}
+        }
+        if in_place(folder, &lock) {
+            return Ok(Claim { folder: folder.to_owned(), lock });
+        }
+    }
+    Err(failed(io::Error::other("it is removed again and again")))
+}
+
+fn open(folder: &Path) -> io::Result<File> {
+    let flags = libc::O_NOFOLLOW;
+    OpenOptions::new().read(true).write(true).create(true).mode(0o600).custom_flags(flags).open(folder.join(LOCK))
+}
+
+/// Whether what was locked is still what a next one would lock.
+fn in_place(folder: &Path, lock: &File) -> bool {
+    let object = |m: std::fs::Metadata| (m.dev(), m.ino());
+    let (Ok(ours), Ok(there)) = (lock.metadata(), std::fs::symlink_metadata(folder.join(LOCK))) else { return false };
+    object(ours) == object(there)
+}
+
+/// Says who holds it: pid and start time, which no other process shares.
+fn sign(lock: &mut File) -> io::Result<()> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let start = record::start_time(&stat).ok_or_else(|| io::Error::other("/proc/self/stat has no start time"))?;
+    lock.set_len(0)?;
+    lock.write_all(format!("{} {start}", std::process::id()).as_bytes())
+}
+
+/// A delete in front of a lock.
+struct Waiting {
+    lock: File,
+}
+
+impl Waiting {
+    fn open(folder: &Path) -> Option<Self> {
+        // Only one that is there: a folder without it is an older version's, or made by nobody.
+        let lock = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(folder.join(LOCK));
+        Some(Self { lock: lock.ok()? })
+    }
+
+    /// The lock, or none after twice the patience.
+    fn get(mut self) -> Option<File> {
+        if !self.within(PATIENCE) {
+            self.end_holder();
+            if !self.within(PATIENCE) {
+                return None;
+            }
+        }
+        Some(self.lock)
+    }
+
+    fn within(&self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        loop {
+            match self.lock.try_lock() {
+                Ok(()) => return true,
+                Err(TryLockError::WouldBlock) if Instant::now() < until => {}
+                Err(_) => return false,
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Nobody wants any more what that create makes. Only the very process that signed is killed.
+    fn end_holder(&mut self) {
+        let mut text = String::new();
+        if (&mut self.lock).take(64).read_to_string(&mut text).is_err() {
+            return;
+        }
+        let Some((pid, start)) = text.split_once(' ') else { return };
+        let (Ok(pid), Ok(start)) = (pid.parse::<i32>(), start.parse::<u64>()) else { return };
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let is_us = u32::try_from(pid) == Ok(std::process::id());
+        let signed = pid > 1 && !is_us && record::start_time(&stat) == Some(start);
+        if signed && let Err(e) = kill(Pid::from_raw(pid), Signal::SIGKILL) {
+            tracing::warn!("the create {pid} cannot be ended: {e}");
+        }
+    }
+}
+
+/// Kills what is left of the container and removes everything but the lock.
+fn clear(folder: &Path, id: &str) -> Result<()> {
+    boltseal_launch::delete(folder, id)
+        .map_err(|e| Refused::internal(format!("the container {id} cannot be removed: {e}")))?;
+    entries(folder)
+        .map_err(|e| Refused::internal(format!("the state folder {} cannot be cleared: {e}", folder.display())))
+}
+
+fn entries(folder: &Path) -> io::Result<()> {
+    let list = match std::fs::read_dir(folder) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for entry in list {
+        let entry = entry?;
+        if entry.file_name() == LOCK {
+            continue;
+        }
+        let is_folder = entry.file_type()?.is_dir();
+        let path = entry.path();
+        gone(if is_folder { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) })?;
+    }
+    Ok(())
+}
+
+/// The lock's file goes last but one: who finds the folder without it makes and locks a new one, and then the folder stays.
+fn remove_folder(folder: &Path) -> Result<()> {
+    let removed = gone(std::fs::remove_file(folder.join(LOCK))).and_then(|()| gone(std::fs::remove_dir(folder)));
+    match removed {
+        Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty && folder.join(LOCK).exists() => Ok(()),
+        Err(e) => Err(Refused::internal(format!("the state folder {} cannot be removed: {e}", folder.display()))),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use boltseal_evidence::record::ContainerRecord;
+    use nix::unistd::ForkResult;
+    use std::fs;
+    use std::sync::Barrier;
+
+    struct Place {
+        _top: tempfile::TempDir,
+        folder: PathBuf,
+    }
+
+    fn place() -> Place {
+        let top = tempfile::tempdir().unwrap();
+        let folder = top.path().join("ns/c1");
+        Place { _top: top, folder }
+    }
+
+    fn code(refused: &Refused) -> Code {
+        match refused {
+            Refused::Because { code, .. } => *code,
+            Refused::Verdict { .. } => panic!("{refused}"),
+        }
+    }
+
+    #[test]
+    fn of_creates_at_the_same_time_one_wins_and_keeps_what_it_has() {
+        for _ in 0..50 {
+            let place = place();
+            let (start, end) = (Barrier::new(8), Barrier::new(8));
+            let won: Vec<bool> = std::thread::scope(|scope| {
+                let one = |_| {
+                    scope.spawn(|| {
+                        start.wait();
+                        let made = make(&place.folder, "c1");
+                        if made.is_ok() {
+                            fs::write(place.folder.join("half"), "made").unwrap();
+                        }
+                        end.wait();
+                        match made {
+                            Ok(_) => fs::read(place.folder.join("half")).unwrap() == b"made",
+                            Err(refused) => {
+                                assert_eq!(code(&refused), Code::AlreadyExists, "{refused}");
+                                false
+                            }
+                        }
+                    })
+                };
+                let all: Vec<_> = (0..8).map(one).collect();
+                all.into_iter().map(|one| one.join().unwrap()).collect()
+            });
+            assert_eq!(won.iter().filter(|won| **won).count(), 1);
+        }
+    }
+
+    #[test]
+    fn what_a_crashed_create_left_is_cleared() {
+        let place = place();
+        drop(make(&place.folder, "c1").unwrap());
+        fs::create_dir_all(place.folder.join("launch/bundle")).unwrap();
+        fs::write(place.folder.join("table.json"), "{").unwrap();
+        let claim = make(&place.folder, "c1").unwrap();
+        let left: Vec<_> = fs::read_dir(&place.folder).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left, [LOCK]);
+        claim.abandon("c1").unwrap();
+        assert!(!place.folder.exists());
+    }
+
+    #[test]
+    fn a_live_container_keeps_its_folder_and_a_dead_one_does_not() {
+        let place = place();
+        drop(make(&place.folder, "c1").unwrap());
+        let stat = fs::read_to_string("/proc/self/stat").unwrap();
+        let mut record = ContainerRecord {
+            version: record::VERSION,
+            id: "c1".into(),
+            namespace: "ns".into(),
+            pid: std::process::id(),
+            start_time: record::start_time(&stat).unwrap(),
+            ..ContainerRecord::default()
+        };
+        let save = |record: &ContainerRecord| {
+            let file = place.folder.join(record::FILE);
+            let mut options = OpenOptions::new();
+            let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(file).unwrap();
+            file.write_all(&serde_json::to_vec(record).unwrap()).unwrap();
+        };
+        save(&record);
+        assert_eq!(code(&make(&place.folder, "c1").unwrap_err()), Code::AlreadyExists);
+        assert!(place.folder.join(record::FILE).exists());
+        record.start_time += 1;
+        save(&record);
+        drop(make(&place.folder, "c1").unwrap());
+        assert!(!place.folder.join(record::FILE).exists());
+        // Nobody can say whether this one lives.
+        fs::write(place.folder.join(record::FILE), "{").unwrap();
+        assert_eq!(code(&make(&place.folder, "c1").unwrap_err()), Code::FailedPrecondition);
+        remove(&place.folder, "c1").unwrap();
+        assert!(!place.folder.exists());
+    }
+
+    #[test]
+    fn a_delete_ends_a_create_that_does_not_end() {
+        let place = place();
+        let ForkResult::Parent { child } = crate::sys::fork().unwrap() else {
+            let _claim = make(&place.folder, "c1");
+            loop {
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        };
+        let held = || fs::read_to_string(place.folder.join(LOCK)).is_ok_and(|text| text.contains(' '));
+        let begun = Instant::now();
+        while !held() && begun.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let begun = Instant::now();
+        remove(&place.folder, "c1").unwrap();
+        let took = begun.elapsed();
+        let status = nix::sys::wait::waitpid(child, None).unwrap();
+        assert!(matches!(status, nix::sys::wait::WaitStatus::Signaled(_, Signal::SIGKILL, _)), "{status:?}");
+        assert!(!place.folder.exists());
+        assert!(took < Duration::from_secs(1), "{took:?}");
+    }
+
+    #[test]
+    fn a_delete_needs_no_lock() {
+        let place = place();
+        remove(&place.folder, "c1").unwrap();
+        fs::create_dir_all(place.folder.join("launch")).unwrap();
+        remove(&place.folder, "c1").unwrap();
+        assert!(!place.folder.exists());
+        // Held by this very process, which it does not kill.
+        let claim = make(&place.folder, "c1").unwrap();
+        remove(&place.folder, "c1").unwrap();
+        assert!(!place.folder.exists());
+        // The one who held it finds that it has nothing more to remove, and a new one takes nothing from it.
+        let new = make(&place.folder, "c1").unwrap();
+        drop(claim);
+        assert_eq!(code(&make(&place.folder, "c1").unwrap_err()), Code::AlreadyExists);
+        new.abandon("c1").unwrap();
+    }
+
+    #[test]
+    fn makes_and_deletes_in_any_order_leave_nothing() {
+        let place = place();
+        std::thread::scope(|scope| {
+            for turn in 0..4 {
+                let folder = &place.folder;
+                scope.spawn(move || {
+                    for _ in 0..300 {
+                        if turn == 0 {
+                            remove(folder, "c1").unwrap();
+                        } else if let Ok(claim) = make(folder, "c1") {
+                            claim.abandon("c1").unwrap();
+                        }
+                    }
+                });
+            }
+        });
+        remove(&place.folder, "c1").unwrap();
+        assert!(!place.folder.exists());
+    }
+}
