@@ -58,7 +58,29 @@ pub fn refused(ask: &Ask<'_>) -> Result<Refusal> {
 
 /// Runs the gate with a socket as its fd 3, sends `bytes`, and answers with all that it wrote and how it ended.
 pub fn talk(bytes: &[u8], cgroup: Option<&Path>) -> Result<(Vec<u8>, ExitStatus)> {
-    let (mut ours, theirs) = UnixStream::pair()?;
+    let (ours, gate) = spawn(cgroup)?;
+    say(&ours, bytes)?;
+    let answer = hear(ours)?;
+    Ok((answer, wait(gate)?))
+}
+
+/// Runs one gate per request, all at the same time, and answers with what each said. Nothing is read before all have
+/// ended: what they made is held until then by the descriptors that lie in the sockets.
+pub fn together(requests: &[Request]) -> Result<Vec<Reply>> {
+    let gates = requests.iter().map(|_| spawn(None)).collect::<Result<Vec<_>>>()?;
+    for ((socket, _), request) in gates.iter().zip(requests) {
+        say(socket, &request.encode())?;
+    }
+    let mut sockets = Vec::new();
+    for (socket, gate) in gates {
+        wait(gate)?;
+        sockets.push(socket);
+    }
+    sockets.into_iter().map(|socket| Ok(Reply::decode(&hear(socket)?)?)).collect()
+}
+
+fn spawn(cgroup: Option<&Path>) -> Result<(UnixStream, Child)> {
+    let (ours, theirs) = UnixStream::pair()?;
     ours.set_read_timeout(Some(Duration::from_secs(20)))?;
     // A shell moves its stdin to fd 3: a file descriptor of a fixed number takes unsafe code in Rust.
     let enter = cgroup.map_or_else(|| ":".into(), |folder| format!("echo 0 >{}/cgroup.procs", folder.display()));
@@ -68,18 +90,25 @@ pub fn talk(bytes: &[u8], cgroup: Option<&Path>) -> Result<(Vec<u8>, ExitStatus)
         .stderr(Pipe::piped())
         .spawn()
         .context("the gate")?;
-    match ours.write_all(bytes) {
+    Ok((ours, gate))
+}
+
+fn say(mut socket: &UnixStream, bytes: &[u8]) -> Result<()> {
+    match socket.write_all(bytes) {
         // It may hang up before it has read all.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
         other => other?,
     }
-    ours.shutdown(std::net::Shutdown::Write)?;
+    Ok(socket.shutdown(std::net::Shutdown::Write)?)
+}
+
+fn hear(mut socket: UnixStream) -> Result<Vec<u8>> {
     let mut answer = Vec::new();
-    match ours.read_to_end(&mut answer) {
+    match socket.read_to_end(&mut answer) {
         Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
         other => drop(other.context("the gate's answer")?),
     }
-    Ok((answer, wait(gate)?))
+    Ok(answer)
 }
 
 /// Waits for it and passes on what it said on stderr.

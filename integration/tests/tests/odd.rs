@@ -1,7 +1,7 @@
 //! What no containerd sends: the gate is asked directly, over its own frame.
 use crate::Report;
-use anyhow::{Result, ensure};
-use boltseal_message::{Code, Refusal};
+use anyhow::{Context, Result, ensure};
+use boltseal_message::{Code, Create, Mount, Operation, Refusal, Reply, Request, Stdio};
 use stack::gate;
 use stack::leak::Snapshot;
 use stack::node::{NAMESPACE, World};
@@ -23,6 +23,8 @@ pub(crate) fn all(world: &mut World, report: &mut Report, name: &dyn Fn(&str) ->
     check("a config.json that ends in the middle: refused", truncated);
     check("no config.json: refused", no_config);
     check("a frame of garbage: refused", garbage);
+    check("two creates of one container at the same time: one makes it", two_creates);
+    check("a delete while a create is under way: nothing stays", delete_meanwhile);
 }
 
 fn silent(world: &mut World) -> Result<String> {
@@ -76,5 +78,69 @@ fn garbage(_: &mut World) -> Result<String> {
         let (answer, status) = gate::talk(&bytes, None)?;
         ensure!(!status.success() && answer.is_empty(), "the gate took garbage for a request");
     }
+    Ok(String::new())
+}
+
+/// A Create as a shim would send it for a container that containerd knows, and what undoes all of it.
+fn known(world: &mut World) -> Result<(stack::client::Request, Request)> {
+    let request = world.request("app", &["/bin/sleep", "600"])?;
+    let mounts = world.client.create_container(&request)?;
+    let bundle = world.node.work.join("race");
+    fs::create_dir_all(bundle.join("rootfs"))?;
+    fs::write(bundle.join("config.json"), serde_json::to_vec(&request.spec)?)?;
+    let rootfs =
+        mounts.into_iter().map(|m| Mount { kind: m.r#type, source: m.source, target: m.target, options: m.options });
+    let create = Request {
+        namespace: NAMESPACE.into(),
+        address: stack::containerd::SOCKET.into(),
+        id: request.id.clone(),
+        bundle: bundle.display().to_string(),
+        deadline_ms: 20_000,
+        operation: Operation::Create(Create {
+            rootfs: rootfs.collect(),
+            stdio: Stdio::default(),
+            options: (String::new(), Vec::new()),
+            checkpoint: String::new(),
+            parent_checkpoint: String::new(),
+        }),
+    };
+    Ok((request, create))
+}
+
+fn forget(world: &World, request: &stack::client::Request, create: &Request) -> Result<()> {
+    let delete = Request { operation: Operation::Delete { events: Vec::new() }, ..create.clone() };
+    let gone = gate::together(&[delete])?;
+    ensure!(matches!(gone.as_slice(), [Reply::Done]), "{gone:?}");
+    fs::remove_dir_all(&create.bundle)?;
+    Ok(world.client.remove(request)?)
+}
+
+fn two_creates(world: &mut World) -> Result<String> {
+    let (request, create) = known(world)?;
+    let mut said = String::new();
+    for _ in 0..5 {
+        let replies = gate::together(&[create.clone(), create.clone()])?;
+        let made: Vec<u32> =
+            replies.iter().filter_map(|r| if let Reply::Created(c) = r { Some(c.pid) } else { None }).collect();
+        let refused = replies.iter().find_map(|r| if let Reply::Refused(refusal) = r { Some(refusal) } else { None });
+        let refused = refused.with_context(|| format!("nobody was refused: {replies:?}"))?;
+        ensure!(made.len() == 1 && refused.code == Code::AlreadyExists, "{replies:?}");
+        said.clone_from(&refused.message);
+        let delete = Request { operation: Operation::Delete { events: Vec::new() }, ..create.clone() };
+        gate::together(&[delete])?;
+    }
+    forget(world, &request, &create)?;
+    Ok(said)
+}
+
+fn delete_meanwhile(world: &mut World) -> Result<String> {
+    let (request, create) = known(world)?;
+    let delete = Request { operation: Operation::Delete { events: Vec::new() }, ..create.clone() };
+    for _ in 0..5 {
+        // Several, so that one of them comes in the midst of it.
+        let replies = gate::together(&[create.clone(), delete.clone(), delete.clone(), delete.clone()]);
+        ensure!(replies?.iter().skip(1).all(|reply| *reply == Reply::Done), "a delete failed");
+    }
+    forget(world, &request, &create)?;
     Ok(String::new())
 }
