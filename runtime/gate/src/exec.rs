@@ -34,7 +34,7 @@ pub(crate) fn exec(request: &Request, exec: &Exec, fds: Vec<OwnedFd>) -> Result<
     };
     let findings = permit.findings().to_vec();
     let sealed = seal_process(permit, process, &state::table(&folder)?)
-        .map_err(|why| Refused::internal(format!("the process cannot be sealed: {why}")))?;
+        .map_err(|why| Refused::internal(format!("the process cannot be sealed: {why}")).let_through(&findings))?;
     // No parked window: the decision must be on disk before the process may run.
     let decision = book.allow(entry(request, &facts, &record), &findings, "")?;
     book.sync(&decision).map_err(Refused::internal)?;
@@ -50,7 +50,7 @@ pub(crate) fn exec(request: &Request, exec: &Exec, fds: Vec<OwnedFd>) -> Result<
         init_pid: record.pid,
         init_start_time: record.start_time,
     })
-    .map_err(refused);
+    .map_err(|error| refused(error).let_through(&findings));
     match launched {
         Ok(process) => {
             let recorded =

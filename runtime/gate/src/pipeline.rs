@@ -36,8 +36,8 @@ pub(crate) fn create(request: &Request, create: &Create, fds: Vec<OwnedFd>) -> R
     let not_after_boottime_ns = gather::boottime_ns()? + u64::try_from(FRESH.as_nanos()).unwrap_or(u64::MAX);
 
     let (findings, terms) = (permit.findings().to_vec(), permit.terms().clone());
-    let sealed =
-        seal(permit, spec, &facts).map_err(|why| Refused::internal(format!("the spec cannot be sealed: {why}")))?;
+    let sealed = seal(permit, spec, &facts)
+        .map_err(|why| Refused::internal(format!("the spec cannot be sealed: {why}")).let_through(&findings))?;
     let lowers = facts.rootfs.is().map(|rootfs| rootfs.lowers.clone()).unwrap_or_default();
 
     let claim = claim::make(&folder, &request.id)?;
@@ -56,6 +56,7 @@ pub(crate) fn create(request: &Request, create: &Create, fds: Vec<OwnedFd>) -> R
     let parked = match launched {
         Ok(parked) => parked,
         Err(refused) => {
+            let refused = refused.let_through(&findings);
             claim.abandon(&request.id)?;
             book.end(entry(request, &facts), &decision.id, Event::Aborted, None, &refused.to_string())?;
             return Err(refused);
@@ -119,6 +120,7 @@ pub(crate) fn refused(error: LaunchError) -> Refused {
                 differences.join("; ")
             ),
         ),
+        late @ LaunchError::TimedOut(_) => Refused::because(Code::Unavailable, late.to_string()),
         other => Refused::because(Code::FailedPrecondition, other.to_string()),
     }
 }

@@ -11,6 +11,9 @@ pub(crate) enum Refused {
     Because { code: Code, message: String },
 }
 
+/// Longest first line, characters.
+const FIRST_LINE: usize = 200;
+
 pub(crate) type Result<T> = std::result::Result<T, Refused>;
 
 impl Refused {
@@ -25,6 +28,27 @@ impl Refused {
 
     pub(crate) fn internal(what: impl Into<String>) -> Self {
         Self::because(Code::Internal, what)
+    }
+
+    /// The launch met what a rule would have denied, had it not only warned: names that rule, its fact and its fix.
+    pub(crate) fn let_through(self, findings: &[Finding]) -> Self {
+        let Self::Because { code, message } = self else { return self };
+        let text = message.trim_start_matches("boltseal: ");
+        let mut found = findings.iter().filter(|f| is_let_through(f) && is_about(&f.rule, text));
+        let Some(first) = found.next() else { return Self::Because { code, message } };
+        let how = if first.outcome == Outcome::Warn { "only warns" } else { "is excepted" };
+        let head = format!("boltseal: not launched, {} {how}: ", first.rule);
+        let tail = format!(". Fix: {}", first.fix);
+        let room = FIRST_LINE.saturating_sub(head.chars().count());
+        let tail = cut(&tail, room.saturating_sub(40).max(40));
+        let mut lines = format!("{head}{}{tail}", cut(text, room.saturating_sub(tail.chars().count())));
+        for finding in std::iter::once(first).chain(found) {
+            lines.push_str(&format!("\n{}: {}. Fix: {}", finding.rule, shorten(&finding.fact), shorten(&finding.fix)));
+        }
+        if !lines.contains(text) {
+            lines.push_str(&format!("\nthe launch said: {text}"));
+        }
+        Self::Because { code, message: lines }
     }
 
     pub(crate) fn into_message(self) -> Refusal {
@@ -44,6 +68,41 @@ impl std::fmt::Display for Refused {
             Self::Because { message, .. } => f.write_str(message),
         }
     }
+}
+
+/// Words by which a launch or the seal speaks of what a rule rules on. A rule that is not here has no part in a launch.
+const SUBJECTS: &[(&str, &[&str])] = &[
+    ("BS-IMG-002", &["layer", "of the image", "overlay"]),
+    ("BS-PRC-001", &["seccomp", "filter"]),
+    ("BS-PRC-002", &["capabilit"]),
+    ("BS-PRC-004", &["namespace"]),
+    ("BS-PRC-005", &["hook"]),
+    ("BS-PRC-006", &["limit", "oom_score"]),
+    ("BS-PRC-007", &["sysctl"]),
+    ("BS-PRC-008", &["cgroup", "root.path"]),
+    ("BS-PRC-010", &["user namespace"]),
+    ("BS-MAC-001", &["label", "apparmor", "selinux"]),
+    ("BS-FSY-001", &["landlock", "mount", "masked"]),
+    ("BS-FSY-002", &["mount", "bind"]),
+    ("BS-FSY-003", &["mount", "propagation"]),
+    ("BS-DEV-001", &["device"]),
+];
+
+fn is_let_through(finding: &Finding) -> bool {
+    matches!(finding.outcome, Outcome::Warn | Outcome::Excepted(_))
+}
+
+fn is_about(rule: &str, text: &str) -> bool {
+    let text = text.to_lowercase();
+    SUBJECTS.iter().any(|(id, words)| *id == rule && words.iter().any(|word| text.contains(word)))
+}
+
+/// At most that many characters.
+fn cut(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    text.chars().take(most.saturating_sub(3)).chain("...".chars()).collect()
 }
 
 /// A denial of one finding, for what is decided before there are facts (a policy that cannot be read).
@@ -85,5 +144,46 @@ mod tests {
     fn text_from_outside_stays_on_one_line() {
         assert_eq!(shorten("a\nb\u{1b}[31m"), "a b [31m");
         assert!(shorten(&"x".repeat(5000)).len() < 1100);
+    }
+
+    fn finding(rule: &str, outcome: Outcome) -> Finding {
+        Finding {
+            rule: rule.into(),
+            outcome,
+            condition: "c".into(),
+            fact: "what was seen".into(),
+            fix: "mend it".into(),
+        }
+    }
+
+    #[test]
+    fn a_launch_that_fails_on_what_only_warned_names_the_rule() {
+        let said = |text: &str, findings: &[Finding]| {
+            let refused = Refused::because(Code::FailedPrecondition, text).let_through(findings);
+            refused.into_message().message
+        };
+        let all = [
+            finding("BS-PRC-007", Outcome::Warn),
+            finding("BS-IMG-002", Outcome::Warn),
+            finding("BS-FSY-002", Outcome::Pass),
+            finding("BS-NOD-001", Outcome::Excepted("x".into())),
+        ];
+        let line = said("the image has no layers", &all);
+        assert_eq!(
+            line,
+            "boltseal: not launched, BS-IMG-002 only warns: the image has no layers. Fix: mend it\n\
+             BS-IMG-002: what was seen. Fix: mend it"
+        );
+        assert!(said("sysctl kernel.x is not in a separate kernel namespace", &all).contains("BS-PRC-007 only warns"));
+        let excepted = [finding("BS-MAC-001", Outcome::Excepted("x".into()))];
+        assert!(
+            said("the AppArmor profile x is not loaded", &excepted).contains("BS-MAC-001 is excepted: the AppArmor")
+        );
+        // Not what any of them is about, or what the rule found well.
+        for text in ["no memory", "mount point /data: the image has something else there"] {
+            assert_eq!(said(text, &all), format!("boltseal: {text}"));
+        }
+        let long = said(&format!("layer {}", "x".repeat(300)), &all);
+        assert!(long.lines().next().unwrap().chars().count() <= 200 && long.contains(&"x".repeat(300)), "{long}");
     }
 }

@@ -45,10 +45,10 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new("docker.sock", "BS-FSY-002", "docker.sock", |world, request| {
             drop(UnixListener::bind("/run/docker.sock")?);
             world.undo_later(|_| Ok(fs::remove_file("/run/docker.sock")?));
-            bind(request, "/run/docker.sock", &["bind", "rw"])
+            bind_at(request, "/docker.sock", "/run/docker.sock", &["bind", "rw"])
         }),
         Case::new("containerd's own socket", "BS-FSY-002", "containerd", |_, request| {
-            bind(request, crate::containerd::SOCKET, &["bind", "rw"])
+            bind_at(request, "/containerd.sock", crate::containerd::SOCKET, &["bind", "rw"])
         }),
         Case::new("a mount that shares propagation with the node", "BS-FSY-003", "rshared", |world, request| {
             // The folder itself is granted by the policy, so that its propagation alone is wrong.
@@ -67,8 +67,12 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 fn bind(request: &mut Request, source: &str, options: &[&str]) -> Result<()> {
+    bind_at(request, "/data", source, options)
+}
+
+fn bind_at(request: &mut Request, destination: &str, source: &str, options: &[&str]) -> Result<()> {
     if let Some(mounts) = request.spec["mounts"].as_array_mut() {
-        mounts.push(json!({ "destination": "/data", "type": "bind", "source": source, "options": options }));
+        mounts.push(json!({ "destination": destination, "type": "bind", "source": source, "options": options }));
     }
     Ok(())
 }

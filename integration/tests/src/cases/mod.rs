@@ -1,5 +1,6 @@
 //! Requests that must be refused, as data: what is wrong, which rule says so, and the twin that differs only in the fault
 //! and starts.
+mod bundle;
 mod exec;
 mod host;
 mod image;
@@ -103,6 +104,7 @@ pub fn all() -> Vec<Case> {
     all.extend(host::cases());
     all.extend(exec::cases());
     all.extend(node::cases());
+    all.extend(bundle::cases());
     all
 }
 
@@ -222,6 +224,7 @@ impl Case {
             Try::Refused(status) => {
                 let line = first_line(&status);
                 ensure!(!line.contains(&format!("denied by {}", self.rule)), "still refused: {line}");
+                ensure!(line.contains("BS-") && line.contains("Fix: "), "it names no rule, or no fix: {line}");
                 Ok(line)
             }
         }
