@@ -1,7 +1,7 @@
 //! The container's cgroup folders, v1 and v2: found, inspected, emptied and removed by our own hand; limits are
 //! applied by libcontainer's manager.
 use crate::error::LaunchError;
-use crate::{mountinfo, sys};
+use crate::{cgroup2, mountinfo, sys};
 use libcgroups::common::{
     CgroupConfig, CgroupManager, CgroupSetup, ControllerOpt, create_cgroup_manager, get_cgroup_setup,
 };
@@ -44,8 +44,10 @@ pub(crate) fn path_in_hierarchy(path: &str) -> String {
     let slice = if slice.is_empty() { "system.slice" } else { slice };
     // a-b.slice lies in a.slice (systemd.slice(5)).
     let stem = slice.strip_suffix(".slice").unwrap_or(slice);
+    // `-.slice` is the root itself.
+    let stem = if stem == "-" { "" } else { stem };
     let mut folder = String::new();
-    for (i, _) in stem.match_indices('-').chain(std::iter::once((stem.len(), ""))) {
+    for (i, _) in stem.match_indices('-').chain((!stem.is_empty()).then_some((stem.len(), ""))) {
         folder = format!("{folder}/{}.slice", stem.get(..i).unwrap_or_default());
     }
     let scope = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}-{name}") };
@@ -128,13 +130,14 @@ pub(crate) fn apply(cgroup_path: &str, id: &str, resources: &LinuxResources) -> 
     }
     let failed = |e: &dyn std::fmt::Display| LaunchError::Other(format!("cannot apply the new limits: {e}"));
     let config = CgroupConfig {
-        cgroup_path: cgroup_path.into(),
-        systemd_cgroup: is_systemd(cgroup_path),
+        cgroup_path: cgroup2::manager_path(cgroup_path)?.into(),
+        systemd_cgroup: cgroup2::is_managed(cgroup_path)?,
         container_name: id.to_owned(),
     };
     let manager = create_cgroup_manager(config).map_err(|e| failed(&e))?;
     let options = ControllerOpt { resources, disable_oom_killer: false, oom_score_adj: None, freezer_state: None };
-    manager.apply(&options).map_err(|e| failed(&e))
+    manager.apply(&options).map_err(|e| failed(&e))?;
+    cgroup2::updated(cgroup_path, resources)
 }
 
 /// Kills everything in the container's cgroups and removes them. Nothing there is success.
@@ -227,6 +230,7 @@ mod tests {
         assert_eq!(path_in_hierarchy("k8s.io/abc/"), "/k8s.io/abc");
         assert_eq!(path_in_hierarchy("a-b.slice:cri:x1"), "/a.slice/a-b.slice/cri-x1.scope");
         assert_eq!(path_in_hierarchy(":cri:x1"), "/system.slice/cri-x1.scope");
+        assert_eq!(path_in_hierarchy("-.slice:cri:x1"), "/cri-x1.scope");
         assert!(is_systemd("a.slice:cri:x") && !is_systemd("/a/b"));
     }
 

@@ -7,9 +7,8 @@ use crate::outside::outside;
 use crate::record::{Layout, RECORD_VERSION, Record, write_private};
 use crate::stdio::{Streams, streams};
 use crate::timer::Timer;
-use crate::{ROOTFS_NAME, cgroup, delete, label, rootfs, seccomp, sys};
+use crate::{ROOTFS_NAME, cgroup, cgroup2, delete, label, rootfs, seccomp, sys};
 use boltseal_seal::{Sealed, Table};
-use libcgroups::common::CgroupSetup;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use nix::fcntl::OFlag;
@@ -108,10 +107,7 @@ fn supported(sealed: &Sealed) -> Result<(), LaunchError> {
             "the sealed spec carries seccomp, which libcontainer ignores; it belongs in the table".into(),
         ));
     }
-    let rules = linux.resources().as_ref().and_then(|r| r.devices().as_ref()).is_some_and(|d| !d.is_empty());
-    if rules && matches!(cgroup::setup()?, CgroupSetup::Unified) {
-        return Err(LaunchError::Unsupported("device rules cannot be enforced on cgroup v2 yet".into()));
-    }
+    cgroup2::supported(linux)?;
     let path = linux.cgroups_path().as_ref().and_then(|p| p.to_str()).unwrap_or_default();
     if path.is_empty() || path != table.cgroup_path {
         return Err(LaunchError::Inspection(vec![format!(
@@ -132,7 +128,7 @@ fn build(request: CreateRequest<'_>, layout: &Layout) -> Result<Parked, LaunchEr
     let host = inspect::objects(Path::new("/proc/self")).map_err(LaunchError::Other)?;
     sys::plain_inheritance().map_err(LaunchError::io("drop the inherited groups"))?;
     folders(layout)?;
-    write_private(&layout.config(), json)?;
+    write_private(&layout.config(), &cgroup2::spec_for_libcontainer(json, &table.cgroup_path)?)?;
     check_root(spec, layout)?;
     let mut record = Record {
         version: RECORD_VERSION,
@@ -182,6 +178,8 @@ fn build(request: CreateRequest<'_>, layout: &Layout) -> Result<Parked, LaunchEr
         let pidfd = sys::pidfd_open(pid).map_err(LaunchError::io("open init's pidfd"))?;
         record.pid = pid;
         record.start_time = sys::start_time(pid)?;
+        // Before anybody's program runs in it: on v2 nothing else enforces the device rules.
+        spec.linux().as_ref().map_or(Ok(()), |linux| cgroup2::settle(&table.cgroup_path, linux))?;
         let namespaces = outside(pid, &host, table, &record, spec)?;
         record.save(layout)?;
         unpark_notify(layout, request.id)?;
@@ -305,7 +303,7 @@ fn libcontainer_create(
         .map_err(|e| text(&e))?;
     let container = builder
         .as_init(layout.bundle())
-        .with_systemd(cgroup::is_systemd(cgroup_path))
+        .with_systemd(cgroup2::is_managed(cgroup_path).map_err(|e| e.to_string())?)
         .with_detach(true)
         .build()
         .map_err(|e| text(&e))?;

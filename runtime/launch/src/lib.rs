@@ -14,9 +14,11 @@
 )]
 
 mod cgroup;
+mod cgroup2;
 mod console;
 mod create;
 mod delete;
+mod device;
 mod error;
 mod exec;
 mod executor;

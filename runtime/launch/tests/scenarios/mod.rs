@@ -45,6 +45,8 @@ pub const ALL: &[Scenario] = &[
     ("exec_failures", exec_failures),
     ("limits", limits),
     ("on_cgroup_v2", on_cgroup_v2),
+    ("devices_on_cgroup_v2", devices_on_cgroup_v2),
+    ("slice_without_systemd", slice_without_systemd),
     ("cgroup_mount_on_v1", cgroup_mount_on_v1),
     ("cgroup_in_use", cgroup_in_use),
     ("seccomp_in_the_spec", seccomp_in_the_spec),
@@ -570,12 +572,24 @@ fn limits(mut lab: Lab) {
     lab.nothing_left();
 }
 
+/// Rules as the seal makes them: everything denied, the standard nodes allowed.
+fn standard_rules() -> Vec<serde_json::Value> {
+    let mut rules = vec![json!({"allow": false, "access": "rwm"})];
+    for (major, minor) in [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)] {
+        rules.push(json!({"allow": true, "type": "c", "major": major, "minor": minor, "access": "rwm"}));
+    }
+    rules.push(json!({"allow": true, "type": "c", "major": 136, "access": "rwm"}));
+    rules
+}
+
 fn on_cgroup_v2(mut lab: Lab) {
     lab.on_cgroup_v2();
-    assert!(
-        matches!(lab.refused(), LaunchError::Unsupported(t) if t == "device rules cannot be enforced on cgroup v2 yet")
-    );
-    lab.spec["linux"]["resources"] = json!({});
+    // Without rules every device would be open; other forms are not understood.
+    for rules in [json!({}), json!({"devices": [{"allow": true, "access": "rwm"}]})] {
+        lab.spec["linux"]["resources"] = rules;
+        assert!(matches!(lab.refused(), LaunchError::Unsupported(t) if t.starts_with("device rules: ")));
+    }
+    lab.spec["linux"]["resources"] = json!({"devices": standard_rules()});
     let (parked, _) = lab.args(&["/bin/sleep", "100"]).create();
     let parked = parked.unwrap();
     let folder = format!("/sys/fs/cgroup{}", lab.table.cgroup_path);
@@ -593,6 +607,108 @@ fn on_cgroup_v2(mut lab: Lab) {
     assert!(begun.elapsed() < Duration::from_secs(1));
     assert_eq!(wait(known.0), 128 + 9);
     lab.nothing_left();
+}
+
+/// kubelet's systemd form on a host without systemd: the folder that systemd would have made.
+fn slice_without_systemd(mut lab: Lab) {
+    lab.on_cgroup_v2();
+    assert!(!std::path::Path::new("/run/systemd/system").exists(), "systemd would be asked here");
+    let slice = format!("boltseal{}-pod1.slice", std::process::id());
+    let top = format!("/sys/fs/cgroup/{}", slice.replace("-pod1", ""));
+    lab.table.cgroup_path = format!("{slice}:cri:{}", lab.name);
+    lab.spec["linux"]["cgroupsPath"] = json!(lab.table.cgroup_path);
+    lab.spec["linux"]["resources"] = json!({"devices": standard_rules()});
+    let (parked, _) = lab.args(&["/bin/sleep", "100"]).create();
+    let parked = parked.unwrap();
+    let folder = format!("{top}/{slice}/cri-{}.scope", lab.name);
+    assert_eq!(parked.cgroups, [(String::new(), folder.clone())]);
+    let known = (parked.pid, parked.start_time);
+    assert_eq!(start(parked), "");
+    let (result, _) = execute(&lab, known, &process(&["/bin/sleep", "100"], 1000));
+    let execed = result.unwrap().pid;
+    let members = fs::read_to_string(format!("{folder}/cgroup.procs")).unwrap();
+    assert_eq!(members, format!("{}\n{execed}\n", known.0));
+    update(&lab.state, &lab.name, &serde_json::from_value(json!({})).unwrap()).unwrap();
+    delete(&lab.state, &lab.name).unwrap();
+    // The exec first: its pid namespace does not end before it is reaped.
+    assert_eq!((wait(execed), wait(known.0)), (128 + 9, 128 + 9));
+    // The slices are the pod's: who made the pod removes them.
+    fs::remove_dir(format!("{top}/{slice}")).unwrap();
+    fs::remove_dir(top).unwrap();
+    lab.nothing_left();
+}
+
+/// A process of the host joins the container's cgroup, where neither Landlock nor the filter bind it, makes a node and
+/// opens it: what each step said, 0 for success.
+fn probe(lab: &Lab, folder: &str, (major, minor): (u64, u64)) -> (i32, i32) {
+    let node = lab.top.join(format!("node-{major}-{minor}"));
+    let error = |result: Result<(), i32>| result.err().unwrap_or(0);
+    let made = |path: &std::path::Path| {
+        let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
+        let device = nix::sys::stat::makedev(major, minor);
+        nix::sys::stat::mknod(path, nix::sys::stat::SFlag::S_IFCHR, mode, device).map_err(|e| e as i32)
+    };
+    made(&node).unwrap();
+    // SAFETY: this process has one thread.
+    let answer = match unsafe { nix::unistd::fork() }.unwrap() {
+        nix::unistd::ForkResult::Parent { child } => wait(child.as_raw().unsigned_abs()),
+        nix::unistd::ForkResult::Child => {
+            fs::write(format!("{folder}/cgroup.procs"), "0").unwrap();
+            let made = error(made(&node.with_extension("made")));
+            let opened = File::options().read(true).write(true).open(&node);
+            let opened = error(opened.map(drop).map_err(|e| e.raw_os_error().unwrap()));
+            std::process::exit(made << 4 | opened)
+        }
+    };
+    for path in [&node, &node.with_extension("made")] {
+        fs::remove_file(path).or_else(|e| if path == &node { Err(e) } else { Ok(()) }).unwrap();
+    }
+    (answer >> 4, answer & 15)
+}
+
+/// The kernel asks our program at each mknod and open. One device is granted in one way after the other, the same
+/// steps each time.
+fn devices_on_cgroup_v2(mut lab: Lab) {
+    lab.on_cgroup_v2();
+    // /dev/kmsg is in the container whatever its rules say: libcontainer makes it before the program is there.
+    lab.spec["process"]["user"] = json!({"uid": 0, "gid": 0});
+    (lab.table.uid, lab.table.gid) = (0, 0);
+    lab.spec["linux"]["devices"] =
+        json!([{"path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11, "fileMode": 0o666}]);
+    lab.table.landlock.writable.push("/dev/kmsg".into());
+    let folder = format!("/sys/fs/cgroup{}", lab.table.cgroup_path);
+    let refused = libc::EPERM;
+    for (access, made, opened) in
+        [("", refused, refused), ("m", 0, refused), ("rw", refused, 0), ("r", refused, refused), ("rwm", 0, 0)]
+    {
+        let mut rules = standard_rules();
+        if !access.is_empty() {
+            rules.push(json!({"allow": true, "type": "c", "major": 1, "minor": 11, "access": access}));
+        }
+        lab.spec["linux"]["resources"] = json!({"devices": rules});
+        lab.sh("cat /dev/null && echo null read; echo x > /dev/zero && echo zero written; echo boltseal >> /dev/kmsg && echo kmsg written");
+        let (parked, mut output) = lab.create();
+        let parked = parked.unwrap();
+        let pid = parked.pid;
+        // While it is parked the rules are in force already.
+        assert_eq!(probe(&lab, &folder, (1, 11)), (made, opened), "granted {access:?}");
+        assert_eq!(probe(&lab, &folder, (1, 3)), (0, 0), "the null device, granted {access:?}");
+        assert_eq!(probe(&lab, &folder, (1, 1)), (refused, refused), "memory, granted {access:?}");
+        assert_eq!(start(parked), "");
+        let mut text = String::new();
+        output.read_to_string(&mut text).unwrap();
+        wait(pid);
+        contains(&text, "null read\nzero written\n");
+        let writes = access.contains('w');
+        assert_eq!(text.contains("kmsg written"), writes, "granted {access:?}: {text}");
+        assert_eq!(
+            text.contains("can't create /dev/kmsg: Operation not permitted"),
+            !writes,
+            "granted {access:?}: {text}"
+        );
+        delete(&lab.state, &lab.name).unwrap();
+        lab.nothing_left();
+    }
 }
 
 fn cgroup_mount_on_v1(mut lab: Lab) {

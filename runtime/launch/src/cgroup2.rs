@@ -1,0 +1,219 @@
+//! What a pure cgroup v2 host needs beyond libcontainer's own manager: device rules (which it ignores there), a swap limit
+//! of zero (which it takes for none), the two keys of `unified` that systemd's manager drops, paths that systemd does not
+//! manage, and a look at whether the limits that keep a node alive are really in force.
+use crate::error::LaunchError;
+use crate::{cgroup, device};
+use libcgroups::common::CgroupSetup;
+use oci_spec::runtime::{Linux, LinuxResources};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// Where systemd says that it is the init of this host (sd_booted(3)).
+const SYSTEMD_IS_HERE: &str = "/run/systemd/system";
+
+/// Memory is limited in whole pages.
+const PAGE: u64 = 4096;
+
+pub(crate) fn is_unified() -> Result<bool, LaunchError> {
+    Ok(matches!(cgroup::setup()?, CgroupSetup::Unified))
+}
+
+/// `slice:prefix:name` where systemd makes the scope: only there is it asked to.
+pub(crate) fn is_managed(path: &str) -> Result<bool, LaunchError> {
+    Ok(cgroup::is_systemd(path) && is_unified()? && Path::new(SYSTEMD_IS_HERE).is_dir())
+}
+
+/// The path as libcontainer must get it: the one that was sealed, or, where nobody manages slices, its folder.
+pub(crate) fn manager_path(path: &str) -> Result<String, LaunchError> {
+    Ok(if is_managed(path)? { path.to_owned() } else { cgroup::path_in_hierarchy(path) })
+}
+
+/// The sealed spec for libcontainer: the same bytes, but for a path that is not systemd's to make.
+pub(crate) fn spec_for_libcontainer(json: &[u8], path: &str) -> Result<Vec<u8>, LaunchError> {
+    let wanted = manager_path(path)?;
+    if !cgroup::is_systemd(path) || wanted == path {
+        return Ok(json.to_vec());
+    }
+    let failed = |e: serde_json::Error| LaunchError::Other(format!("the sealed spec: {e}"));
+    let mut spec: serde_json::Value = serde_json::from_slice(json).map_err(failed)?;
+    let place = spec.pointer_mut("/linux/cgroupsPath");
+    *place.ok_or_else(|| LaunchError::Other("the sealed spec has no cgroupsPath".into()))? = wanted.into();
+    serde_json::to_vec(&spec).map_err(failed)
+}
+
+/// What could not be enforced is refused before anything is made.
+pub(crate) fn supported(linux: &Linux) -> Result<(), LaunchError> {
+    if is_unified()? {
+        program(linux)?;
+    }
+    Ok(())
+}
+
+fn program(linux: &Linux) -> Result<device::Program, LaunchError> {
+    let rules = linux.resources().as_ref().and_then(|r| r.devices().as_deref()).unwrap_or_default();
+    device::compile(rules)
+}
+
+/// The container's v2 folder while init is parked: the device program is attached, the limits are completed and seen.
+/// On v1 there is nothing to do: its devices controller took the rules.
+pub(crate) fn settle(path: &str, linux: &Linux) -> Result<(), LaunchError> {
+    if !is_unified()? {
+        return Ok(());
+    }
+    let folder = folder(path)?;
+    device::enforce(&program(linux)?, &folder)?;
+    linux.resources().as_ref().map_or(Ok(()), |resources| complete(&folder, resources))
+}
+
+/// After libcontainer's manager has set new limits.
+pub(crate) fn updated(path: &str, resources: &LinuxResources) -> Result<(), LaunchError> {
+    if is_unified()? { complete(&folder(path)?, resources) } else { Ok(()) }
+}
+
+fn folder(path: &str) -> Result<PathBuf, LaunchError> {
+    let found = cgroup::folders(path)?.into_iter().find(|(controllers, _)| controllers.is_empty());
+    let (_, folder) = found.ok_or_else(|| LaunchError::Other(format!("the cgroup {path} is not there")))?;
+    Ok(folder)
+}
+
+fn complete(folder: &Path, resources: &LinuxResources) -> Result<(), LaunchError> {
+    let memory = resources.memory().unwrap_or_default();
+    if let (Some(limit), Some(swap)) = (memory.limit().filter(|l| *l > 0), memory.swap().filter(|s| *s > 0)) {
+        let more = swap.checked_sub(limit).filter(|more| *more >= 0);
+        let more = more.ok_or_else(|| LaunchError::Other(format!("swap {swap} is below the memory limit {limit}")))?;
+        set(folder, "memory.swap.max", &more.to_string())?;
+    }
+    unified(folder, resources.unified().as_ref())?;
+    let lines = differences(folder, resources);
+    if lines.is_empty() { Ok(()) } else { Err(LaunchError::Inspection(lines)) }
+}
+
+/// kubelet's two: an OOM kill takes the whole container, and swap has a limit. The seal lets no other key through.
+fn unified(folder: &Path, keys: Option<&HashMap<String, String>>) -> Result<(), LaunchError> {
+    for (key, value) in keys.into_iter().flatten() {
+        let plain = match key.as_str() {
+            "memory.oom.group" => matches!(value.as_str(), "0" | "1"),
+            "memory.swap.max" => !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()),
+            _ => false,
+        };
+        if !plain {
+            return Err(LaunchError::Unsupported(format!("the cgroup setting {key} = {value:?}")));
+        }
+        set(folder, key, value)?;
+    }
+    Ok(())
+}
+
+fn set(folder: &Path, file: &str, value: &str) -> Result<(), LaunchError> {
+    // Not fs::write: it would ask the kernel to make a file that is not there.
+    let write = || {
+        let mut file = std::fs::File::options().write(true).open(folder.join(file))?;
+        std::io::Write::write_all(&mut file, value.as_bytes())
+    };
+    write().map_err(LaunchError::io(format_args!("set {file} to {value}")))
+}
+
+/// One line per limit that is not in force as asked. Tighter is no difference.
+fn differences(folder: &Path, resources: &LinuxResources) -> Vec<String> {
+    let text = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap_or_default().trim().to_owned();
+    let mut lines = Vec::new();
+    let mut limit = |file: &str, asked: Option<i64>, unit: u64| {
+        let Some(asked) = asked.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0) else { return };
+        let actual = text(file);
+        if !actual.parse::<u64>().is_ok_and(|n| n <= asked && n >= asked / unit * unit) {
+            lines.push(format!("{file} is {actual:?}, approved is {asked}"));
+        }
+    };
+    limit("memory.max", resources.memory().and_then(|m| m.limit()), PAGE);
+    limit("pids.max", resources.pids().map(|p| p.limit()), 1);
+    if let Some(quota) = resources.cpu().as_ref().and_then(|c| c.quota()).filter(|q| *q > 0) {
+        let actual = text("cpu.max");
+        if actual.split(' ').next() != Some(quota.to_string().as_str()) {
+            lines.push(format!("cpu.max is {actual:?}, approved is {quota}"));
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::fs;
+
+    fn folder(files: &[(&str, &str)]) -> PathBuf {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("boltseal-cgroup2-{}-{next}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        files.iter().for_each(|(name, text)| fs::write(folder.join(name), text).unwrap());
+        folder
+    }
+
+    fn resources(value: serde_json::Value) -> LinuxResources {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn swap_of_zero_is_a_limit() {
+        let dir = folder(&[("memory.swap.max", "max\n"), ("memory.max", "8192\n"), ("memory.oom.group", "0\n")]);
+        let asked = json!({"memory": {"limit": 8192, "swap": 8192}, "unified": {"memory.oom.group": "1"}});
+        assert_eq!(complete(&dir, &resources(asked)), Ok(()));
+        // A plain file keeps what the kernel's would replace: the first bytes are ours.
+        assert_eq!(fs::read_to_string(dir.join("memory.swap.max")).unwrap(), "0ax\n");
+        assert_eq!(fs::read_to_string(dir.join("memory.oom.group")).unwrap(), "1\n");
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_limit_that_is_not_in_force_is_seen() {
+        let all =
+            json!({"memory": {"limit": 10_000}, "pids": {"limit": 5}, "cpu": {"quota": 20_000, "period": 100_000}});
+        let good: [(&str, &str); 3] = [("memory.max", "8192\n"), ("pids.max", "5\n"), ("cpu.max", "20000 100000\n")];
+        let dir = folder(&good);
+        assert_eq!(differences(&dir, &resources(all.clone())), Vec::<String>::new());
+        fs::remove_dir_all(dir).unwrap();
+        for (at, wrong) in
+            [(0, "max\n"), (0, "12288\n"), (0, "4096\n"), (1, "max\n"), (1, "6\n"), (2, "max 100000\n"), (2, "")]
+        {
+            let mut files = good;
+            files[at].1 = wrong;
+            let dir = folder(&files);
+            assert_eq!(differences(&dir, &resources(all.clone())).len(), 1, "{files:?}");
+            fs::remove_dir_all(dir).unwrap();
+        }
+    }
+
+    #[test]
+    fn other_settings_are_refused() {
+        let dir = folder(&[("memory.high", "max\n"), ("memory.oom.group", "0\n")]);
+        for (key, value) in [
+            ("memory.high", "1"),
+            ("memory.max", "max"),
+            ("memory.oom.group", "2"),
+            ("memory.swap.max", "max"),
+            ("memory.swap.max", ""),
+            ("../x", "1"),
+        ] {
+            let error = complete(&dir, &resources(json!({"unified": {key: value}}))).unwrap_err();
+            assert!(matches!(error, LaunchError::Unsupported(_)), "{key}: {error}");
+        }
+        // A file that is not there is an error, and is not made.
+        assert!(complete(&dir, &resources(json!({"unified": {"memory.swap.max": "0"}}))).is_err());
+        assert!(!dir.join("memory.swap.max").exists());
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_path_is_changed_only_where_nobody_manages_slices() {
+        let json = br#"{"linux":{"cgroupsPath":"a-b.slice:cri:x"}}"#;
+        assert_eq!(spec_for_libcontainer(json, "/a/b").unwrap(), json);
+        if is_managed("a-b.slice:cri:x").unwrap() {
+            assert_eq!(spec_for_libcontainer(json, "a-b.slice:cri:x").unwrap(), json);
+        } else {
+            let changed = spec_for_libcontainer(json, "a-b.slice:cri:x").unwrap();
+            assert_eq!(changed, br#"{"linux":{"cgroupsPath":"/a.slice/a-b.slice/cri-x.scope"}}"#);
+        }
+    }
+}
