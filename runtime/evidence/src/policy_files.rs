@@ -8,6 +8,11 @@ use std::path::Path;
 pub const MAX_FILE: u64 = 1 << 20;
 /// Most files in all.
 pub const MAX_FILES: usize = 256;
+/// The bundle's signature, beside `policy.toml`.
+pub const SIGNATURE: &str = "bundle.sig";
+/// The key that policies of this node are signed with: PEM, in `/var/lib/boltseal`, outside what it signs.
+pub const SIGNER: &str = "signer.pub";
+const MAX_SIGNATURE: u64 = 4096;
 
 /// File, fact and fix; see [`Problem`].
 pub type PolicyError = Problem;
@@ -18,8 +23,22 @@ pub struct PolicyBundle {
     pub files: Vec<(String, Vec<u8>)>,
     /// sha256, hex, over each file in order: name, a zero byte, length (8 bytes, big endian), content.
     pub digest: String,
+    /// Content of `bundle.sig`, which is none of the files above; None when there is none.
+    pub signature: Option<Vec<u8>>,
     /// Every file, and the folders: the bundle's own, `policy.d`, `trust`.
     pub stamps: Vec<FileStamp>,
+}
+
+/// The pinned signing key in `dir` (`/var/lib/boltseal`): its PEM, and its stamp. None when this node pins none.
+///
+/// # Errors
+/// A key that others than root may have put there.
+pub fn pinned(dir: &Path) -> Result<Option<(Vec<u8>, FileStamp)>, PolicyError> {
+    let found = Folder::open(dir, Owner::Root).and_then(|folder| folder.read(SIGNER, MAX_SIGNATURE, Owner::Root));
+    match found {
+        Err(problem) if problem.missing => Ok(None),
+        other => other.map(Some),
+    }
 }
 
 impl PolicyBundle {
@@ -101,7 +120,15 @@ pub fn load(dir: &Path) -> Result<PolicyBundle, PolicyError> {
     }
     files.sort();
     let digest = digest_of(&files);
-    Ok(PolicyBundle { files, digest, stamps })
+    let signature = match root.read(SIGNATURE, MAX_SIGNATURE, Owner::Root) {
+        Err(problem) if problem.missing => None,
+        other => {
+            let (bytes, stamp) = other?;
+            stamps.push(stamp);
+            Some(bytes)
+        }
+    };
+    Ok(PolicyBundle { files, digest, signature, stamps })
 }
 
 fn digest_of(files: &[(String, Vec<u8>)]) -> String {
@@ -158,6 +185,37 @@ mod tests {
         assert_ne!(before.stamps, after.stamps);
         fs::write(dir.path().join("policy.d/c.toml"), "").unwrap();
         assert_ne!(load(dir.path()).unwrap().stamps, after.stamps);
+    }
+
+    #[test]
+    fn the_signature_is_beside_what_it_signs() {
+        let dir = bundle();
+        let before = load(dir.path()).unwrap();
+        assert_eq!(before.signature, None);
+        fs::write(dir.path().join(SIGNATURE), "x").unwrap();
+        let after = load(dir.path()).unwrap();
+        assert_eq!((after.signature.as_deref(), &after.digest), (Some(b"x".as_slice()), &before.digest));
+        assert_eq!(after.stamps.len(), before.stamps.len() + 1);
+        mode(&dir.path().join(SIGNATURE), 0o666);
+        assert!(load(dir.path()).unwrap_err().file.ends_with(SIGNATURE));
+    }
+
+    #[test]
+    fn a_pinned_key_is_roots() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(pinned(&dir.path().join("none")), Ok(None));
+        assert_eq!(pinned(dir.path()), Ok(None));
+        fs::write(dir.path().join(SIGNER), "key").unwrap();
+        assert_eq!(pinned(dir.path()).unwrap().unwrap().0, b"key");
+        mode(&dir.path().join(SIGNER), 0o622);
+        assert!(pinned(dir.path()).is_err());
+        mode(&dir.path().join(SIGNER), 0o644);
+        mode(dir.path(), 0o777);
+        assert!(pinned(dir.path()).is_err());
+        mode(dir.path(), 0o755);
+        fs::remove_file(dir.path().join(SIGNER)).unwrap();
+        symlink("/dev/null", dir.path().join(SIGNER)).unwrap();
+        assert!(pinned(dir.path()).is_err());
     }
 
     #[test]

@@ -7,10 +7,10 @@ use crate::worker::Jail;
 use crate::{node, paths, state, sys};
 use boltseal_evidence::containerd::{self, Client, Container};
 use boltseal_evidence::record::{self, ContainerRecord, Records};
-use boltseal_evidence::{host, mountinfo, mounts, namespaces, policy_files, rootfs, spec, spec_facts};
+use boltseal_evidence::{bundle, host, mountinfo, mounts, namespaces, policy_files, rootfs, spec, spec_facts};
 use boltseal_launch::Parked;
 use boltseal_message::{Code, Create, Exec, FileStamp, Request, Stdio};
-use boltseal_policy::facts::{Bound, Door, Facts, Rootfs, Subject};
+use boltseal_policy::facts::{Bound, Bundle, Door, Facts, Rootfs, Subject};
 use boltseal_policy::{Fact, Policy};
 use boltseal_seal::{Label, Sealed};
 use boltseal_trust::Key;
@@ -36,6 +36,7 @@ pub(crate) struct InForce {
     pub(crate) stamps: Vec<FileStamp>,
     signers: Vec<Signer>,
     node_key: Option<Vec<u8>>,
+    bundle: Bundle,
 }
 
 /// Everything that a create is decided and sealed from.
@@ -62,8 +63,8 @@ pub(crate) fn policy(request: &Request, book: &mut Book, door: Door, exec_id: &s
 }
 
 fn load_policy() -> std::result::Result<InForce, String> {
-    let bundle = policy_files::load(Path::new(paths::POLICY)).map_err(|e| e.to_string())?;
-    let texts = bundle.policy_texts().map_err(|e| e.to_string())?;
+    let files = policy_files::load(Path::new(paths::POLICY)).map_err(|e| e.to_string())?;
+    let texts = files.policy_texts().map_err(|e| e.to_string())?;
     let (main, drop_ins) = texts.split_first().ok_or("the bundle has no policy.toml")?;
     let rules = Policy::parse(main.1, drop_ins).map_err(|problems| problems.join("; "))?;
     let problems = rules.validate();
@@ -73,7 +74,7 @@ fn load_policy() -> std::result::Result<InForce, String> {
     let mut signers = Vec::new();
     for authority in &rules.authorities {
         let file = || format!("trust/{} of authority \"{}\"", authority.key, authority.name);
-        let pem = bundle.trust(&authority.key).ok_or_else(|| format!("{} is missing", file()))?;
+        let pem = files.trust(&authority.key).ok_or_else(|| format!("{} is missing", file()))?;
         let pem = std::str::from_utf8(pem).map_err(|e| format!("{}: {e}", file()))?;
         let key = Key::from_spki_pem(pem).map_err(|e| format!("{}: {}", file(), e.0))?;
         signers.push(Signer { authority: authority.name.clone(), key });
@@ -81,9 +82,11 @@ fn load_policy() -> std::result::Result<InForce, String> {
     let node_key = Some(&rules.node.attestation_key).filter(|name| !name.is_empty());
     let node_key = match node_key {
         None => None,
-        Some(name) => Some(bundle.trust(name).ok_or_else(|| format!("trust/{name} of [node] is missing"))?.to_vec()),
+        Some(name) => Some(files.trust(name).ok_or_else(|| format!("trust/{name} of [node] is missing"))?.to_vec()),
     };
-    Ok(InForce { digest: bundle.digest.clone(), stamps: bundle.stamps.clone(), rules, signers, node_key })
+    let (bundle, pin) = bundle::fact(Path::new(paths::LIB), &files)?;
+    let stamps = files.stamps.into_iter().chain(pin).collect();
+    Ok(InForce { digest: files.digest, stamps, rules, signers, node_key, bundle })
 }
 
 /// The facts of a create.
@@ -227,6 +230,7 @@ fn common(door: Door, book: &Book, policy: &InForce) -> Facts {
         landlock: Fact::Is(boltseal_launch::landlock_abi()),
         audit: book.ready(),
         node: node::fact(&policy.rules.node, policy.node_key.as_deref(), &policy.digest),
+        bundle: Fact::Is(policy.bundle.clone()),
         kexec: host::kexec(Fact::Is(sys::kexec_is_absent())),
         subject: Subject::default(),
         image: Fact::default(),

@@ -8,7 +8,8 @@ use crate::{Fact, Facts, Policy, date, pattern, terms};
 ///
 /// A denial becomes `Excepted` by a dated exception that is in force, or `Warn` where the rule's mode is `warn` or the
 /// level in force (the scope's, else the node's) lies below the rule's; a mode speaks before the level, a scope's before
-/// the node's. BS-AUD-001 is touched by none of these. A warned request starts as it asked; tightening stays.
+/// the node's. BS-AUD-001 is touched by none of these, nor is a policy that its authors did not sign (BS-NOD-004): it would
+/// excuse itself. A warned request starts as it asked; tightening stays.
 pub fn decide(policy: &Policy, facts: &Facts) -> Verdict {
     let ctx = Ctx::new(policy, facts);
     let mut findings = Vec::new();
@@ -42,7 +43,8 @@ fn silent(rule: &Rule) -> Finding {
 }
 
 fn settle(ctx: &Ctx<'_>, rule: &Rule, mut finding: Finding) -> Finding {
-    if finding.outcome != Outcome::Deny || rule.id == "BS-AUD-001" {
+    let absolute = rule.id == "BS-AUD-001" || rules::of_no_author(rule.id, &finding.condition);
+    if finding.outcome != Outcome::Deny || absolute {
         return finding;
     }
     if !enforced(ctx, rule) {
@@ -196,9 +198,9 @@ mod tests {
         for (door, expected) in [
             (
                 Door::Exec,
-                "BS-PRC-001 BS-PRC-002 BS-PRC-003 BS-PRC-005 BS-PRC-006 BS-PRC-008 BS-PRC-010 BS-MAC-001 BS-NOD-001 BS-NOD-002 BS-AUD-001",
+                "BS-PRC-001 BS-PRC-002 BS-PRC-003 BS-PRC-005 BS-PRC-006 BS-PRC-008 BS-PRC-010 BS-MAC-001 BS-NOD-001 BS-NOD-002 BS-NOD-004 BS-AUD-001",
             ),
-            (Door::Update, "BS-PRC-006 BS-PRC-008 BS-AUD-001"),
+            (Door::Update, "BS-PRC-006 BS-PRC-008 BS-NOD-004 BS-AUD-001"),
         ] {
             facts.door = door;
             let Verdict::Allow(permit) = decide(&policy, &facts) else { panic!("denied") };

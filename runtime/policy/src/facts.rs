@@ -68,6 +68,8 @@ pub struct Facts {
     pub label: Label,
     pub owner: Fact<String>,
     pub node: Fact<Node>,
+    /// The policy bundle that judges. One that does not load at all denies before there are facts.
+    pub bundle: Fact<Bundle>,
     pub kexec: Fact<Kexec>,
     /// Landlock ABI of this kernel; 0 without Landlock.
     pub landlock: Fact<u32>,
@@ -384,6 +386,19 @@ pub struct Node {
     pub problems: Vec<String>,
     /// PCRs whose value the node policy does not accept: (index, value seen).
     pub wrong_pcrs: Vec<(u32, String)>,
+}
+
+/// The policy bundle in force: `policy.toml`, `policy.d`, `trust`. That it is here says that it was read whole, from files
+/// that only root may write, and is well formed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bundle {
+    /// sha256 of its files, hex.
+    pub digest: String,
+    /// Id (sha256 of the SubjectPublicKeyInfo, hex) of the signing key that this node pins. Absent: it pins none, so
+    /// that policies need no signature here.
+    pub signer: Fact<String>,
+    /// Version that the pinned key signed these files as. Absent: there is no signature. Unknown: it does not count.
+    pub signed: Fact<u64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

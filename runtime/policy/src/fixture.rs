@@ -1,7 +1,7 @@
 //! A policy and facts that pass every rule, for tests here and in crates that need a permit (feature `fixture`).
 use crate::facts::{
-    Capabilities, Devices, Door, Fact, Facts, Image, Kexec, Label, Limits, Lsm, Mount, Namespace, NamespaceOrigin,
-    Namespaces, Node, Object, Process, Root, Rootfs, Seccomp, Signature, Subject,
+    Bundle, Capabilities, Devices, Door, Fact, Facts, Image, Kexec, Label, Limits, Lsm, Mount, Namespace,
+    NamespaceOrigin, Namespaces, Node, Object, Process, Root, Rootfs, Seccomp, Signature, Subject,
 };
 use crate::policy::{Allowance, AllowedHook, AllowedMount, Authority, Exception, Policy, Scope};
 use crate::standard;
@@ -136,6 +136,7 @@ pub fn facts() -> Facts {
         },
         owner: Fact::Is("team-a@corp.example".into()),
         node: Fact::Is(Node { tpm: "hardware".into(), verified: true, ..Default::default() }),
+        bundle: Fact::Is(Bundle { digest: "b".repeat(64), signer: Fact::Is("5".repeat(64)), signed: Fact::Is(7) }),
         kexec: Fact::Is(Kexec { load_disabled: true, ..Default::default() }),
         landlock: Fact::Is(6),
         audit: Fact::Is(()),

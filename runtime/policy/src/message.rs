@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn every_rules_message() {
         type Change = fn(&mut Policy, &mut Facts);
-        let cases: [(&str, Change); 22] = [
+        let cases: [(&str, Change); 24] = [
             ("BS-IMG-001", |_, f| {
                 f.image = Fact::Is(crate::facts::Image {
                     signatures: Vec::new(),
@@ -174,6 +174,17 @@ mod tests {
             ("BS-NOD-001", |_, f| f.node = Fact::Absent),
             ("BS-NOD-002", |_, f| {
                 f.kexec = Fact::Is(crate::facts::Kexec { lockdown: "none".into(), ..Default::default() });
+            }),
+            ("BS-NOD-004", |_, f| {
+                if let Fact::Is(b) = &mut f.bundle {
+                    b.signed = Fact::Absent;
+                }
+            }),
+            ("BS-NOD-004", |_, f| {
+                if let Fact::Is(b) = &mut f.bundle {
+                    b.signed =
+                        Fact::Unknown("bundle.sig is over other files: one was changed, added or removed".into());
+                }
             }),
             ("BS-AUD-001", |_, f| f.audit = Fact::Unknown("no space left on device".into())),
         ];

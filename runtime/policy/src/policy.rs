@@ -61,6 +61,8 @@ pub struct Policy {
     #[serde(default)]
     pub owner: OwnerRules,
     #[serde(default)]
+    pub bundle: BundleRules,
+    #[serde(default)]
     pub node: NodeRules,
     #[serde(default)]
     pub landlock: LandlockRules,
@@ -175,6 +177,13 @@ pub struct OwnerRules {
     pub level: String,
     /// Patterns with `*`; the owner must match one. Empty allows none.
     pub patterns: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BundleRules {
+    /// This policy is meant to be signed: a node that pins no signing key starts nothing with it.
+    pub signed: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

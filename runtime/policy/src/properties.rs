@@ -10,7 +10,7 @@ use proptest::prelude::*;
 /// A change that makes a request worse (asks for more, or is known less), by number.
 fn worsen(f: &mut Facts, which: u8) {
     let unknown = || "not gathered".to_owned();
-    match which % 34 {
+    match which % 36 {
         0 => f.image = Fact::Unknown(unknown()),
         1 => f.image = Fact::Absent,
         2 => f.rootfs = Fact::Unknown(unknown()),
@@ -70,6 +70,12 @@ fn worsen(f: &mut Facts, which: u8) {
         30 => f.devices.nodes.push(Device { path: "/dev/sda".into(), kind: 'b', major: 8, minor: 0 }),
         31 => f.devices.allowed.push(DeviceRule { kind: 'a', major: None, minor: None, access: "rwm".into() }),
         32 => f.seccomp.unusable.push("notify".into()),
+        33 => f.bundle = Fact::Unknown(unknown()),
+        34 => {
+            if let Fact::Is(b) = &mut f.bundle {
+                b.signed = Fact::Absent;
+            }
+        }
         _ => f.user_namespace = Some(UserNamespace { uids: vec![(0, 0, 1)], gids: vec![], overlaps: vec![] }),
     }
 }
@@ -81,6 +87,7 @@ fn forget(f: &mut Facts) {
     f.rootfs = Fact::Unknown(why());
     f.owner = Fact::Unknown(why());
     f.node = Fact::Unknown(why());
+    f.bundle = Fact::Unknown(why());
     f.kexec = Fact::Unknown(why());
     f.audit = Fact::Unknown(why());
     f.bound = Fact::Unknown(why());
@@ -90,7 +97,7 @@ fn forget(f: &mut Facts) {
 
 /// A change that makes a policy stricter.
 fn restrict(p: &mut Policy, which: u8) {
-    match which % 9 {
+    match which % 10 {
         0 => p.level = Level::Strict,
         1 => p.modes.clear(),
         2 => p.exceptions.clear(),
@@ -99,6 +106,7 @@ fn restrict(p: &mut Policy, which: u8) {
         5 => p.process.capabilities.clear(),
         6 => p.process.sysctls.clear(),
         7 => p.owner.patterns.clear(),
+        8 => p.bundle.signed = true,
         _ => p.devices.allow.clear(),
     }
 }
@@ -189,7 +197,7 @@ proptest! {
     fn a_worse_request_is_never_allowed_where_a_better_was_not(p in a_policy(), f in some_facts(), which in any::<u8>()) {
         let mut worse = f.clone();
         worsen(&mut worse, which);
-        prop_assert!(allows(&p, &f) || !allows(&p, &worse), "{}", which % 34);
+        prop_assert!(allows(&p, &f) || !allows(&p, &worse), "{}", which % 36);
     }
 
     #[test]

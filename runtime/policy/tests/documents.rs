@@ -94,6 +94,7 @@ fn the_document_names_the_defaults() {
                 Value::String(s) => format!("`\"{s}\"`"),
                 Value::Integer(_) if key == "version" => "must be 1".into(),
                 Value::Integer(n) => format!("`{n}`"),
+                Value::Boolean(yes) => format!("`{yes}`"),
                 Value::Array(a) if a.is_empty() => "none".into(),
                 Value::Array(a) if a.len() < 4 => {
                     a.iter().map(|v| format!("`\"{}\"`", v.as_str().unwrap())).collect::<Vec<_>>().join(", ")

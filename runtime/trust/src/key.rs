@@ -46,6 +46,24 @@ impl Key {
         Ok(Self { id: digest(&der).hex(), der })
     }
 
+    /// From an uncompressed point (4, x, y): the public half of a key pair that one holds.
+    #[must_use]
+    pub fn from_point(point: &[u8]) -> Option<Self> {
+        let mut der = [0; DER_LEN];
+        der.get_mut(..P256.len())?.copy_from_slice(&P256);
+        let coordinates = point.strip_prefix(&[4]).filter(|rest| rest.len() == 64)?;
+        der.get_mut(P256.len()..)?.copy_from_slice(coordinates);
+        Some(Self { id: digest(&der).hex(), der })
+    }
+
+    /// One PEM block, as [`Key::from_spki_pem`] reads it.
+    #[must_use]
+    pub fn pem(&self) -> String {
+        let body = STANDARD.encode(self.der);
+        let lines: Vec<&str> = body.as_bytes().chunks(64).filter_map(|l| std::str::from_utf8(l).ok()).collect();
+        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"))
+    }
+
     /// sha256 of the SubjectPublicKeyInfo in DER, hex.
     #[must_use]
     pub fn id(&self) -> &str {
@@ -91,6 +109,15 @@ mod tests {
         let key = Key::from_spki_pem(SIGNER).unwrap();
         assert_eq!(key.id().len(), 64);
         assert_eq!(Key::from_spki_pem(&SIGNER.replace('\n', "\r\n")).unwrap(), key);
+    }
+
+    #[test]
+    fn a_key_is_written_as_it_is_read() {
+        let key = Key::from_spki_pem(SIGNER).unwrap();
+        assert_eq!(key.pem(), SIGNER);
+        assert_eq!(Key::from_point(&key.der[P256.len() - 1..]), Some(key.clone()));
+        assert_eq!(Key::from_point(&key.der[P256.len()..]), None);
+        assert_eq!(Key::from_point(&[2; 65]), None);
     }
 
     #[test]

@@ -13,6 +13,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
 
 mod bind;
+pub mod bundle;
 mod digest;
 mod key;
 mod propose;

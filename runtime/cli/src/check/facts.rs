@@ -2,12 +2,12 @@
 use super::Chosen;
 use crate::doctor::kernel::has_landlock;
 use crate::node;
-use crate::paths::{RUN, TRAIL};
+use crate::paths::{LIB, RUN, TRAIL};
 use crate::screen::Failure;
 use boltseal_audit::Trail;
 use boltseal_evidence::spec::ParsedSpec;
-use boltseal_evidence::{host, mountinfo, mounts, namespaces, record, spec_facts};
-use boltseal_policy::facts::{Door, Facts, Node, Subject};
+use boltseal_evidence::{bundle, host, mountinfo, mounts, namespaces, record, spec_facts};
+use boltseal_policy::facts::{Bundle, Door, Facts, Node, Subject};
 use boltseal_policy::{Fact, Policy};
 use std::path::Path;
 
@@ -52,6 +52,7 @@ pub(crate) fn gather(bundle: &Path, parsed: &ParsedSpec, chosen: &Chosen) -> Res
             .filter(|owner| !owner.is_empty())
             .map_or(Fact::Absent, |owner| Fact::Is(owner.to_owned())),
         node: node_fact(chosen),
+        bundle: bundle_fact(chosen),
         kexec: host::kexec(Fact::Is(node::kexec_is_absent())),
         landlock: Fact::Is((1..=policy.landlock.abi).rev().find(|abi| has_landlock(*abi)).unwrap_or(0)),
         audit,
@@ -125,6 +126,16 @@ fn ours(facts: &mut Facts, parsed: &ParsedSpec) {
     namespaces::resolve(&mut facts.namespaces, &context);
     if let Some(user) = &mut facts.user_namespace {
         user.overlaps = namespaces::overlaps(user, &context);
+    }
+}
+
+fn bundle_fact(chosen: &Chosen) -> Fact<Bundle> {
+    match chosen {
+        Chosen::Other(_) => Fact::Unknown("a start is judged by the bundle in force, not by this policy".into()),
+        Chosen::InForce(loaded) => match bundle::fact(Path::new(LIB), &loaded.bundle) {
+            Ok((found, _)) => Fact::Is(found),
+            Err(why) => Fact::Unknown(why),
+        },
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is in force when a policy file says nothing.
 use super::{
-    DeviceRules, ImageRules, LabelRules, LandlockRules, Level, LimitRules, MountRules, NodeRules, OwnerRules, Policy,
-    ProcessRules, Registries, Sandbox,
+    BundleRules, DeviceRules, ImageRules, LabelRules, LandlockRules, Level, LimitRules, MountRules, NodeRules,
+    OwnerRules, Policy, ProcessRules, Registries, Sandbox,
 };
 use crate::standard;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +29,7 @@ impl Default for Policy {
             mounts: MountRules::default(),
             devices: DeviceRules::default(),
             owner: OwnerRules::default(),
+            bundle: BundleRules::default(),
             node: NodeRules::default(),
             landlock: LandlockRules::default(),
             allowances: Vec::new(),

@@ -248,6 +248,9 @@ fn exception(e: &Exception, out: &mut Vec<String>) {
                 known.join(", ")
             ));
         }
+        Some(condition) if rules::of_no_author(rule.id, condition) => {
+            out.push(format!("{at}: nothing is excepted from \"{condition}\": a policy cannot vouch for itself"));
+        }
         None if CONDITION_NEEDED.contains(&rule.id) => {
             out.push(format!(
                 "{at}: must name a `condition`, such as \"{}\"",
@@ -390,6 +393,10 @@ mod tests {
             (exception("BS-NOD-001", &format!("scope = \"*\"\n{rest}")), "must name a `condition`"),
             (exception("BS-MAC-001", &format!("scope = \"*\"\n{rest}")), "must name a `condition`"),
             (exception("BS-DEV-001", &format!("scope = \"*\"\ncondition = \"moon\"\n{rest}")), "has no condition"),
+            (
+                exception("BS-NOD-004", &format!("scope = \"*\"\ncondition = \"bad-signature\"\n{rest}")),
+                "nothing is excepted from \"bad-signature\"",
+            ),
             (exception("BS-IMG-001", &format!("scope = \"ghcr.io\"\n{rest}")), "can only be \"*\""),
             (
                 exception("BS-DEV-001", "scope = \"*\"\nowner = \"\"\nreason = \"b\"\nexpires = \"2027-01-01\""),
