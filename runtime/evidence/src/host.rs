@@ -197,10 +197,16 @@ impl Cgroups {
         self.v1.iter().find(|(name, _)| name == controller).map(|(_, point)| point.as_path())
     }
 
-    /// cgroup v1 `devices` is mounted, so the rules of the spec are in force.
+    /// Device rules are enforced: by v1's `devices`, or, where there is only v2, by the launch's own program.
     #[must_use]
     pub fn devices_enforced(&self) -> bool {
-        self.v1("devices").is_some()
+        self.v1("devices").is_some() || self.unified()
+    }
+
+    /// There is only v2, where everybody looks for it: libcontainer uses it then.
+    #[must_use]
+    pub fn unified(&self) -> bool {
+        self.v1.is_empty() && self.v2.as_deref() == Some(Path::new("/sys/fs/cgroup"))
     }
 
     /// Sets the least limits in force on the folders above `cgroups_path`, below the root; v1 first, else v2. A folder
@@ -380,6 +386,19 @@ mod tests {
         v1.ancestor_limits("/a/b/c", &mut limits).unwrap();
         assert_eq!((limits.ancestor_memory, limits.ancestor_pids), (Some(5), None));
         assert!(!v1.devices_enforced());
+    }
+
+    #[test]
+    fn device_rules_hold_on_v1_devices_and_on_pure_v2() {
+        let enforced = |v1: &[&str], v2: Option<&str>| {
+            let v1 = v1.iter().map(|name| ((*name).to_owned(), PathBuf::from("/sys/fs/cgroup/x"))).collect();
+            Cgroups { v1, v2: v2.map(PathBuf::from) }.devices_enforced()
+        };
+        assert!(enforced(&["memory", "devices"], Some("/sys/fs/cgroup/unified")));
+        assert!(enforced(&[], Some("/sys/fs/cgroup")));
+        assert!(!enforced(&["memory"], Some("/sys/fs/cgroup")));
+        assert!(!enforced(&[], Some("/sys/fs/cgroup/unified")), "libcontainer takes this for v1");
+        assert!(!enforced(&[], None));
     }
 
     #[test]

@@ -201,7 +201,7 @@ mod tests {
         assert_eq!((p.process.user().uid(), p.foreign_fields.as_slice()), (7, ["scheduler".to_owned()].as_slice()));
         assert!(parse_process(br#"{"user":{},"user":{},"cwd":"/"}"#).is_err());
         let r = parse_resources(br#"{"memory":{"limit":1},"unified":{"a":"b"},"new":1}"#).unwrap();
-        assert_eq!(r.foreign_fields, ["new", "unified"]);
+        assert_eq!(r.foreign_fields, ["new", "unified.a"]);
         assert!(parse_resources(b"null").is_err());
     }
 }

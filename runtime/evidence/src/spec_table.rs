@@ -163,11 +163,25 @@ pub(crate) const RESOURCES: Shape = Object(&[
     ),
     ("pids", Object(&[("limit", Leaf)])),
     ("hugepageLimits", List(&Object(&[("pageSize", Form(is_page_size)), ("limit", Leaf)]))),
-    ("blockIO", Outside),
+    ("blockIO", BLOCK_IO),
     ("network", Outside),
     ("rdma", Outside),
-    ("unified", Outside),
+    // What kubelet sets on every cgroup v2 node: an OOM kill takes the whole container, swap has a limit.
+    ("unified", Object(&[("memory.oom.group", Form(is_switch)), ("memory.swap.max", Form(is_amount))])),
 ]);
+
+/// Limits of disk throughput, by device.
+const BLOCK_IO: Shape = Object(&[
+    ("weight", Leaf),
+    ("leafWeight", Outside),
+    ("weightDevice", Outside),
+    ("throttleReadBpsDevice", THROTTLE),
+    ("throttleWriteBpsDevice", THROTTLE),
+    ("throttleReadIOPSDevice", THROTTLE),
+    ("throttleWriteIOPSDevice", THROTTLE),
+]);
+
+const THROTTLE: Shape = List(&Object(&[("major", Leaf), ("minor", Leaf), ("rate", Leaf)]));
 
 const SECCOMP: Shape = Object(&[
     ("defaultAction", Form(is_no_notify)),
@@ -201,6 +215,15 @@ fn is_plain_absolute(text: &str) -> bool {
 /// `NAME=value`.
 fn is_variable(text: &str) -> bool {
     text.split_once('=').is_some_and(|(name, _)| !name.is_empty())
+}
+
+fn is_switch(text: &str) -> bool {
+    matches!(text, "0" | "1")
+}
+
+/// Bytes; `max`, which would lift a limit, is none.
+fn is_amount(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// `2MB`, `1GB`: it becomes part of a file name.
@@ -311,7 +334,27 @@ mod tests {
             ("linux.intelRdt", json!({"linux":{"intelRdt":{"closID":"a"}}})),
             ("linux.netDevices", json!({"linux":{"netDevices":{"eth0":{}}}})),
             ("linux.resources.rdma", json!({"linux":{"resources":{"rdma":{"m":{}}}}})),
-            ("linux.resources.unified", json!({"linux":{"resources":{"unified":{"memory.high":"1"}}}})),
+            ("linux.resources.unified.\"memory.high\"", json!({"linux":{"resources":{"unified":{"memory.high":"1"}}}})),
+            (
+                "linux.resources.unified.\"memory.oom.group\"",
+                json!({"linux":{"resources":{"unified":{"memory.oom.group":"2"}}}}),
+            ),
+            (
+                "linux.resources.unified.\"memory.swap.max\"",
+                json!({"linux":{"resources":{"unified":{"memory.swap.max":"max"}}}}),
+            ),
+            (
+                "linux.resources.unified.\"memory.swap.max\"",
+                json!({"linux":{"resources":{"unified":{"memory.swap.max":""}}}}),
+            ),
+            (
+                "linux.resources.unified.\"memory.swap.max\"",
+                json!({"linux":{"resources":{"unified":{"memory.swap.max":0}}}}),
+            ),
+            (
+                "linux.resources.blockIO.weightDevice",
+                json!({"linux":{"resources":{"blockIO":{"weightDevice":[{"major":8}]}}}}),
+            ),
             ("linux.memoryPolicy", json!({"linux":{"memoryPolicy":{"mode":"MPOL_BIND"}}})),
             ("linux.timeOffsets", json!({"linux":{"timeOffsets":{"monotonic":{"secs":1}}}})),
             ("linux.personality", json!({"linux":{"personality":{"domain":"LINUX32"}}})),

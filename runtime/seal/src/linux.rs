@@ -2,7 +2,7 @@
 use crate::{ApprovedNamespace, Input};
 use boltseal_policy::facts::{Fact, Namespace, NamespaceOrigin};
 use boltseal_policy::{pattern, standard};
-use oci_spec::runtime::{Linux, LinuxResources};
+use oci_spec::runtime::{Linux, LinuxBlockIo, LinuxResources, LinuxThrottleDevice};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -130,8 +130,34 @@ fn resources(input: &Input<'_>, linux: &Linux) -> Value {
         "pids": limit(r.pids().map(|p| p.limit()), 4_194_304, input.terms.pids).map(|n| json!({ "limit": n })),
         "cpu": cpu,
         "hugepageLimits": huge,
+        "blockIO": r.block_io().as_ref().map(block_io),
+        "unified": unified(r),
         "devices": device_rules(input),
     })
+}
+
+/// Throughput of disks can only be limited here; a rate of zero would be no limit to some and a standstill to others.
+fn block_io(io: &LinuxBlockIo) -> Value {
+    let list = |given: &Option<Vec<LinuxThrottleDevice>>| {
+        let one = |d: &LinuxThrottleDevice| json!({ "major": d.major(), "minor": d.minor(), "rate": d.rate() });
+        given.as_ref().map(|all| all.iter().filter(|d| d.rate() > 0).map(one).collect::<Vec<_>>())
+    };
+    json!({
+        "weight": io.weight(),
+        "throttleReadBpsDevice": list(io.throttle_read_bps_device()),
+        "throttleWriteBpsDevice": list(io.throttle_write_bps_device()),
+        "throttleReadIOPSDevice": list(io.throttle_read_iops_device()),
+        "throttleWriteIOPSDevice": list(io.throttle_write_iops_device()),
+    })
+}
+
+/// kubelet's two keys on cgroup v2, in the forms that only limit.
+fn unified(r: &LinuxResources) -> Option<Value> {
+    let asked = r.unified().as_ref()?;
+    let amount = |text: &&String| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let group = asked.get("memory.oom.group").filter(|text| matches!(text.as_str(), "0" | "1"));
+    let swap = asked.get("memory.swap.max").filter(amount);
+    (group.is_some() || swap.is_some()).then(|| json!({ "memory.oom.group": group, "memory.swap.max": swap }))
 }
 
 /// Deny all, then the standard devices and what was granted. Where the cgroup does not enforce rules there are none: nodes
@@ -239,6 +265,27 @@ mod tests {
         assert_eq!(text.matches(r#""major":10,"minor":229"#).count(), 2);
         let text = String::from_utf8(with(|f| f.devices.enforced = false).json).unwrap();
         assert!(!text.contains("allow"));
+    }
+
+    #[test]
+    fn only_settings_that_limit_are_carried_over() {
+        let resources = |value: Value| -> LinuxResources { serde_json::from_value(value).unwrap() };
+        let kept = |value: Value| unified(&resources(json!({ "unified": value })));
+        let both = json!({ "memory.oom.group": "1", "memory.swap.max": "0" });
+        assert_eq!(kept(both.clone()), Some(both));
+        assert_eq!(kept(json!({ "memory.max": "max", "memory.swap.max": "max", "memory.oom.group": "x" })), None);
+        assert_eq!(
+            kept(json!({ "memory.high": "1", "memory.oom.group": "0" })),
+            Some(json!({ "memory.oom.group": "0", "memory.swap.max": null }))
+        );
+        let limits = json!([{ "major": 8, "minor": 0, "rate": 1024 }, { "major": 8, "minor": 1, "rate": 0 }]);
+        let asked = resources(json!({ "blockIO": {
+            "weight": 100, "leafWeight": 5, "throttleReadBpsDevice": limits, "throttleWriteIOPSDevice": limits,
+        }}));
+        let one = json!([{ "major": 8, "minor": 0, "rate": 1024 }]);
+        let sealed = block_io(asked.block_io().as_ref().unwrap());
+        assert_eq!((&sealed["throttleReadBpsDevice"], &sealed["throttleWriteIOPSDevice"]), (&one, &one));
+        assert_eq!((&sealed["weight"], sealed.get("leafWeight")), (&json!(100), None));
     }
 
     #[test]
