@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all setup build check test demo bench fuzz audit clean
+.PHONY: all setup build check test test-node demo bench fuzz audit clean
 
 TARGET := x86_64-unknown-linux-musl
 # One target folder, one target triple, so that nothing is built twice.
@@ -31,6 +31,12 @@ test: build
 	target/$(TARGET)/debug/boltseal-fuzz replay
 	target/$(TARGET)/debug/boltseal-fuzz run --seconds 60
 	$(CARGO) test --locked -p boltseal-integration-tests --target $(TARGET)
+
+# A virtual machine with measured boot, booted once for each thing that can be changed about it.
+test-node: build
+	integration/node/packages.sh
+	$(BUILD) -p boltseal-test-node
+	target/$(TARGET)/debug/boltseal-test-node
 
 demo: build
 	@$(BUILD) --quiet -p boltseal-demo

@@ -11,7 +11,7 @@ use std::process::Command;
 /// User of every image: not root.
 pub const USER: &str = "65532:65532";
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Image {
     /// `127.0.0.1:5000/demo/app:1`
     pub name: String,

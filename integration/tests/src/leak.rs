@@ -61,12 +61,21 @@ fn processes(all: &mut BTreeSet<String>) -> Result<()> {
         let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
         let Ok(comm) = fs::read_to_string(entry.path().join("comm")) else { continue };
+        // Threads of the kernel come and go by themselves.
+        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
         // A test itself starts these anew.
-        if !["containerd", "swtpm"].contains(&comm.trim()) {
+        if !is_kernel_thread(&stat) && !["containerd", "swtpm"].contains(&comm.trim()) {
             all.insert(format!("process {name} {} {line}", comm.trim()));
         }
     }
     Ok(())
+}
+
+/// The flags of `/proc/<pid>/stat` (field 9, proc(5)) have PF_KTHREAD.
+fn is_kernel_thread(stat: &str) -> bool {
+    const PF_KTHREAD: u32 = 0x0020_0000;
+    let flags = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(6)).and_then(|word| word.parse().ok());
+    flags.is_some_and(|flags: u32| flags & PF_KTHREAD != 0)
 }
 
 fn folders(folder: &Path, what: &str, all: &mut BTreeSet<String>, keep: &dyn Fn(&Path) -> bool) -> Result<()> {

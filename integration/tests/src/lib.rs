@@ -7,6 +7,7 @@ pub mod client;
 pub mod containerd;
 pub mod cri;
 pub mod gate;
+pub mod given;
 pub mod image;
 pub mod leak;
 pub mod node;

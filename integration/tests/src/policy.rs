@@ -98,6 +98,12 @@ expires = "2099-01-01"
         Ok(Self { table })
     }
 
+    /// The policy that is in place.
+    pub fn in_force() -> Result<Self> {
+        let text = fs::read_to_string(FILE).context(FILE)?;
+        Ok(Self { table: toml::from_str(&text).context(FILE)? })
+    }
+
     /// Sets `section.key` (`limits.memory`).
     pub fn set(&mut self, path: &str, value: impl Into<Value>) -> Result<()> {
         let (head, key) = path.rsplit_once('.').unwrap_or(("", path));

@@ -48,6 +48,13 @@ impl Key {
         Ok(Self { private: prefix.with_extension("key"), public: prefix.with_extension("pub"), home })
     }
 
+    /// The key `name` that an earlier run generated, with its folder.
+    #[must_use]
+    pub fn kept(home: &Path, name: &str) -> Self {
+        let prefix = home.join(name);
+        Self { private: prefix.with_extension("key"), public: prefix.with_extension("pub"), home: home.into() }
+    }
+
     pub fn sign(&self, cosign: Cosign, image: &Image) -> Result<()> {
         let target = format!("{}@{}", image.repository, image.manifest);
         let mut command = cosign.command(&self.home);

@@ -11,12 +11,14 @@ use std::process::Command;
 use std::time::Duration;
 
 pub const SOCKET: &str = "/run/swtpm/tpm.sock";
+pub const DEVICE: &str = "/dev/tpmrm0";
 /// PCRs that hold a measurement.
 pub const MEASURED: [u32; 4] = [0, 4, 7, 9];
 
 #[derive(Debug)]
 pub struct Tpm {
-    daemon: Daemon,
+    /// None: the machine's own TPM, which nobody here started.
+    daemon: Option<Daemon>,
 }
 
 impl Tpm {
@@ -42,11 +44,19 @@ impl Tpm {
         for pcr in MEASURED {
             extend(pcr, &measurement(pcr))?;
         }
-        Ok(Self { daemon })
+        Ok(Self { daemon: Some(daemon) })
+    }
+
+    /// The machine's own, measured into by its firmware.
+    pub fn device() -> Result<Self> {
+        if !Path::new(DEVICE).exists() {
+            bail!("this machine has no {DEVICE}");
+        }
+        Ok(Self { daemon: None })
     }
 
     pub fn stop(&mut self) -> Result<()> {
-        self.daemon.stop()
+        self.daemon.as_mut().context("the machine's own TPM cannot be stopped")?.stop()
     }
 }
 

@@ -1,0 +1,113 @@
+#!/bin/sh
+# Makes what the test node boots from, out of Debian packages only: a kernel, the EFI stub, a root file system. Run again,
+# it is quick: what is there is kept. Nothing but the tools themselves is installed on this machine.
+#
+#   .cache/node/kernel/        vmlinuz, modules (with their index), VERSION
+#   .cache/node/stub.efi       systemd's EFI stub: kernel, command line and initrd become one PE file
+#   .cache/node/root.ext4      Debian stable, without a kernel; written to by nobody after this
+#   .cache/node/PACKAGES       what was fetched, by version
+set -eu
+
+root=$(cd "$(dirname "$0")/../.." && pwd)
+cache="$root/.cache/node"
+apt="$cache/apt"
+suite=trixie
+
+# Why each: apparmor (its compiler), qemu-system-x86 and ovmf (the machine and its firmware), swtpm (its TPM), sbsigntool and binutils (a signed EFI
+# program), mtools and dosfstools (its boot disk), mmdebstrap, e2fsprogs and kmod (the root file system), cpio (the initrd).
+tools='apparmor qemu-system-x86 ovmf swtpm swtpm-tools sbsigntool binutils mtools dosfstools mmdebstrap e2fsprogs kmod cpio'
+missing=
+for package in $tools; do
+    status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
+    [ "$status" = installed ] || missing="$missing $package"
+done
+if [ -n "$missing" ]; then
+    echo "node: installing$missing"
+    # shellcheck disable=SC2086
+    install() { DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install $missing </dev/null; }
+    install || { apt-get -q update && install; }
+fi
+
+# Raised by whoever changes what this script makes.
+recipe=2
+if [ "$(cat "$cache/RECIPE" 2>/dev/null)" = "$recipe" ]; then
+    exit 0
+fi
+rm -rf "$cache/kernel" "$cache/root" "$cache/root.ext4" "$cache/debs"
+mkdir -p "$apt/lists/partial" "$apt/archives/partial" "$apt/none" "$cache/debs"
+
+mirror=$(apt-get indextargets --format '$(SITE) $(REPO_URI) $(CODENAME)' 'Created-By: Packages' 2>/dev/null |
+    awk '$2 !~ /security|backports|google|nodesource/ && $2 ~ /debian/ { print $2; exit }')
+if [ -z "$mirror" ]; then
+    echo 'node: apt knows no mirror of Debian. Fix: apt-get update' >&2
+    exit 1
+fi
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+source="deb [arch=amd64 signed-by=$keyring] $mirror $suite main"
+echo "$source" >"$apt/sources.list"
+: >"$apt/status"
+cat >"$apt/apt.conf" <<CONF
+Dir::State "$apt";
+Dir::State::lists "$apt/lists";
+Dir::State::status "$apt/status";
+Dir::Cache "$apt";
+Dir::Cache::archives "$apt/archives";
+Dir::Etc::sourcelist "$apt/sources.list";
+Dir::Etc::sourceparts "$apt/none";
+Dir::Etc::preferencesparts "$apt/none";
+Dir::Etc::trusted "/dev/null";
+Dir::Etc::trustedparts "$apt/none";
+APT::Architecture "amd64";
+APT::Architectures { "amd64"; };
+APT::Sandbox::User "root";
+APT::Update::Post-Invoke "";
+Acquire::Languages "none";
+Acquire::Retries "3";
+CONF
+private() {
+    tool=$1
+    shift
+    APT_CONFIG="$apt/apt.conf" "$tool" "$@"
+}
+private apt-get -q update
+
+# The kernel: the newest 6.12 of that suite, as the metapackage names it.
+image=$(private apt-cache depends linux-image-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*-amd64\)$/\1/p' | head -1)
+case $image in
+linux-image-6.12.* | linux-image-6.1[3-9].* | linux-image-[7-9].*) ;;
+*) echo "node: $suite has \"$image\", not a kernel of 6.12 or newer" >&2; exit 1 ;;
+esac
+(cd "$cache/debs" && private apt-get -q download "$image" systemd-boot-efi)
+for deb in "$cache"/debs/*.deb; do
+    dpkg-deb -x "$deb" "$cache/debs/tree"
+done
+version=${image#linux-image-}
+mkdir -p "$cache/kernel"
+cp "$cache/debs/tree/boot/vmlinuz-$version" "$cache/kernel/vmlinuz"
+cp "$cache/debs/tree/usr/lib/systemd/boot/efi/linuxx64.efi.stub" "$cache/stub.efi"
+echo "$version" >"$cache/kernel/VERSION"
+modules=$(cd "$cache/debs/tree" && ls -d usr/lib/modules/"$version" lib/modules/"$version" 2>/dev/null | head -1)
+
+# The root: what the node and its test need, nothing of a desktop, no manuals.
+# kmod (the kernel asks for modules), iproute2, mount and containernetworking-plugins (pods), docker-registry (images),
+# skopeo (signatures made in a case), kexec-tools (the boot that leaves the measured kernel), procps, busybox-static (a shell to look around).
+mmdebstrap --quiet --variant=essential \
+    --include=kmod,iproute2,mount,procps,containernetworking-plugins,docker-registry,busybox-static,ca-certificates,skopeo,kexec-tools \
+    --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+    --dpkgopt='path-exclude=/usr/share/locale/*' \
+    "$suite" "$cache/root" "$source"
+mkdir -p "$cache/root/usr/lib/modules"
+mv "$cache/debs/tree/$modules" "$cache/root/usr/lib/modules/$version"
+rm -f "$cache/root/usr/lib/modules/$version/build" "$cache/root/usr/lib/modules/$version/source"
+depmod -b "$cache/root/usr" -m /lib/modules "$version" 2>/dev/null || depmod -b "$cache/root" "$version"
+test -s "$cache/root/usr/lib/modules/$version/modules.dep"
+cp -a "$cache/root/usr/lib/modules/$version" "$cache/kernel/modules"
+mke2fs -q -t ext4 -m 0 -E lazy_itable_init=0 -d "$cache/root" "$cache/root.ext4.new" 3G
+mv "$cache/root.ext4.new" "$cache/root.ext4"
+{
+    ls "$cache/debs" | grep '\.deb$'
+    sed -n 's/^Package: //p;s/^Version: /  /p' "$cache/root/var/lib/dpkg/status" | paste - - | sort
+} >"$cache/PACKAGES"
+rm -rf "$cache/root" "$cache/debs"
+echo "$recipe" >"$cache/RECIPE"
+echo "node: $(wc -l <"$cache/PACKAGES") packages, kernel $version"

@@ -1,0 +1,273 @@
+//! The boots, as a table: what is changed against the enrolled node, and what must come of it.
+use crate::build::{self, Built};
+use crate::enrol::{self, Enrolled};
+use crate::job::{JOB, Job, OUTCOME, Outcome, What};
+use crate::{cache, disk, uki, vm};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use stack::process::run as command;
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lsm {
+    AppArmor,
+}
+
+impl Lsm {
+    pub(crate) const ALL: [Self; 1] = [Self::AppArmor];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::AppArmor => "apparmor",
+        }
+    }
+
+    pub(crate) fn cmdline(self) -> String {
+        format!("console=ttyS0 panic=-1 quiet lsm=landlock,lockdown,yama,integrity,{},bpf", self.name())
+    }
+}
+
+/// The one thing that differs from the good boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Nothing,
+    Cmdline,
+    Kernel,
+    Initrd,
+    SecureBootOff,
+    Kexec,
+}
+
+/// What must come of the container start.
+#[derive(Debug, Clone, Copy)]
+enum Expect {
+    Trusted,
+    /// Denied, by this rule among others.
+    Refused(&'static str),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    name: &'static str,
+    lsm: Lsm,
+    change: Change,
+    expect: Expect,
+    /// Words for the tests' main job; nothing where one start is all.
+    job: &'static [&'static str],
+}
+
+const fn refused(name: &'static str, change: Change, rule: &'static str) -> Plan {
+    Plan { name, lsm: Lsm::AppArmor, change, expect: Expect::Refused(rule), job: &[] }
+}
+
+const PLANS: [Plan; 6] = [
+    Plan {
+        name: "apparmor good",
+        lsm: Lsm::AppArmor,
+        change: Change::Nothing,
+        expect: Expect::Trusted,
+        job: &["2.1", "life"],
+    },
+    refused("cmdline changed", Change::Cmdline, "BS-NOD-001"),
+    refused("kernel changed", Change::Kernel, "BS-NOD-001"),
+    refused("initrd changed", Change::Initrd, "BS-NOD-001"),
+    refused("secure boot off", Change::SecureBootOff, "BS-NOD-001"),
+    refused("kexec", Change::Kexec, "BS-NOD-002"),
+];
+
+/// Runs the boots of these names (all when empty). Answers whether each ended as it must.
+pub(crate) fn run(names: &[&str]) -> Result<bool> {
+    let plans: Vec<&Plan> =
+        PLANS.iter().filter(|plan| names.is_empty() || names.iter().any(|name| plan.name.contains(name))).collect();
+    ensure!(!plans.is_empty(), "no boot is called {names:?}");
+    fs::create_dir_all(cache())?;
+    let lock = File::create(cache().join("lock"))?;
+    lock.try_lock().context("another run of the test node is under way")?;
+    let work = cache().join("run");
+    if work.exists() {
+        fs::remove_dir_all(&work)?;
+    }
+    fs::create_dir_all(&work)?;
+    let built = build::all(&work)?;
+    let enrolled = enrol::enrolled(&built)?;
+    let mut tally = Tally::default();
+    for plan in plans {
+        one(&built, &enrolled, plan, &mut tally).with_context(|| plan.name.to_owned())?;
+    }
+    fs::remove_dir_all(&work)?;
+    Ok(tally.end())
+}
+
+/// What the trails say, counted.
+#[derive(Debug, Default)]
+struct Tally {
+    boots: usize,
+    trusted: usize,
+    refused: usize,
+    wrong: Vec<String>,
+}
+
+impl Tally {
+    fn end(self) -> bool {
+        for wrong in &self.wrong {
+            println!("WRONG {wrong}");
+        }
+        println!("node: {} boots, {} trusted, {} refused as intended", self.boots, self.trusted, self.refused);
+        self.wrong.is_empty()
+    }
+}
+
+pub(crate) fn parts(built: &Built, lsm: Lsm) -> uki::Parts {
+    uki::Parts { kernel: built.kernel.clone(), cmdline: lsm.cmdline(), initrd: built.initrd.clone() }
+}
+
+fn one(built: &Built, enrolled: &Enrolled, plan: &Plan, tally: &mut Tally) -> Result<()> {
+    let mut parts = parts(built, plan.lsm);
+    match plan.change {
+        Change::Cmdline => parts.cmdline.push_str(" init=/bin/sh"),
+        // Behind the image's end: the same code, another file.
+        Change::Kernel => parts.kernel.extend([0x90; 16]),
+        Change::Initrd => parts.initrd.extend([0; 512]),
+        Change::Nothing | Change::SecureBootOff | Change::Kexec => {}
+    }
+    let variables = if plan.change == Change::SecureBootOff { vm::NO_KEYS } else { vm::KEYS };
+    let job = Job {
+        what: if plan.job.is_empty() {
+            What::Start
+        } else {
+            What::Job(plan.job.iter().map(|&w| w.to_owned()).collect())
+        },
+        kexec: (plan.change == Change::Kexec).then(|| plan.lsm.cmdline()),
+        close_kexec: plan.change != Change::Kexec,
+    };
+    let tpm = built.work.join("tpm");
+    if tpm.exists() {
+        fs::remove_dir_all(&tpm)?;
+    }
+    command(Command::new("cp").arg("-a").arg(&enrolled.tpm).arg(&tpm))?;
+    let (outcome, took) = boot(built, &parts, variables, &tpm, Some(&enrolled.etc), &job, plan.name)?;
+
+    let facts = outcome.boot.clone().context("no facts of the boot")?;
+    ensure!(facts.secure_boot == (plan.change != Change::SecureBootOff), "Secure Boot is {}", facts.secure_boot);
+    let verdict = verdict(&logs(plan.name).join("back/trail"), &facts.boot_id)?;
+    tally.boots += 1;
+    let good = enrolled.good.iter().find(|good| good.lsm == facts.lsm).context("no such boot was enrolled")?;
+    let moved: Vec<String> = facts
+        .pcrs
+        .iter()
+        .filter(|(pcr, value)| good.pcrs.get(pcr) != Some(value))
+        .map(|(pcr, _)| pcr.to_string())
+        .collect();
+    let moved = if moved.is_empty() { "no PCR moved".into() } else { format!("PCR {} moved", moved.join(", ")) };
+    let said = match (&verdict, plan.expect) {
+        (Verdict::Started, Expect::Trusted) => {
+            tally.trusted += 1;
+            format!("started, {}", outcome.labels.join(", exec "))
+        }
+        (Verdict::Denied { rules, fact }, Expect::Refused(rule)) if rules.iter().any(|found| found == rule) => {
+            tally.refused += 1;
+            format!("refused as intended by {}: {fact}", rules.join(", "))
+        }
+        (other, expect) => {
+            let text = format!("{other:?}, expected {expect:?}; containerd said {:?}", outcome.refusal);
+            tally.wrong.push(format!("{}: {text}", plan.name));
+            text
+        }
+    };
+    println!("{:<16} {said} [{moved}; {} s]", plan.name, took.as_secs());
+    if !plan.job.is_empty() {
+        let passed = outcome.report.iter().filter(|line| line.starts_with("ok ")).count();
+        let failed: Vec<&String> = outcome.report.iter().filter(|line| line.starts_with("FAIL")).collect();
+        println!("{:<16} main job: {passed} passed, {} failed", "", failed.len());
+        if !outcome.passed {
+            tally.wrong.push(format!("{}: the main job failed", plan.name));
+            tally.wrong.extend(failed.into_iter().cloned());
+        }
+    }
+    Ok(())
+}
+
+/// What the trail says of the first start.
+#[derive(Debug)]
+enum Verdict {
+    Started,
+    Denied { rules: Vec<String>, fact: String },
+}
+
+fn verdict(trail: &Path, boot_id: &str) -> Result<Verdict> {
+    let mut files: Vec<_> = fs::read_dir(trail).context("no trail came back")?.collect::<Result<_, _>>()?;
+    files.sort_by_key(fs::DirEntry::file_name);
+    let mut records = Vec::new();
+    for file in files {
+        if file.path().extension().is_some_and(|extension| extension == "jsonl") {
+            for line in fs::read_to_string(file.path())?.lines() {
+                records.push(serde_json::from_str::<Value>(line)?);
+            }
+        }
+    }
+    let decision = records.iter().find(|record| record["ev"] == "decision").context("the trail holds no decision")?;
+    ensure!(decision["boot_id"] == boot_id, "the decision is of another boot: {decision}");
+    if decision["decision"] == "allow" {
+        let started = records.iter().any(|record| record["ev"] == "started" && record["of"] == decision["id"]);
+        ensure!(started, "allowed, and not started");
+        return Ok(Verdict::Started);
+    }
+    let denials: Vec<&Value> =
+        decision["findings"].as_array().into_iter().flatten().filter(|finding| finding["outcome"] == "deny").collect();
+    let Some(first) = denials.first() else { bail!("denied without a rule: {decision}") };
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut rules: Vec<String> = denials.iter().map(|finding| text(&finding["rule"])).collect();
+    rules.dedup();
+    Ok(Verdict::Denied { rules, fact: text(&first["fact"]) })
+}
+
+/// Folder of what is kept of a boot: console, what the guest brought back.
+fn logs(name: &str) -> std::path::PathBuf {
+    cache().join("last").join(name.replace(' ', "-"))
+}
+
+/// One boot with one job.
+pub(crate) fn boot(
+    built: &Built,
+    parts: &uki::Parts,
+    variables: &str,
+    tpm: &Path,
+    etc: Option<&Path>,
+    job: &Job,
+    name: &str,
+) -> Result<(Outcome, Duration)> {
+    let log = logs(name);
+    if log.exists() {
+        fs::remove_dir_all(&log)?;
+    }
+    fs::create_dir_all(&log)?;
+    let stage = built.work.join("exchange");
+    fs::create_dir_all(&stage)?;
+    fs::write(stage.join(JOB), serde_json::to_vec_pretty(job)?)?;
+    if let Some(etc) = etc {
+        command(Command::new("cp").arg("-a").arg(etc).arg(stage.join("etc")))?;
+    }
+    let exchange = built.work.join("exchange.img");
+    disk::write_exchange(&stage, &exchange)?;
+    fs::remove_dir_all(&stage)?;
+    let boot = built.work.join("boot.img");
+    uki::boot_disk(&cache().join("stub.efi"), parts, &built.work, &boot)?;
+    // A boot with the main job takes minutes without hardware help.
+    let limit = Duration::from_secs(if matches!(job.what, What::Job(_)) { 420 } else { 180 });
+    let machine =
+        vm::Machine { variables, tpm, boot: &boot, payload: &built.payload, exchange: &exchange, log: &log, limit };
+    let took = vm::boot(&machine)?;
+    let back = log.join("back");
+    disk::read_exchange(&exchange, &back)?;
+    fs::remove_file(&exchange)?;
+    let file = back.join(OUTCOME);
+    let Ok(bytes) = fs::read(&file) else { bail!("the guest brought nothing back:\n{}", vm::tail(&log)) };
+    let outcome: Outcome = serde_json::from_slice(&bytes)?;
+    if let Some(error) = &outcome.error {
+        bail!("in the guest: {error}\n{}", vm::tail(&log));
+    }
+    Ok((outcome, took))
+}

@@ -1,0 +1,62 @@
+//! `make test-node`: the project's test node, a virtual machine with measured boot, booted seven times.
+//!
+//!   boltseal-test-node                 all boots; the last line sums them up
+//!   boltseal-test-node boot NAME..     only those
+//!
+//! Within: `images FOLDER` (makes the signed images, in a private machine) and `guest` (the second program of the VM).
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
+
+mod boots;
+mod build;
+mod disk;
+mod enrol;
+mod guest;
+mod initrd;
+mod job;
+mod uki;
+mod vm;
+
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let result = match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["guest", ..] => return guest::main(),
+        // Stages of its own: see there.
+        ["images", folder] => {
+            let folder = PathBuf::from(folder);
+            return stack::private::machine(move |scratch| images(scratch, &folder));
+        }
+        [] => boots::run(&[]),
+        ["boot", names @ ..] if !names.is_empty() => boots::run(names),
+        _ => Err(anyhow::anyhow!("usage: boltseal-test-node [boot NAME..]")),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn images(scratch: &Path, folder: &Path) -> Result<()> {
+    if folder.exists() {
+        bail!("{} is there already", folder.display());
+    }
+    let node = stack::node::Node::make(scratch, true)?;
+    node.enroll()?;
+    for image in node.images.iter() {
+        node.import(image).with_context(|| image.name.clone())?;
+    }
+    stack::given::save(&node, folder)
+}
+
+/// `.cache/node`, where everything that is kept stands.
+fn cache() -> PathBuf {
+    stack::private::project().join(".cache/node")
+}
