@@ -9,6 +9,7 @@ pub mod cri;
 pub mod gate;
 pub mod given;
 pub mod image;
+pub mod kexec;
 pub mod leak;
 pub mod node;
 pub mod policy;

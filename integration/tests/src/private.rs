@@ -22,11 +22,12 @@ const SCRATCH: &str = "BOLTSEAL_STACK_SCRATCH";
 /// Runs `work` in a private machine and answers with its exit code. Call it first in `main`, before any thread.
 pub fn machine(work: impl FnOnce(&Path) -> Result<()>) -> ExitCode {
     let stage = std::env::var(STAGE).unwrap_or_default();
-    let result = match stage.as_str() {
+    let result = crate::kexec::stand_in().map(|error| error.map(|()| 1));
+    let result = result.unwrap_or_else(|| match stage.as_str() {
         "" => outside(),
         "init" => init(),
         _ => scratch().and_then(|scratch| work(&scratch)).map(|()| 0),
-    };
+    });
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {

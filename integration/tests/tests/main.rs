@@ -7,6 +7,7 @@ mod checks;
 mod cri;
 mod life;
 mod odd;
+mod warn;
 
 use anyhow::{Result, bail};
 use stack::cases;
@@ -21,10 +22,10 @@ fn main() -> ExitCode {
 }
 
 /// What the command line chose; without words, everything.
-struct Choice(Vec<String>);
+pub(crate) struct Choice(Vec<String>);
 
 impl Choice {
-    fn wants(&self, name: &str) -> bool {
+    pub(crate) fn wants(&self, name: &str) -> bool {
         self.0.is_empty() || self.0.iter().any(|word| name.contains(word.as_str()))
     }
 }
@@ -114,11 +115,7 @@ fn on(world: &mut World, version: Version, choice: &Choice, report: &mut Report)
         }
     }
     if version == Version::V1_6 {
-        for case in cases::all() {
-            if case.warned == cases::Warned::StartsOrMeetsNext && (choice.wants("warn") || choice.wants(case.name)) {
-                report.check(&name(&format!("{} on warn: {}", case.rule, case.name)), || case.warned(world));
-            }
-        }
+        warn::all(world, choice, report, &name);
     }
     if choice.wants("odd") {
         odd::all(world, report, &name);

@@ -6,6 +6,7 @@ mod host;
 mod image;
 mod node;
 mod spec;
+mod update;
 
 use crate::client::{Code, Request, Status};
 use crate::containerd::Version;
@@ -36,6 +37,8 @@ pub struct Case {
     pub between: fn(&mut World, &Request) -> Result<()>,
     /// The fault is in an exec into a container that started well.
     pub exec: Option<fn(&mut Value)>,
+    /// The fault is in new limits for a container that started well; the twin's are fine.
+    pub update: Option<[fn() -> Value; 2]>,
     /// With the rule on `warn` the case need not start: it meets this instead (another rule, or a limit of the kernel).
     pub warned: Warned,
     /// The refusal leaves no record: the trail itself cannot take one.
@@ -68,6 +71,7 @@ impl Case {
             mend: nothing,
             between: |_, _| Ok(()),
             exec: None,
+            update: None,
             warned,
             unrecorded: false,
         }
@@ -88,6 +92,9 @@ impl Case {
     fn exec(self, exec: fn(&mut Value)) -> Self {
         Self { exec: Some(exec), ..self }
     }
+    fn update(self, bad: fn() -> Value, good: fn() -> Value) -> Self {
+        Self { update: Some([bad, good]), ..self }
+    }
     fn never_warned(self) -> Self {
         Self { warned: Warned::Never, ..self }
     }
@@ -103,6 +110,7 @@ pub fn all() -> Vec<Case> {
     all.extend(spec::cases());
     all.extend(host::cases());
     all.extend(exec::cases());
+    all.extend(update::cases());
     all.extend(node::cases());
     all.extend(bundle::cases());
     all
@@ -130,12 +138,14 @@ impl Case {
     }
 
     fn send(&self, world: &mut World, faulty: bool) -> Result<Try> {
-        let args: &[&str] = if self.exec.is_some() { &["/bin/sleep", "600"] } else { &["/bin/true"] };
+        let stays = self.exec.is_some() || self.update.is_some();
+        let args: &[&str] = if stays { &["/bin/sleep", "600"] } else { &["/bin/true"] };
         let mut request = world.request(self.image, args)?;
         let bent = if faulty { (self.fault)(world, &mut request) } else { (self.mend)(world, &mut request) };
-        let tried = bent.context("cannot set the case up").and_then(|()| match self.exec {
-            None => self.create(world, &request, faulty),
-            Some(bend) => exec(world, &request, if faulty { bend } else { |_| {} }),
+        let tried = bent.context("cannot set the case up").and_then(|()| match (self.exec, self.update) {
+            (Some(bend), _) => exec(world, &request, if faulty { bend } else { |_| {} }),
+            (None, Some([bad, good])) => update(world, &request, &if faulty { bad() } else { good() }),
+            (None, None) => self.create(world, &request, faulty),
         });
         let removed = world.client.remove(&request);
         world.undo().context("cannot undo the case")?;
@@ -216,9 +226,13 @@ impl Case {
         policy.warn(self.rule)?;
         let enforced = std::mem::replace(&mut world.node.policy, policy);
         world.node.policy.write()?;
+        let before = trail()?.len();
         let tried = self.attempt(world);
         world.node.policy = enforced;
         world.node.policy.write()?;
+        let records = trail()?;
+        let new = records.get(before..).unwrap_or_default();
+        ensure!(new.iter().any(|record| warns(record, self.rule)), "no record of a warning: {tried:?}, {new:?}");
         match tried? {
             Try::Started => Ok("starts".into()),
             Try::Refused(status) => {
@@ -255,6 +269,17 @@ fn exec(world: &mut World, request: &Request, bend: fn(&mut Value)) -> Result<Tr
     Ok(tried)
 }
 
+/// Runs a good container and gives it other limits.
+fn update(world: &mut World, request: &Request, resources: &Value) -> Result<Try> {
+    world.run(request).context("the container of the update")?;
+    let tried = match world.client.update(&request.id, resources) {
+        Err(status) => Try::Refused(status),
+        Ok(()) => Try::Started,
+    };
+    ensure!(world.client.state(&request.id)? == 2, "the container itself no longer runs");
+    Ok(tried)
+}
+
 /// The first line of a refusal, without what containerd puts before and behind it.
 #[must_use]
 pub fn first_line(status: &Status) -> String {
@@ -271,6 +296,13 @@ pub fn denies(record: &Value, rule: &str) -> bool {
     let found = record["findings"].as_array();
     record["decision"] == "deny"
         && found.is_some_and(|list| list.iter().any(|finding| finding["rule"] == rule && finding["outcome"] == "deny"))
+}
+
+/// A record that says of `rule` that it only warned.
+#[must_use]
+pub fn warns(record: &Value, rule: &str) -> bool {
+    let found = record["findings"].as_array();
+    found.is_some_and(|list| list.iter().any(|finding| finding["rule"] == rule && finding["outcome"] == "warn"))
 }
 
 /// A record that allows a create or an exec.

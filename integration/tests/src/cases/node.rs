@@ -86,6 +86,12 @@ pub(super) fn cases() -> Vec<Case> {
             bent.write()?;
             restore_policy(world)
         }),
+        Case::new("a kernel that can load another by kexec", "BS-NOD-002", "kexec", |world, _| {
+            crate::kexec::appears()?;
+            world.undo_later(|_| crate::kexec::disappears());
+            Ok(())
+        })
+        .code(Code::FailedPrecondition),
         Case::new("no AppArmor and no SELinux, and no exception for that", "BS-MAC-001", "", |world, _| {
             let mut bent = world.node.policy.clone();
             bent.without_exception("BS-MAC-001")?;
