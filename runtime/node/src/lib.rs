@@ -16,6 +16,7 @@ mod error;
 mod folder;
 mod hex;
 pub mod key;
+pub mod nv;
 pub mod quote;
 pub mod reply;
 mod status;

@@ -30,7 +30,12 @@ impl Tpm {
         Ok(Self { channel: Channel::open(address, deadline)?, deadline })
     }
 
-    fn run(&mut self, command: Command, handles: &[u32], parameters: Writer) -> Result<(u32, Vec<u8>), Error> {
+    pub(crate) fn run(
+        &mut self,
+        command: Command,
+        handles: &[u32],
+        parameters: Writer,
+    ) -> Result<(u32, Vec<u8>), Error> {
         let request = Request::new(command, handles, parameters);
         let bytes = request.bytes();
         let mut wait = Duration::from_millis(1);

@@ -18,9 +18,13 @@ const EMPTY_PASSWORD: [u8; 9] = [0x40, 0, 0, 9, 0, 0, 0, 0, 0];
 #[repr(u32)]
 pub enum Command {
     EvictControl = 0x120,
+    NvDefineSpace = 0x12a,
     CreatePrimary = 0x131,
+    NvIncrement = 0x134,
+    NvRead = 0x14e,
     Quote = 0x158,
     FlushContext = 0x165,
+    NvReadPublic = 0x169,
     ReadPublic = 0x173,
     GetCapability = 0x17a,
     GetRandom = 0x17b,
@@ -33,6 +37,10 @@ impl Command {
     pub fn name(self) -> &'static str {
         match self {
             Self::EvictControl => "EvictControl",
+            Self::NvDefineSpace => "NV_DefineSpace",
+            Self::NvIncrement => "NV_Increment",
+            Self::NvRead => "NV_Read",
+            Self::NvReadPublic => "NV_ReadPublic",
             Self::CreatePrimary => "CreatePrimary",
             Self::Quote => "Quote",
             Self::FlushContext => "FlushContext",
@@ -47,7 +55,16 @@ impl Command {
 
     /// Authorized by one password session.
     fn sessions(self) -> bool {
-        matches!(self, Self::EvictControl | Self::CreatePrimary | Self::Quote | Self::PcrExtend)
+        matches!(
+            self,
+            Self::EvictControl
+                | Self::CreatePrimary
+                | Self::Quote
+                | Self::PcrExtend
+                | Self::NvDefineSpace
+                | Self::NvIncrement
+                | Self::NvRead
+        )
     }
 }
 
