@@ -6,6 +6,7 @@
 mod checks;
 mod cri;
 mod life;
+mod node;
 mod odd;
 mod warn;
 
@@ -116,6 +117,9 @@ fn on(world: &mut World, version: Version, choice: &Choice, report: &mut Report)
     }
     if version == Version::V1_6 {
         warn::all(world, choice, report, &name);
+    }
+    if choice.wants("node") {
+        node::all(world, report, &name);
     }
     if choice.wants("odd") {
         odd::all(world, report, &name);

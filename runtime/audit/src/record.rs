@@ -39,7 +39,7 @@ pub struct Entry {
     pub bytes: Option<u64>,
     /// When it happened, nanoseconds since the epoch, where that is earlier than the record.
     pub at_ns: Option<u64>,
-    /// A reason in words (`aborted`).
+    /// In words: the reason (`aborted`); why the node's kept verdict was not used (a decision).
     pub note: String,
 }
 

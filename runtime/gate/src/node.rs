@@ -34,6 +34,7 @@ pub(crate) fn fact(rules: &NodeRules, key: Option<&[u8]>, policy_digest: &str) -
         tpm: if state.software { "software".into() } else { "hardware".into() },
         verified: state.verified,
         problems: state.problems,
+        notes: state.notes,
         wrong_pcrs: state.wrong_pcrs,
     })
 }

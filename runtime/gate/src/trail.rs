@@ -156,6 +156,7 @@ pub(crate) fn entry(request: &Request, facts: &Facts) -> Entry {
     let subject = &facts.subject;
     let mut entry = bare(request, facts.door, &subject.exec_id);
     entry.who = Who { owner: facts.owner.is().cloned().unwrap_or_default() };
+    entry.note = facts.node.is().map(|node| node.notes.join("; ")).unwrap_or_default();
     entry.integrity = facts.rootfs.is().map(|rootfs| rootfs.integrity.clone()).unwrap_or_default();
     let what = &mut entry.what;
     what.namespace.clone_from(&subject.pod_namespace);

@@ -386,6 +386,8 @@ pub struct Node {
     pub problems: Vec<String>,
     /// PCRs whose value the node policy does not accept: (index, value seen).
     pub wrong_pcrs: Vec<(u32, String)>,
+    /// For the record, judged by nobody: why the verdict that was kept was not used, or the new one not kept.
+    pub notes: Vec<String>,
 }
 
 /// The policy bundle in force: `policy.toml`, `policy.d`, `trust`. That it is here says that it was read whole, from files

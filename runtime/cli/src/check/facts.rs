@@ -157,6 +157,7 @@ fn node_fact(chosen: &Chosen) -> Fact<Node> {
                 .map(|(pcr, (value, _))| (*pcr, value.clone()))
                 .collect(),
             problems: status.problems,
+            notes: Vec::new(),
         }),
     }
 }
