@@ -10,6 +10,8 @@
 
 mod corpus;
 mod mutate;
+mod node_seeds;
+mod node_targets;
 mod run;
 mod seeds;
 mod targets;

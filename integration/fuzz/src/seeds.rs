@@ -18,11 +18,12 @@ pub(crate) fn write() -> io::Result<bool> {
     messages()?;
     audit()?;
     node()?;
+    crate::node_seeds::write()?;
     println!("seeds written below {}", corpus::root().display());
     Ok(true)
 }
 
-fn put(target: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn put(target: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
     let folder = corpus::root().join(target);
     std::fs::create_dir_all(&folder)?;
     std::fs::write(folder.join(name), bytes)
@@ -296,7 +297,7 @@ fn node() -> io::Result<()> {
     put("node_reply", "whole", &whole)?;
 
     let verdict = Verdict {
-        version: 1,
+        version: 2,
         boot_id: "a1b2c3d4-0000-4000-8000-000000000000".into(),
         policy: "00".repeat(32),
         made_at: 5,
@@ -304,6 +305,7 @@ fn node() -> io::Result<()> {
         salt: [7; 32],
         pcrs: [(0, [1; 32]), (7, [2; 32])].into(),
         clock: Clock { milliseconds: 1, resets: 2, restarts: 3, safe: true, firmware: 4 },
+        log: None,
         attest: "AAAA".into(),
         signature: "AAAA".into(),
     };

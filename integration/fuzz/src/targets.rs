@@ -102,6 +102,21 @@ pub(crate) const ALL: &[Target] = &[
         run: |b| outcome(&node::key::parse_public(b).map(|_| ()).map_err(|e| e.to_string())),
     },
     Target { name: "node_verdict", holds: "only the bytes that boltseal writes", run: node_verdict },
+    Target {
+        name: "node_log",
+        holds: "only what a log leads to is proven; what is told has no control character",
+        run: crate::node_targets::log,
+    },
+    Target {
+        name: "node_log_answer",
+        holds: "whatever a worker answers, the same",
+        run: crate::node_targets::log_answer,
+    },
+    Target {
+        name: "node_command_line",
+        holds: "words are split where the kernel splits them",
+        run: crate::node_targets::command_line,
+    },
     Target { name: "policy_toml", holds: "no panic", run: policy_toml },
     Target {
         name: "evidence_spec",
@@ -142,7 +157,7 @@ pub(crate) const ALL: &[Target] = &[
 ];
 
 /// Tells outcomes apart by their text without its numbers (offsets would make every input new).
-fn outcome(value: &impl Debug) -> u64 {
+pub(crate) fn outcome(value: &impl Debug) -> u64 {
     let mut hasher = DefaultHasher::new();
     let text: String = format!("{value:?}").chars().filter(|c| !c.is_ascii_digit()).take(80).collect();
     text.hash(&mut hasher);

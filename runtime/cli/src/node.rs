@@ -1,11 +1,12 @@
 //! `boltseal node enroll` and `status`.
 use crate::paths::{POLICY, RUN};
-use crate::policy::{self, Loaded};
+use crate::policy::{Bad, Loaded, load, load_without_keys};
 use crate::screen::{Colour, Exit, Failure, Screen, talk};
-use boltseal_node::{Boot, Enrolment, NodePolicy, Status};
-use boltseal_policy::policy::NodeRules;
+use boltseal_node::log::{Kernel, LogRules, LogSource};
+use boltseal_node::text::{accepted, digests};
+use boltseal_node::{Boot, Enrolment, Error, LogPolicy, NodePolicy, Status};
+use boltseal_policy::policy;
 use serde_json::json;
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -27,7 +28,7 @@ pub(crate) fn enroll(
     // A node that has no policy yet is enrolled too.
     let named = match tpm {
         Some(tpm) => tpm.to_owned(),
-        None => policy::load_without_keys(Path::new(POLICY))
+        None => load_without_keys(Path::new(POLICY))
             .ok()
             .map(|l| l.policy.node.tpm)
             .filter(|t| !t.is_empty())
@@ -118,7 +119,7 @@ fn write(path: &Path, pem: &str) -> std::io::Result<()> {
 }
 
 pub(crate) fn status(screen: &mut Screen) -> Result<Exit, Failure> {
-    let loaded = policy::load(Path::new(POLICY)).map_err(policy::Bad::failure)?;
+    let loaded = load(Path::new(POLICY)).map_err(Bad::failure)?;
     let Some(status) = look(&loaded)? else {
         return Err(Failure::new(
             Exit::Findings,
@@ -161,8 +162,8 @@ pub(crate) fn look(loaded: &Loaded) -> Result<Option<Status>, Failure> {
     let rules = &loaded.policy.node;
     let key = loaded.bundle.trust(&rules.attestation_key).and_then(|bytes| std::str::from_utf8(bytes).ok());
     let Some(key) = key.filter(|_| !rules.attestation_key.is_empty()) else { return Ok(None) };
-    let node =
-        NodePolicy { tpm: &rules.tpm, ak_spki_pem: key, pcrs: accepted(rules)?, ttl: Duration::from_secs(rules.ttl) };
+    let source = Kernel { tpm: &rules.tpm };
+    let node = node_policy(rules, key, &source)?;
     let boot = Boot::current().map_err(Failure::undecided)?;
     Ok(Some(boltseal_node::status(Path::new(RUN), &node, &loaded.bundle.digest, &boot, Instant::now() + LIMIT)))
 }
@@ -172,27 +173,32 @@ pub(crate) fn kexec_is_absent() -> bool {
     Path::new("/proc/sys/kernel/pid_max").exists() && !Path::new("/proc/sys/kernel/kexec_load_disabled").exists()
 }
 
-fn accepted(rules: &NodeRules) -> Result<BTreeMap<u32, Vec<[u8; 32]>>, Failure> {
-    let bad = |what: &str| Failure::new(Exit::BadPolicy, format!("[node.pcrs] {what}"));
-    let mut out = BTreeMap::new();
-    for (index, values) in &rules.pcrs {
-        let number: u32 = index.parse().map_err(|_| bad(&format!("{index} is no PCR")))?;
-        let values: Option<Vec<[u8; 32]>> = values.iter().map(|v| digest(v)).collect();
-        out.insert(number, values.ok_or_else(|| bad(&format!("{index}: not 64 hex digits")))?);
-    }
-    Ok(out)
+/// A policy's `[node]` as a start takes it.
+fn node_policy<'a>(
+    rules: &'a policy::NodeRules,
+    key: &'a str,
+    source: &'a dyn LogSource,
+) -> Result<NodePolicy<'a>, Failure> {
+    let bad = |e: Error| Failure::new(Exit::BadPolicy, e);
+    let log = rules.log.as_ref().map(log_rules).transpose().map_err(bad)?;
+    Ok(NodePolicy {
+        tpm: &rules.tpm,
+        ak_spki_pem: key,
+        pcrs: accepted(&rules.pcrs).map_err(bad)?,
+        log: log.map(|rules| LogPolicy { rules, source }),
+        ttl: Duration::from_secs(rules.ttl),
+    })
 }
 
-fn digest(text: &str) -> Option<[u8; 32]> {
-    let mut out = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (byte, pair) in out.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        let mut digits = pair.iter().map(|b| char::from(*b).to_digit(16));
-        *byte = digits.try_fold(0, |n, d| Some(n * 16 + u8::try_from(d?).ok()?))?;
-    }
-    Some(out)
+fn log_rules(rules: &policy::LogRules) -> Result<LogRules, Error> {
+    Ok(LogRules {
+        images: digests("log.images", &rules.images)?,
+        certificates: digests("log.certificates", &rules.certificates)?,
+        secure_boot: rules.secure_boot,
+        files: digests("log.files", &rules.files)?,
+        command_line_has: rules.command_line_has.iter().cloned().collect(),
+        command_line_never: rules.command_line_never.iter().cloned().collect(),
+    })
 }
 
 #[cfg(test)]
@@ -202,12 +208,5 @@ mod tests {
     #[test]
     fn text_cannot_leave_its_quotes() {
         assert_eq!(quoted("unix:/a\"b\\c\n"), "\"unix:/a\\\"b\\\\c\\u000A\"");
-    }
-
-    #[test]
-    fn digests() {
-        assert_eq!(digest(&"0a".repeat(32)), Some([10; 32]));
-        assert_eq!(digest(&"0g".repeat(32)), None);
-        assert_eq!(digest("0a"), None);
     }
 }

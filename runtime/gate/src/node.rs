@@ -1,10 +1,12 @@
 //! BS-NOD-001's fact: the node's verdict for this boot, verified anew for this start.
+use crate::worker::{Jail, Parse};
 use crate::{paths, state};
-use boltseal_node::{Boot, NodePolicy, check};
+use boltseal_node::log::{Kernel, LogRules, LogSource, propose};
+use boltseal_node::text::{accepted, digests};
+use boltseal_node::{Boot, Error, LogPolicy, NodePolicy, check};
 use boltseal_policy::Fact;
 use boltseal_policy::facts::Node;
-use boltseal_policy::policy::NodeRules;
-use std::collections::BTreeMap;
+use boltseal_policy::policy::{self, NodeRules};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -16,66 +18,97 @@ pub(crate) fn fact(rules: &NodeRules, key: Option<&[u8]>, policy_digest: &str) -
     let Some(key) = key.and_then(|bytes| std::str::from_utf8(bytes).ok()) else {
         return Fact::Absent;
     };
-    let pcrs = match accepted(&rules.pcrs) {
-        Ok(pcrs) if pcrs.is_empty() => return Fact::Absent,
-        Ok(pcrs) => pcrs,
-        Err(why) => return Fact::Unknown(why),
-    };
-    let boot = match Boot::current() {
-        Ok(boot) => boot,
-        Err(e) => return Fact::Unknown(format!("this boot has no identity: {e}")),
-    };
-    if let Err(why) = state::run_folder() {
-        return Fact::Unknown(why);
+    if rules.pcrs.is_empty() && rules.log.is_none() {
+        return Fact::Absent;
     }
-    let policy = NodePolicy { tpm: &rules.tpm, ak_spki_pem: key, pcrs, ttl: Duration::from_secs(rules.ttl) };
-    let state = check(Path::new(paths::RUN), &policy, policy_digest, &boot, Instant::now() + TPM_TIME);
-    Fact::Is(Node {
+    attested(rules, key, policy_digest).unwrap_or_else(Fact::Unknown)
+}
+
+fn attested(rules: &NodeRules, key: &str, policy_digest: &str) -> Result<Fact<Node>, String> {
+    let said = |e: Error| e.to_string();
+    let boot = Boot::current().map_err(|e| format!("this boot has no identity: {e}"))?;
+    state::run_folder()?;
+    let deadline = Instant::now() + TPM_TIME;
+    let source = Jailed { kernel: Kernel { tpm: &rules.tpm }, deadline };
+    let log = rules.log.as_ref().map(log_rules).transpose().map_err(said)?;
+    let policy = NodePolicy {
+        tpm: &rules.tpm,
+        ak_spki_pem: key,
+        pcrs: accepted(&rules.pcrs).map_err(said)?,
+        log: log.map(|rules| LogPolicy { rules, source: &source }),
+        ttl: Duration::from_secs(rules.ttl),
+    };
+    let state = check(Path::new(paths::RUN), &policy, policy_digest, &boot, deadline);
+    Ok(Fact::Is(Node {
         tpm: if state.software { "software".into() } else { "hardware".into() },
         verified: state.verified,
         problems: state.problems,
         notes: state.notes,
         wrong_pcrs: state.wrong_pcrs,
+    }))
+}
+
+fn log_rules(rules: &policy::LogRules) -> Result<LogRules, Error> {
+    Ok(LogRules {
+        images: digests("log.images", &rules.images)?,
+        certificates: digests("log.certificates", &rules.certificates)?,
+        secure_boot: rules.secure_boot,
+        files: digests("log.files", &rules.files)?,
+        command_line_has: rules.command_line_has.iter().cloned().collect(),
+        command_line_never: rules.command_line_never.iter().cloned().collect(),
     })
 }
 
-/// The policy's text as numbers. What does not read is an error, never a PCR less.
-fn accepted(pcrs: &BTreeMap<String, Vec<String>>) -> Result<BTreeMap<u32, Vec<[u8; 32]>>, String> {
-    pcrs.iter()
-        .map(|(index, values)| {
-            let number: u32 =
-                index.parse().ok().filter(|n| *n < 24).ok_or(format!("[node.pcrs] {index:?} is no PCR"))?;
-            let values: Result<Vec<_>, _> = values.iter().map(|text| digest(text)).collect();
-            Ok((number, values?))
-        })
-        .collect()
+/// The kernel's log, taken apart in a worker. What comes back is replayed and compared with the quote: see `boltseal_node::log`.
+#[derive(Debug)]
+struct Jailed<'a> {
+    kernel: Kernel<'a>,
+    deadline: Instant,
 }
 
-fn digest(text: &str) -> Result<[u8; 32], String> {
-    let bad = || format!("[node.pcrs] {text:?} is not 64 hex digits");
-    if text.len() != 64 || !text.is_ascii() {
-        return Err(bad());
+impl LogSource for Jailed<'_> {
+    fn log(&self) -> Result<Vec<u8>, Error> {
+        self.kernel.log()
     }
-    let mut out = [0_u8; 32];
-    for (byte, pair) in out.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        let pair = std::str::from_utf8(pair).map_err(|_| bad())?;
-        *byte = u8::from_str_radix(pair, 16).map_err(|_| bad())?;
+
+    fn propose(&self, log: &[u8]) -> Result<Vec<u8>, Error> {
+        let jail = Jail::new(self.deadline).map_err(Error::Refused)?;
+        jail.parse(propose, log).map_err(|why| Error::Refused(format!("the event log could not be taken apart: {why}")))
     }
-    Ok(out)
+
+    fn command_line(&self) -> Result<Vec<u8>, Error> {
+        self.kernel.command_line()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn rules() -> NodeRules {
+        NodeRules { pcrs: [("7".into(), vec!["ab".repeat(32)])].into(), ..NodeRules::default() }
+    }
+
     #[test]
-    fn a_pcr_that_does_not_read_is_an_error_not_a_gap() {
-        let good = "ab".repeat(32);
-        assert_eq!(accepted(&[("7".into(), vec![good.clone()])].into()).unwrap()[&7], [[0xab_u8; 32]]);
-        for (index, value) in
-            [("24", good.as_str()), ("x", &good), ("7", "abc"), ("7", &"zz".repeat(32)), ("7", &"é".repeat(32))]
-        {
-            assert!(accepted(&[(index.into(), vec![value.into()])].into()).is_err(), "{index} {value}");
-        }
+    fn what_does_not_read_is_unknown_and_nothing_enrolled_is_absent() {
+        assert_eq!(fact(&rules(), None, "d"), Fact::Absent);
+        assert_eq!(fact(&NodeRules::default(), Some(b"pem"), "d"), Fact::Absent);
+        let bad = NodeRules { pcrs: [("24".into(), vec![])].into(), ..rules() };
+        assert!(matches!(attested(&bad, "pem", "d"), Err(why) if why.contains("no PCR")));
+        let log = policy::LogRules { images: ["x".to_owned()].into(), ..Default::default() };
+        let bad = NodeRules { log: Some(log), ..rules() };
+        assert!(matches!(attested(&bad, "pem", "d"), Err(why) if why.contains("log.images")));
+    }
+
+    /// A worker takes a log apart, also one that is none; whatever kills it is told.
+    #[test]
+    fn a_log_is_taken_apart_in_a_jail() {
+        let source =
+            Jailed { kernel: Kernel { tpm: "/dev/tpmrm0" }, deadline: Instant::now() + Duration::from_secs(5) };
+        let told = |log: &[u8]| source.propose(log).unwrap();
+        assert_eq!(told(b"junk"), propose(b"junk"));
+        assert_eq!(told(&vec![0; 3 << 20]), propose(&vec![0; 3 << 20]));
+        let late = Jailed { deadline: Instant::now(), ..source };
+        assert!(late.propose(b"junk").unwrap_err().to_string().contains("could not be taken apart"));
     }
 }

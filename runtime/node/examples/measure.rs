@@ -31,6 +31,7 @@ fn main() -> Result<(), Error> {
         tpm: &tpm,
         ak_spki_pem: &enrolment.ak_spki_pem,
         pcrs: pcrs.map(|(pcr, value)| (*pcr, vec![*value])).collect(),
+        log: None,
         ttl: Duration::from_secs(3600),
     };
     let mut all = [Vec::new(), Vec::new()];

@@ -9,22 +9,21 @@
 use crate::channel::Address;
 use crate::folder::{Folder, Lock};
 use crate::key::AttestationKey;
+use crate::log::{COVERED, Events, LogRules, LogSource, judge};
 use crate::quote::{mismatch, selection, verify};
 use crate::tpm::Tpm;
 use crate::verdict::{self, Expected, Unfit, Verdict};
 use crate::{Boot, Error};
 use ring::rand::{SecureRandom, SystemRandom};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Longest that an attestation takes; a discrete TPM needs under one second.
-const ATTEST_LIMIT: Duration = Duration::from_secs(5);
 /// Attempts when a PCR is extended between reading it and quoting it.
 const ATTEMPTS: usize = 3;
 
 /// The node part of a policy.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct NodePolicy<'a> {
     /// `/dev/tpmrm0`, or `unix:/absolute/path` of a software TPM.
     pub tpm: &'a str,
@@ -32,8 +31,17 @@ pub struct NodePolicy<'a> {
     pub ak_spki_pem: &'a str,
     /// Accepted values of each PCR of the SHA-256 bank; at least one PCR, at least one value each.
     pub pcrs: BTreeMap<u32, Vec<[u8; 32]>>,
+    /// Rules on the event log; together with the values they cover PCRs 4, 7 and 9.
+    pub log: Option<LogPolicy<'a>>,
     /// How long a verdict lives, on CLOCK_BOOTTIME, in whole seconds.
     pub ttl: Duration,
+}
+
+/// Rules on the event log, and where the log comes from.
+#[derive(Debug, Clone)]
+pub struct LogPolicy<'a> {
+    pub rules: LogRules,
+    pub source: &'a dyn LogSource,
 }
 
 /// What is known of this node now.
@@ -68,6 +76,7 @@ pub fn check(dir: &Path, policy: &NodePolicy<'_>, policy_digest: &str, boot: &Bo
             state.problems = wrong.iter().map(|(pcr, value)| wrong_pcr(policy, *pcr, value)).collect();
             state.wrong_pcrs = wrong;
         }
+        Err(Unfit::Log(problems)) => state.problems = problems,
         Err(unfit) => state.problems.push(unfit.to_string()),
     }
     state.microseconds = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -87,18 +96,18 @@ fn run(
     let key = policy.key()?;
     policy.valid(policy_digest)?;
     boot.valid()?;
+    let judged = policy.log.as_ref().map(|log| log.rules.quoted());
     // Time goes on while this runs: another start's verdict may be younger than `boot`.
     let now = || Boot { boottime_ns: boot.boottime_ns.saturating_add(nanos(begun)), ..boot.clone() };
     let look = |folder: &Folder| {
         let boot = now();
-        let expected = expected(policy, &key, policy_digest, &boot);
+        let expected = policy.expected(&key, judged.as_ref(), policy_digest, &boot);
         Ok::<_, Error>(folder.read()?.map(|bytes| verdict::parse(&bytes).map_err(Unfit::from)?.verify(&expected)))
     };
     let folder = Folder::open(dir)?;
     if look(&folder)? == Some(Ok(())) {
         return Ok(());
     }
-    let deadline = deadline.min(Instant::now() + ATTEST_LIMIT);
     let lock = folder.lock(deadline)?;
     match look(&folder)? {
         Some(Ok(())) => return Ok(()),
@@ -107,49 +116,58 @@ fn run(
     }
     state.fresh = true;
     let boot = now();
-    attest(&folder, &lock, policy.tpm, &expected(policy, &key, policy_digest, &boot), deadline, state)
+    let expected = policy.expected(&key, judged.as_ref(), policy_digest, &boot);
+    attest(&folder, &lock, policy, &expected, deadline, state)
 }
 
 /// Asks the TPM, verifies what it says by the same code that verifies the file, and keeps it when it holds.
 fn attest(
     folder: &Folder,
     lock: &Lock,
-    tpm: &str,
+    policy: &NodePolicy<'_>,
     expected: &Expected<'_>,
     deadline: Instant,
     state: &mut NodeState,
 ) -> Result<(), Unfit> {
     let mut salt = [0; 32];
     SystemRandom::new().fill(&mut salt).map_err(|_| Error::io("a random salt", "the kernel gave none"))?;
-    let nonce = verdict::nonce(expected, &salt, expected.boot.boottime_ns, expected.ttl.as_secs());
-    let mut tpm = Tpm::open(tpm, deadline)?;
+    // The log does not change after the boot; the PCRs that are quoted below must be what it leads to.
+    let log = policy.log.as_ref().map(|log| log.source.log()).transpose()?;
+    let answer = match (&policy.log, &log) {
+        (Some(policy), Some(log)) if log.len() <= crate::log::MAX_LOG => policy.source.propose(log)?,
+        _ => Vec::new(),
+    };
+    let events = log.as_ref().map(|log| Events::decode(log, &answer)).transpose()?;
+    let log_digest = events.as_ref().map(Events::digest);
+    let made_at = expected.boot.boottime_ns;
+    let nonce = verdict::nonce(expected, log_digest.as_ref(), &salt, made_at, expected.ttl.as_secs());
+    let mut tpm = Tpm::open(policy.tpm, deadline)?;
+    let wanted = expected.quoted();
     let (quote, values, clock) = tpm.with_key(expected.key, |tpm, handle| {
         let mut attempt = 1;
         loop {
-            let values = tpm.pcrs(expected.pcrs.keys().copied())?;
-            let quote = tpm.quote(handle, &nonce, expected.pcrs.keys().copied())?;
+            let values = tpm.pcrs(wanted.iter().copied())?;
+            let quote = tpm.quote(handle, &nonce, wanted.iter().copied())?;
             match verify(&quote, expected.key, &nonce, &values) {
                 Err(error) if error == mismatch() && attempt < ATTEMPTS => attempt += 1,
                 result => return result.map(|attest| (quote, values, attest.clock)),
             }
         }
     })?;
-    let verdict = Verdict::new(expected, salt, values, clock, &quote);
+    let verdict = Verdict::new(expected, salt, values, clock, log_digest, &quote);
     verdict.verify(expected)?;
+    if let (Some(policy), Some(events)) = (&policy.log, events) {
+        let proven = events.prove(&verdict.pcrs)?;
+        let problems = judge(&policy.rules, &proven, &policy.source.command_line()?);
+        if !problems.is_empty() {
+            return Err(Unfit::Log(problems));
+        }
+    }
     // The node is attested; only the next start will have to ask the TPM again.
     if let Err(error) = verdict.bytes().and_then(|bytes| folder.write(lock, &bytes)) {
         state.notes.push(format!("the node verdict was not kept: {error}"));
     }
     Ok(())
-}
-
-fn expected<'a>(
-    policy: &'a NodePolicy<'_>,
-    key: &'a AttestationKey,
-    policy_digest: &'a str,
-    boot: &'a Boot,
-) -> Expected<'a> {
-    Expected { key, pcrs: &policy.pcrs, ttl: policy.ttl, policy_digest, boot }
 }
 
 fn nanos(begun: Instant) -> u64 {
@@ -169,8 +187,27 @@ impl NodePolicy<'_> {
             .map_err(|e| Error::refused(format!("the enrolled key is unusable: {e}. Fix: boltseal node enroll")))
     }
 
+    pub(crate) fn expected<'b>(
+        &'b self,
+        key: &'b AttestationKey,
+        judged: Option<&'b BTreeSet<u32>>,
+        policy_digest: &'b str,
+        boot: &'b Boot,
+    ) -> Expected<'b> {
+        Expected { key, pcrs: &self.pcrs, judged, ttl: self.ttl, policy_digest, boot }
+    }
+
     pub(crate) fn valid(&self, policy_digest: &str) -> Result<(), Error> {
-        selection(self.pcrs.keys().copied())?;
+        let judged = self.log.as_ref().map(|log| log.rules.covers()).unwrap_or_default();
+        selection(self.pcrs.keys().chain(&judged).copied())?;
+        let covered = |pcr| self.pcrs.contains_key(pcr) || judged.contains(pcr);
+        if self.log.is_some()
+            && let Some(pcr) = COVERED.iter().find(|pcr| !covered(pcr))
+        {
+            return Err(Error::refused(format!(
+                "the node policy has rules on the event log but covers PCR {pcr} by neither values nor rules. Fix: boltseal node policy prints both"
+            )));
+        }
         if let Some((pcr, _)) = self.pcrs.iter().find(|(_, values)| values.is_empty()) {
             return Err(Error::refused(format!("the node policy accepts no value of PCR {pcr}")));
         }

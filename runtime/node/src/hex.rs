@@ -39,6 +39,22 @@ pub(crate) mod digest {
     }
 }
 
+/// For `#[serde(with)]` on a 32-byte field that may be missing; `null` is none of its forms.
+pub(crate) mod perhaps {
+    use serde::{Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(value: &Option<[u8; 32]>, out: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => super::digest::serialize(value, out),
+            None => out.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Option<[u8; 32]>, D::Error> {
+        super::digest::deserialize(input).map(Some)
+    }
+}
+
 /// For `#[serde(with)]` on a map from PCR number to value.
 pub(crate) mod digests {
     use serde::{Deserialize, Deserializer, Serializer, de::Error as _};

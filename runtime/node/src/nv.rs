@@ -77,7 +77,7 @@ pub fn raise(address: &str, to: u64, deadline: Instant) -> Result<u64, Error> {
     Ok(count)
 }
 
-fn lost() -> Error {
+pub(crate) fn lost() -> Error {
     Error::refused("the TPM has no counter for the policy's version: it was cleared, or it is another TPM")
 }
 

@@ -3,7 +3,7 @@ use crate::channel::Address;
 use crate::enroll::name_hex;
 use crate::folder::Folder;
 use crate::tpm::Tpm;
-use crate::verdict::{self, Expected, Unfit, Verdict};
+use crate::verdict::{self, Unfit, Verdict};
 use crate::{Boot, Error, NodePolicy, hex};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -59,8 +59,10 @@ fn look_at_tpm(policy: &NodePolicy<'_>, deadline: Instant, status: &mut Status) 
     let time = tpm.time()?;
     status.resets = Some(time.resets);
     status.restarts = Some(time.restarts);
-    for (pcr, value) in tpm.pcrs(policy.pcrs.keys().copied())? {
-        let accepted = policy.pcrs.get(&pcr).is_some_and(|all| all.contains(&value));
+    let judged = policy.log.as_ref().map(|log| log.rules.quoted()).unwrap_or_default();
+    for (pcr, value) in tpm.pcrs(policy.pcrs.keys().chain(&judged).copied())? {
+        // Rules on the log judge it when a verdict is made.
+        let accepted = policy.pcrs.get(&pcr).map_or(judged.contains(&pcr), |all| all.contains(&value));
         status.pcrs.insert(pcr, (hex::encode(&value), accepted));
         if !accepted {
             status.problems.push(format!("PCR {pcr} has a value that the node policy does not accept"));
@@ -85,7 +87,8 @@ fn look_at_verdict(
 ) -> Result<Option<Verdict>, Unfit> {
     let key = policy.key()?;
     policy.valid(policy_digest)?;
-    let expected = Expected { key: &key, pcrs: &policy.pcrs, ttl: policy.ttl, policy_digest, boot };
+    let judged = policy.log.as_ref().map(|log| log.rules.quoted());
+    let expected = policy.expected(&key, judged.as_ref(), policy_digest, boot);
     let Some(bytes) = Folder::open(dir)?.read()? else {
         return Ok(None);
     };

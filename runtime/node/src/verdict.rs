@@ -11,14 +11,14 @@ use crate::{Boot, Error, hex};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
 /// Longest file that is read. A verdict over 24 PCRs is about 3 KB.
 pub const MAX_FILE: usize = 64 * 1024;
-const VERSION: u32 = 1;
-const DOMAIN: &[u8] = b"boltseal node verdict v1";
+const VERSION: u32 = 2;
+const DOMAIN: &[u8] = b"boltseal node verdict v2";
 /// A start reads the time a little before it looks at the file, which another start may have made in between.
 const SKEW_NS: u64 = 10_000_000_000;
 
@@ -26,7 +26,7 @@ const SKEW_NS: u64 = 10_000_000_000;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Verdict {
-    /// 1.
+    /// 2.
     pub version: u32,
     pub boot_id: String,
     /// Digest of the policy that it was made under.
@@ -43,6 +43,9 @@ pub struct Verdict {
     pub pcrs: BTreeMap<u32, [u8; 32]>,
     /// As in the quote; here for whoever reads the file.
     pub clock: Clock,
+    /// SHA-256 of the event log that was judged for it; none when the policy has no rules on the log.
+    #[serde(with = "hex::perhaps", skip_serializing_if = "Option::is_none", default)]
+    pub log: Option<[u8; 32]>,
     /// TPMS_ATTEST, base64.
     pub attest: String,
     /// r and s, base64.
@@ -56,10 +59,19 @@ pub struct Expected<'a> {
     pub key: &'a AttestationKey,
     /// Accepted values per PCR.
     pub pcrs: &'a BTreeMap<u32, Vec<[u8; 32]>>,
+    /// PCRs that are quoted because rules on the event log judge them; None when there are no such rules.
+    pub judged: Option<&'a BTreeSet<u32>>,
     pub ttl: Duration,
     pub policy_digest: &'a str,
     /// This boot, now.
     pub boot: &'a Boot,
+}
+
+impl Expected<'_> {
+    /// What the quote is over.
+    pub(crate) fn quoted(&self) -> BTreeSet<u32> {
+        self.pcrs.keys().chain(self.judged.into_iter().flatten()).copied().collect()
+    }
 }
 
 /// Why a verdict does not hold.
@@ -70,6 +82,8 @@ pub enum Unfit {
     Expired,
     /// The quote holds and says these PCRs have values that the policy does not accept: (PCR, value in hex).
     WrongPcrs(Vec<(u32, String)>),
+    /// The quote holds; these rules on the event log do not, one line each.
+    Log(Vec<String>),
     /// The bytes, the signature, the nonce ...
     Invalid(Error),
 }
@@ -84,6 +98,7 @@ impl fmt::Display for Unfit {
                 let names: Vec<_> = pcrs.iter().map(|(pcr, _)| pcr.to_string()).collect();
                 write!(f, "PCR {} is not what the policy accepts", names.join(", "))
             }
+            Self::Log(problems) => f.write_str(&problems.join("; ")),
             Self::Invalid(error) => error.fmt(f),
         }
     }
@@ -116,12 +131,25 @@ pub fn parse(bytes: &[u8]) -> Result<Verdict, Error> {
 }
 
 /// What the quote's nonce must be.
-pub(crate) fn nonce(expected: &Expected<'_>, salt: &[u8; 32], made_at: u64, ttl: u64) -> [u8; 32] {
+pub(crate) fn nonce(
+    expected: &Expected<'_>,
+    log: Option<&[u8; 32]>,
+    salt: &[u8; 32],
+    made_at: u64,
+    ttl: u64,
+) -> [u8; 32] {
     let mut hash = Context::new(&SHA256);
     hash.update(DOMAIN);
     for text in [&expected.boot.boot_id, expected.policy_digest] {
         hash.update(&(text.len() as u64).to_be_bytes());
         hash.update(text.as_bytes());
+    }
+    match log {
+        Some(digest) => {
+            hash.update(&[1]);
+            hash.update(digest);
+        }
+        None => hash.update(&[0]),
     }
     hash.update(salt);
     hash.update(&made_at.to_be_bytes());
@@ -138,6 +166,7 @@ impl Verdict {
         salt: [u8; 32],
         pcrs: BTreeMap<u32, [u8; 32]>,
         clock: Clock,
+        log: Option<[u8; 32]>,
         quote: &Quote,
     ) -> Self {
         Self {
@@ -149,6 +178,7 @@ impl Verdict {
             salt,
             pcrs,
             clock,
+            log,
             attest: STANDARD.encode(&quote.attest),
             signature: STANDARD.encode(quote.signature),
         }
@@ -179,11 +209,17 @@ impl Verdict {
         if age >= expected.ttl.min(Duration::from_secs(self.ttl)) {
             return Err(Unfit::Expired);
         }
-        if !self.pcrs.keys().eq(expected.pcrs.keys()) {
+        if self.log.is_some() != expected.judged.is_some() {
+            return Err(Error::refused(
+                "an event log was judged for it and the node policy has no rules on one, or not",
+            )
+            .into());
+        }
+        if !self.pcrs.keys().eq(expected.quoted().iter()) {
             return Err(Error::refused("it is over other PCRs than the node policy names").into());
         }
         let quote = self.quote()?;
-        let nonce = nonce(expected, &self.salt, self.made_at, self.ttl);
+        let nonce = nonce(expected, self.log.as_ref(), &self.salt, self.made_at, self.ttl);
         let attest = verify(&quote, expected.key, &nonce, &self.pcrs)?;
         if attest.clock != self.clock {
             return Err(Error::refused("its clock is not the quote's").into());
@@ -191,7 +227,10 @@ impl Verdict {
         let wrong: Vec<_> = self
             .pcrs
             .iter()
-            .filter(|(pcr, value)| !expected.pcrs.get(pcr).is_some_and(|all| all.contains(value)))
+            .filter(|(pcr, value)| match expected.pcrs.get(pcr) {
+                Some(accepted) => !accepted.contains(value),
+                None => !expected.judged.is_some_and(|judged| judged.contains(pcr)),
+            })
             .map(|(pcr, value)| (*pcr, hex::encode(value)))
             .collect();
         if wrong.is_empty() { Ok(()) } else { Err(Unfit::WrongPcrs(wrong)) }
@@ -237,6 +276,7 @@ mod tests {
             Expected {
                 key: &self.key,
                 pcrs: &self.pcrs,
+                judged: None,
                 ttl: Duration::from_secs(100),
                 policy_digest: "sha256:aa",
                 boot: &self.boot,
@@ -245,10 +285,14 @@ mod tests {
 
         fn verdict_of(&self, values: BTreeMap<u32, [u8; 32]>) -> Verdict {
             let expected = self.expected();
-            let nonce = nonce(&expected, &[5; 32], self.boot.boottime_ns, 100);
+            self.made(&expected, values, None)
+        }
+
+        fn made(&self, expected: &Expected<'_>, values: BTreeMap<u32, [u8; 32]>, log: Option<[u8; 32]>) -> Verdict {
+            let nonce = nonce(expected, log.as_ref(), &[5; 32], self.boot.boottime_ns, 100);
             let quote = Parts::good(&self.key, nonce, &values).sign(&self.pair);
             let clock = parse_attest(&quote.attest).unwrap().clock;
-            Verdict::new(&expected, [5; 32], values, clock, &quote)
+            Verdict::new(expected, [5; 32], values, clock, log, &quote)
         }
 
         fn verdict(&self) -> Verdict {
@@ -346,6 +390,29 @@ mod tests {
     }
 
     #[test]
+    fn it_is_bound_to_the_log_that_was_judged() {
+        let case = Case::new();
+        let judged = BTreeSet::from([4, 9]);
+        let expected = Expected { judged: Some(&judged), ..case.expected() };
+        let values = BTreeMap::from([(0, [1; 32]), (4, [0x77; 32]), (9, [2; 32])]);
+        let verdict = case.made(&expected, values.clone(), Some([8; 32]));
+        assert_eq!(parse(&verdict.bytes().unwrap()).unwrap().verify(&expected), Ok(()));
+        // The rules were judged on that log and no other; and a policy with rules needs one.
+        let other = Verdict { log: Some([9; 32]), ..verdict.clone() };
+        assert!(invalid(other.verify(&expected)).contains("nonce"));
+        let none = Verdict { log: None, ..verdict.clone() };
+        assert!(invalid(none.verify(&expected)).contains("event log was judged"));
+        assert!(invalid(verdict.verify(&case.expected())).contains("event log was judged"));
+        assert!(invalid(case.made(&expected, values.clone(), None).verify(&expected)).contains("event log was judged"));
+        // A PCR with accepted values keeps to them, also where rules judge it.
+        let wrong = BTreeMap::from([(0, [1; 32]), (4, [0x77; 32]), (9, [3; 32])]);
+        let wrong = case.made(&expected, wrong, Some([8; 32])).verify(&expected);
+        assert_eq!(wrong, Err(Unfit::WrongPcrs(vec![(9, "03".repeat(32))])));
+        let fewer = BTreeMap::from([(0, [1; 32]), (9, [2; 32])]);
+        assert!(invalid(case.made(&expected, fewer, Some([8; 32])).verify(&expected)).contains("other PCRs"));
+    }
+
+    #[test]
     fn only_our_own_spelling_is_a_verdict() {
         let good = String::from_utf8(Case::new().verdict().bytes().unwrap()).unwrap();
         assert!(parse(good.as_bytes()).is_ok());
@@ -357,9 +424,10 @@ mod tests {
             cut,
             good.trim_end(),
             &good.replacen("{\"", "{ \"", 1),
-            &good.replacen("\"version\":1", "\"version\":2", 1),
-            &good.replacen("\"version\":1", "\"version\":1,\"verified\":true", 1),
-            &good.replacen("\"version\":1", "\"version\":1,\"version\":1", 1),
+            &good.replacen("\"version\":2", "\"version\":1", 1),
+            &good.replacen("\"version\":2", "\"version\":2,\"verified\":true", 1),
+            &good.replacen("\"version\":2", "\"version\":2,\"version\":2", 1),
+            &good.replacen("\"attest\"", "\"log\":null,\"attest\"", 1),
             &good.replacen("\"9\":", "\"09\":", 1),
             &format!("{good}{}", " ".repeat(MAX_FILE)),
         ] {

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 mod common;
 
-use boltseal_node::nv;
-use common::{Proxy, Swtpm, soon};
+use boltseal_node::{Boot, Floor, nv};
+use common::{Proxy, Swtpm, closed_folder, put, soon};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
@@ -99,4 +99,50 @@ fn an_answer_that_does_not_go_up_or_does_not_fit_is_an_error() {
         }
     });
     assert!(nv::read(&proxy.server.address(), soon()).is_err());
+}
+
+#[test]
+fn the_floor_is_asked_of_the_tpm_once_a_boot() {
+    let swtpm = Swtpm::start();
+    let proxy = Proxy::new(&swtpm);
+    let base = nv::establish(&swtpm.address(), soon()).unwrap();
+    let (dir, boot, tpm) = (closed_folder(), Boot::current().unwrap(), proxy.server.address());
+    let floor = Floor { dir: dir.path(), tpm: &tpm, base, pin: "p" };
+    assert_eq!(floor.read(&boot, soon()), Ok(0));
+    let asked = proxy.commands();
+    assert_eq!(floor.read(&boot, soon()), Ok(0));
+    assert_eq!(proxy.commands(), asked);
+    assert_eq!(floor.raise(3, &boot, soon()), Ok(3));
+    let asked = proxy.commands();
+    assert_eq!(floor.read(&boot, soon()), Ok(3));
+    assert_eq!(proxy.commands(), asked);
+    // Another boot, another pin, a note that is cut or altered: asked again.
+    let other = Boot { boot_id: "0f5dbb6c-31f6-4c0e-8b6a-5f6f0a7d9b11".into(), ..boot.clone() };
+    assert_eq!(floor.read(&other, soon()), Ok(3));
+    assert!(proxy.commands() > asked);
+    assert_eq!(Floor { pin: "q", ..floor }.read(&other, soon()), Ok(3));
+    let note = dir.path().join("floor");
+    for bad in ["", "boltseal-floor 1\n", "\u{0}", &std::fs::read_to_string(&note).unwrap().replace("count ", "count 0")] {
+        put(&note, bad.as_bytes());
+        let asked = proxy.commands();
+        assert_eq!(floor.read(&boot, soon()), Ok(3));
+        assert!(proxy.commands() > asked, "{bad:?}");
+    }
+}
+
+#[test]
+fn what_is_no_note_of_ours_and_a_tpm_that_is_not_there_are_errors() {
+    let swtpm = Swtpm::start();
+    let base = nv::establish(&swtpm.address(), soon()).unwrap();
+    let (dir, boot, tpm) = (closed_folder(), Boot::current().unwrap(), swtpm.address());
+    let floor = Floor { dir: dir.path(), tpm: &tpm, base, pin: "p" };
+    assert!(Floor { base: base + 1, ..floor }.read(&boot, soon()).unwrap_err().to_string().contains("another TPM"));
+    assert!(Floor { tpm: "unix:/nonexistent/tpm", ..floor }.read(&boot, soon()).is_err());
+    std::os::unix::fs::symlink("/dev/zero", dir.path().join("floor")).unwrap();
+    assert!(floor.read(&boot, soon()).is_err());
+    std::fs::remove_file(dir.path().join("floor")).unwrap();
+    assert_eq!(floor.read(&boot, soon()), Ok(0));
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(dir.path().join("floor"), std::fs::Permissions::from_mode(0o622)).unwrap();
+    assert!(floor.read(&boot, soon()).unwrap_err().to_string().contains("root's alone"));
 }

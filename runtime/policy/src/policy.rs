@@ -2,7 +2,9 @@
 mod defaults;
 mod lint;
 pub(crate) use lint::INTEGRITY;
+mod node;
 mod parse;
+pub use node::{EarRules, LogRules};
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -195,6 +197,10 @@ pub struct NodeRules {
     pub attestation_key: String,
     /// Accepted values per PCR of the SHA-256 bank, hex.
     pub pcrs: BTreeMap<String, Vec<String>>,
+    /// Rules on the replayed event log.
+    pub log: Option<LogRules>,
+    /// A verifier's token, beside or instead of all that.
+    pub ear: Option<EarRules>,
     /// Seconds of CLOCK_BOOTTIME that a verdict lives.
     pub ttl: u64,
 }

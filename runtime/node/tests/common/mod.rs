@@ -136,7 +136,13 @@ impl Node {
     }
 
     pub fn policy(&self) -> NodePolicy<'_> {
-        NodePolicy { tpm: &self.tpm, ak_spki_pem: &self.enrolment.ak_spki_pem, pcrs: self.pcrs.clone(), ttl: self.ttl }
+        NodePolicy {
+            tpm: &self.tpm,
+            ak_spki_pem: &self.enrolment.ak_spki_pem,
+            pcrs: self.pcrs.clone(),
+            log: None,
+            ttl: self.ttl,
+        }
     }
 
     pub fn check(&self) -> NodeState {

@@ -85,7 +85,14 @@ impl Default for OwnerRules {
 
 impl Default for NodeRules {
     fn default() -> Self {
-        Self { tpm: "/dev/tpmrm0".into(), attestation_key: String::new(), pcrs: BTreeMap::new(), ttl: 86_400 }
+        Self {
+            tpm: "/dev/tpmrm0".into(),
+            attestation_key: String::new(),
+            pcrs: BTreeMap::new(),
+            log: None,
+            ear: None,
+            ttl: 86_400,
+        }
     }
 }
 

@@ -148,6 +148,16 @@ impl Policy {
         if !n.attestation_key.is_empty() {
             key_file("node.attestation_key", &n.attestation_key, out);
         }
+        if let Some(log) = &n.log {
+            let valued = |pcr: u32| n.pcrs.contains_key(&pcr.to_string());
+            log.lint(n.tpm.starts_with("unix:"), valued, out);
+        }
+        if let Some(ear) = &n.ear {
+            ear.lint(out);
+            if n.attestation_key.is_empty() {
+                out.push("node.ear: a token is bound to a key; name node.attestation_key".into());
+            }
+        }
         if n.ttl == 0 {
             out.push("node.ttl: at least 1, in seconds".into());
         }
@@ -297,7 +307,7 @@ fn repository(at: &str, prefix: &str, out: &mut Vec<String>) {
     }
 }
 
-fn key_file(at: &str, name: &str, out: &mut Vec<String>) {
+pub(super) fn key_file(at: &str, name: &str, out: &mut Vec<String>) {
     if name.is_empty() || name.starts_with('.') || name.contains('/') || name.contains('\0') {
         out.push(format!("{at}: \"{}\" must name a file in trust/", text::show(name)));
     }

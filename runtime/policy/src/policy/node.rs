@@ -91,7 +91,10 @@ impl EarRules {
             }
         }
         if !self.ak_claim.starts_with('/') {
-            out.push("node.ear.ak_claim: a JSON pointer, such as /submods/cpu0/ear.veraison.annotated-evidence/ak_public".into());
+            out.push(
+                "node.ear.ak_claim: a JSON pointer, such as /submods/cpu0/ear.veraison.annotated-evidence/ak_public"
+                    .into(),
+            );
         }
     }
 }

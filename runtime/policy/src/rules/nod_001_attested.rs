@@ -12,9 +12,10 @@ pub(super) static RULE: Rule = Rule {
     from: Level::Restricted,
     misfit: "deny",
     doors: PROCESSES,
-    reads: "node.*, policy node.{attestation_key,pcrs}",
+    reads: "node.*, policy node.{attestation_key,pcrs,log,ear}",
     predicate: "a quote of a hardware TPM, made in this boot for this policy, verifies against the enrolled key, and every PCR of the \
-        node policy has an accepted value.",
+        node policy has an accepted value, or is one that the rules on the replayed event log judge good; where the policy asks \
+        for a verifier's token, that token verifies for this key and boot.",
     fix: "boltseal node status; then boltseal node enroll, or set node.pcrs",
     conditions: &[
         ("no-tpm", "there is no TPM where the policy says"),
@@ -35,8 +36,12 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
     if rules.attestation_key.is_empty() {
         out.push(RULE.deny("no-policy", "no attestation key is enrolled (node.attestation_key)"));
     }
-    if rules.pcrs.is_empty() {
-        out.push(RULE.deny("no-policy", "the policy names no PCR values (node.pcrs)"));
+    let token = rules.ear.as_ref().is_some_and(|ear| ear.instead);
+    if rules.pcrs.is_empty() && rules.log.is_none() && !token {
+        out.push(RULE.deny(
+            "no-policy",
+            "the policy names neither PCR values (node.pcrs) nor rules on the event log (node.log)",
+        ));
     }
     match &ctx.facts.node {
         Fact::Is(node) => out.extend(judge(node)),
@@ -120,5 +125,12 @@ mod tests {
         let mut policy = fixture::policy();
         policy.node.pcrs.clear();
         assert_eq!(outcomes(&RULE, &policy, &fixture::facts()), ["deny no-policy"]);
+        policy.node.log = Some(Default::default());
+        assert_eq!(outcomes(&RULE, &policy, &fixture::facts()), ["pass"]);
+        policy.node.log = None;
+        policy.node.ear = Some(Default::default());
+        assert_eq!(outcomes(&RULE, &policy, &fixture::facts()), ["deny no-policy"], "a token beside no policy");
+        policy.node.ear = Some(crate::policy::EarRules { instead: true, ..Default::default() });
+        assert_eq!(outcomes(&RULE, &policy, &fixture::facts()), ["pass"]);
     }
 }
