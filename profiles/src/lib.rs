@@ -19,6 +19,16 @@ pub fn apparmor_profile() -> &'static str {
     include_str!("../apparmor/boltseal-default")
 }
 
+/// The same profile as the kernel takes it, by one write to `/sys/kernel/security/apparmor/.replace`. Compiled with
+/// the features of `abi/3.0` (Linux 4.19 and later); made by `apparmor/compile.sh`.
+#[must_use]
+pub fn apparmor_compiled() -> &'static [u8] {
+    include_bytes!("../apparmor/boltseal-default.bin")
+}
+
+/// Name of that profile.
+pub const APPARMOR: &str = "boltseal-default";
+
 /// Source (CIL) of the SELinux domain `boltseal_t`.
 #[must_use]
 pub fn selinux_module() -> &'static str {
@@ -168,9 +178,51 @@ mod tests {
         assert!(!text.contains("complain") && !text.contains("unconfined)"));
         let mut lines = text.lines().filter(|l| !l.trim_start().starts_with('#') && !l.trim().is_empty());
         assert!(lines.all(|l| l.ends_with(',') || l.ends_with('{') || l == "}"), "a rule without its comma");
-        for rule in ["audit deny mount,", "audit deny network alg,", "audit deny /sys/kernel/security/** rwklx,"] {
+        for line in text.lines().map(str::trim).filter(|l| !l.starts_with('#') && l.contains("deny ")) {
+            assert!(line.starts_with("audit deny "), "a denial that nobody sees: {line}");
+        }
+        for rule in [
+            "audit deny mount,",
+            "audit deny umount,",
+            "audit deny network alg,",
+            "audit deny /proc/{sys,",
+            "audit deny /sys/** wkl,",
+            "audit deny /sys/kernel/{security,debug,tracing}/** rwklx,",
+        ] {
             assert!(text.contains(rule), "{rule}");
         }
+        for mediated in ["ptrace", "signal (send,receive)"] {
+            assert!(text.contains(&format!("  {mediated}")), "{mediated}");
+        }
+        assert!(text.lines().filter(|l| l.contains("ptrace (")).all(|l| l.ends_with("peer=boltseal-default,")));
+    }
+
+    /// The compiled form is of this source: compile.sh notes both digests.
+    #[test]
+    fn the_compiled_profile_is_of_this_source() {
+        let hex = |bytes: &[u8]| -> String {
+            let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+            digest.as_ref().iter().map(|b| format!("{b:02x}")).collect()
+        };
+        let noted = include_str!("../apparmor/boltseal-default.sum");
+        let expected = format!(
+            "{}  boltseal-default\n{}  boltseal-default.bin\n",
+            hex(apparmor_profile().as_bytes()),
+            hex(apparmor_compiled())
+        );
+        assert_eq!(noted, expected, "the source changed: run profiles/apparmor/compile.sh");
+    }
+
+    /// Its head as the kernel unpacks it: version, name, flags; the second number after `flags` is the mode, 0 enforces.
+    #[test]
+    fn the_compiled_profile_enforces_under_its_name() {
+        let blob = apparmor_compiled();
+        let head = [&b"\x04\x08\x00version\x00\x02"[..], &[]].concat();
+        assert!(blob.starts_with(&head));
+        let name = [&b"\x04\x08\x00profile\x00\x07\x05\x11\x00"[..], APPARMOR.as_bytes(), b"\0"].concat();
+        assert_eq!(blob.windows(name.len()).filter(|w| *w == name).count(), 1);
+        let flags = b"\x04\x06\x00flags\x00\x07\x02\x00\x00\x00\x00\x02\x00\x00\x00\x00\x02\x00\x00\x00\x00\x08";
+        assert_eq!(blob.windows(flags.len()).filter(|w| w == flags).count(), 1, "no hat, enforce, no blanket audit");
     }
 
     #[test]

@@ -128,6 +128,7 @@ pub(crate) fn apply(cgroup_path: &str, id: &str, resources: &LinuxResources) -> 
     if resources.devices().as_ref().is_some_and(|d| !d.is_empty()) {
         return Err(LaunchError::Unsupported("device rules cannot be changed by an update".into()));
     }
+    cgroup2::before_update(resources)?;
     let failed = |e: &dyn std::fmt::Display| LaunchError::Other(format!("cannot apply the new limits: {e}"));
     let config = CgroupConfig {
         cgroup_path: cgroup2::manager_path(cgroup_path)?.into(),

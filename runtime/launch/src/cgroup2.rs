@@ -44,9 +44,18 @@ pub(crate) fn spec_for_libcontainer(json: &[u8], path: &str) -> Result<Vec<u8>, 
 /// What could not be enforced is refused before anything is made.
 pub(crate) fn supported(linux: &Linux) -> Result<(), LaunchError> {
     if is_unified()? {
-        program(linux)?;
+        settings(linux.resources().as_ref().and_then(|r| r.unified().as_ref()))?;
+        return program(linux).map(drop);
     }
-    Ok(())
+    linux.resources().as_ref().map_or(Ok(()), only_on_v2)
+}
+
+/// Settings of v2 mean nothing to v1's controllers, which pass them over.
+fn only_on_v2(resources: &LinuxResources) -> Result<(), LaunchError> {
+    match resources.unified().iter().flatten().next() {
+        Some((key, _)) => Err(LaunchError::Unsupported(format!("the setting {key} needs cgroup v2"))),
+        None => Ok(()),
+    }
 }
 
 fn program(linux: &Linux) -> Result<device::Program, LaunchError> {
@@ -65,7 +74,12 @@ pub(crate) fn settle(path: &str, linux: &Linux) -> Result<(), LaunchError> {
     linux.resources().as_ref().map_or(Ok(()), |resources| complete(&folder, resources))
 }
 
-/// After libcontainer's manager has set new limits.
+/// Before libcontainer's manager sets new limits: what could not be set is refused.
+pub(crate) fn before_update(resources: &LinuxResources) -> Result<(), LaunchError> {
+    if is_unified()? { settings(resources.unified().as_ref()).map(drop) } else { only_on_v2(resources) }
+}
+
+/// After it has set them.
 pub(crate) fn updated(path: &str, resources: &LinuxResources) -> Result<(), LaunchError> {
     if is_unified()? { complete(&folder(path)?, resources) } else { Ok(()) }
 }
@@ -83,25 +97,24 @@ fn complete(folder: &Path, resources: &LinuxResources) -> Result<(), LaunchError
         let more = more.ok_or_else(|| LaunchError::Other(format!("swap {swap} is below the memory limit {limit}")))?;
         set(folder, "memory.swap.max", &more.to_string())?;
     }
-    unified(folder, resources.unified().as_ref())?;
+    for (key, value) in settings(resources.unified().as_ref())? {
+        set(folder, key, value)?;
+    }
     let lines = differences(folder, resources);
     if lines.is_empty() { Ok(()) } else { Err(LaunchError::Inspection(lines)) }
 }
 
 /// kubelet's two: an OOM kill takes the whole container, and swap has a limit. The seal lets no other key through.
-fn unified(folder: &Path, keys: Option<&HashMap<String, String>>) -> Result<(), LaunchError> {
-    for (key, value) in keys.into_iter().flatten() {
+fn settings(keys: Option<&HashMap<String, String>>) -> Result<Vec<(&str, &str)>, LaunchError> {
+    let one = |(key, value): (&'_ String, &'_ String)| {
         let plain = match key.as_str() {
             "memory.oom.group" => matches!(value.as_str(), "0" | "1"),
             "memory.swap.max" => !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()),
             _ => false,
         };
-        if !plain {
-            return Err(LaunchError::Unsupported(format!("the cgroup setting {key} = {value:?}")));
-        }
-        set(folder, key, value)?;
-    }
-    Ok(())
+        plain.then_some(()).ok_or_else(|| LaunchError::Unsupported(format!("the cgroup setting {key} = {value:?}")))
+    };
+    keys.into_iter().flatten().map(|pair| one(pair).map(|()| (pair.0.as_str(), pair.1.as_str()))).collect()
 }
 
 fn set(folder: &Path, file: &str, value: &str) -> Result<(), LaunchError> {

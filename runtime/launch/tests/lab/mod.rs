@@ -222,10 +222,7 @@ fn spec(volume: &str, cgroup: &str) -> Value {
         "linux": {
             "cgroupsPath": cgroup,
             "resources": {
-                "devices": [
-                    {"allow": false, "access": "rwm"},
-                    {"allow": true, "type": "c", "major": 1, "minor": 3, "access": "rwm"},
-                ],
+                "devices": crate::scenarios::standard_rules(),
                 "pids": {"limit": 50},
             },
             "namespaces": [{"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "cgroup"}],

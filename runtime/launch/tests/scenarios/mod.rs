@@ -1,7 +1,12 @@
 //! What must hold, one function each.
-use crate::lab::{CAPABILITIES, Lab, cgroups, pipe, start, status, wait};
-use boltseal_launch::{ExecRequest, Execed, LaunchError, Parked, delete, exec, update};
-use boltseal_seal::{ApprovedNamespace, Label};
+mod cgroups;
+mod labels;
+
+pub use cgroups::standard_rules;
+
+use crate::lab::{CAPABILITIES, Lab, pipe, start, status, wait};
+use boltseal_launch::{ExecRequest, Execed, LaunchError, Parked, delete, exec};
+use boltseal_seal::ApprovedNamespace;
 use serde_json::json;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -31,7 +36,10 @@ pub const ALL: &[Scenario] = &[
     ("unapproved_namespace", unapproved_namespace),
     ("host_namespace", host_namespace),
     ("no_new_privileges_off", no_new_privileges_off),
-    ("label_without_module", label_without_module),
+    ("label_unknown", labels::unknown),
+    ("label_in_force", labels::in_force),
+    ("label_that_only_complains", labels::complains),
+    ("label_changed_while_parked", labels::changed_while_parked),
     ("dev_symlink", dev_symlink),
     ("mount_below_proc", mount_below_proc),
     ("no_fresh_dev", no_fresh_dev),
@@ -43,12 +51,14 @@ pub const ALL: &[Scenario] = &[
     ("terminal", terminal),
     ("exec_in_a_running_container", exec_in_a_running_container),
     ("exec_failures", exec_failures),
-    ("limits", limits),
-    ("on_cgroup_v2", on_cgroup_v2),
-    ("devices_on_cgroup_v2", devices_on_cgroup_v2),
-    ("slice_without_systemd", slice_without_systemd),
-    ("cgroup_mount_on_v1", cgroup_mount_on_v1),
-    ("cgroup_in_use", cgroup_in_use),
+    ("limits", cgroups::limits),
+    ("unified_settings", cgroups::unified_settings),
+    ("out_of_memory", cgroups::out_of_memory),
+    ("on_cgroup_v2", cgroups::on_cgroup_v2),
+    ("devices_on_cgroup_v2", cgroups::devices_on_cgroup_v2),
+    ("slice_without_systemd", cgroups::slice_without_systemd),
+    ("cgroup_mount", cgroups::cgroup_mount),
+    ("cgroup_in_use", cgroups::cgroup_in_use),
     ("seccomp_in_the_spec", seccomp_in_the_spec),
     ("delete_twice", delete_twice),
     ("delete_a_running_container", delete_a_running_container),
@@ -92,7 +102,7 @@ fn parked_released_gone(mut lab: Lab) {
     assert_eq!(parked.seccomp_filters, 1);
     assert_eq!(parked.expected_label, "");
     assert!(parked.start_time > 0 && parked.console.is_none());
-    assert!(parked.cgroups.len() >= 4, "{:?}", parked.cgroups);
+    assert!(parked.cgroups.len() >= if cgroups::unified() { 1 } else { 4 }, "{:?}", parked.cgroups);
     for (_, folder) in &parked.cgroups {
         contains(&fs::read_to_string(format!("{folder}/cgroup.procs")).unwrap(), &pid.to_string());
     }
@@ -254,17 +264,6 @@ fn host_namespace(mut lab: Lab) {
 fn no_new_privileges_off(mut lab: Lab) {
     lab.spec["process"]["noNewPrivileges"] = json!(false);
     contains(&inspection(lab.refused()), "no_new_privs is not set");
-}
-
-fn label_without_module(mut lab: Lab) {
-    for label in
-        [Label::AppArmor("boltseal-default".into()), Label::Selinux("system_u:system_r:boltseal_t:s0:c1,c2".into())]
-    {
-        lab.table.label = Some(label);
-        let error = lab.refused();
-        assert!(matches!(error, LaunchError::Unsupported(_) | LaunchError::Inspection(_)), "{error:?}");
-        contains(&error.to_string(), "boltseal");
-    }
 }
 
 fn dev_symlink(lab: Lab) {
@@ -499,7 +498,7 @@ fn exec_in_a_running_container(mut lab: Lab) {
             contains(&text, part);
         }
         contains(&text, &format!("\n{uid}\n"));
-        contains(&text, "pids:/\n");
+        contains(&text, if cgroups::unified() { "0::/\n" } else { "pids:/\n" });
     }
     // A terminal of its own.
     let mut with_terminal = process(&["tty"], 1000);
@@ -545,200 +544,6 @@ fn exec_failures(mut lab: Lab) {
     );
     delete(&lab.state, &lab.name).unwrap();
     wait(known.0);
-    lab.nothing_left();
-}
-
-fn limits(mut lab: Lab) {
-    let known = running(&mut lab);
-    let pids = cgroups(&lab.table.cgroup_path).into_iter().find(|p| p.join("pids.max").exists()).unwrap();
-    assert_eq!(fs::read_to_string(pids.join("pids.max")).unwrap(), "50\n");
-    let resources = serde_json::from_value(json!({"pids": {"limit": 20}})).unwrap();
-    update(&lab.state, &lab.name, &resources).unwrap();
-    assert_eq!(fs::read_to_string(pids.join("pids.max")).unwrap(), "20\n");
-    let devices = serde_json::from_value(json!({"devices": [{"allow": true, "access": "rwm"}]})).unwrap();
-    assert!(matches!(update(&lab.state, &lab.name, &devices), Err(LaunchError::Unsupported(_))));
-    assert!(update(&lab.state, "another", &resources).is_err());
-    // Only the null device was allowed; libcgroups adds the runtime's usual ones, and no disk.
-    let list = fs::read_to_string(
-        cgroups(&lab.table.cgroup_path)
-            .into_iter()
-            .find(|p| p.join("devices.list").exists())
-            .unwrap()
-            .join("devices.list"),
-    );
-    assert!(!list.unwrap().contains("a *:* rwm"));
-    delete(&lab.state, &lab.name).unwrap();
-    wait(known.0);
-    lab.nothing_left();
-}
-
-/// Rules as the seal makes them: everything denied, the standard nodes allowed.
-fn standard_rules() -> Vec<serde_json::Value> {
-    let mut rules = vec![json!({"allow": false, "access": "rwm"})];
-    for (major, minor) in [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)] {
-        rules.push(json!({"allow": true, "type": "c", "major": major, "minor": minor, "access": "rwm"}));
-    }
-    rules.push(json!({"allow": true, "type": "c", "major": 136, "access": "rwm"}));
-    rules
-}
-
-fn on_cgroup_v2(mut lab: Lab) {
-    lab.on_cgroup_v2();
-    // Without rules every device would be open; other forms are not understood.
-    for rules in [json!({}), json!({"devices": [{"allow": true, "access": "rwm"}]})] {
-        lab.spec["linux"]["resources"] = rules;
-        assert!(matches!(lab.refused(), LaunchError::Unsupported(t) if t.starts_with("device rules: ")));
-    }
-    lab.spec["linux"]["resources"] = json!({"devices": standard_rules()});
-    let (parked, _) = lab.args(&["/bin/sleep", "100"]).create();
-    let parked = parked.unwrap();
-    let folder = format!("/sys/fs/cgroup{}", lab.table.cgroup_path);
-    assert_eq!(parked.cgroups, [(String::new(), folder.clone())]);
-    assert_eq!(fs::read_to_string(format!("{folder}/cgroup.procs")).unwrap(), format!("{}\n", parked.pid));
-    let known = (parked.pid, parked.start_time);
-    assert_eq!(start(parked), "");
-    let (result, mut output) = execute(&lab, known, &process(&["cat", "/proc/self/cgroup"], 1000));
-    wait(result.unwrap().pid);
-    let mut text = String::new();
-    output.read_to_string(&mut text).unwrap();
-    contains(&text, "0::/\n");
-    let begun = Instant::now();
-    delete(&lab.state, &lab.name).unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(1));
-    assert_eq!(wait(known.0), 128 + 9);
-    lab.nothing_left();
-}
-
-/// kubelet's systemd form on a host without systemd: the folder that systemd would have made.
-fn slice_without_systemd(mut lab: Lab) {
-    lab.on_cgroup_v2();
-    assert!(!std::path::Path::new("/run/systemd/system").exists(), "systemd would be asked here");
-    let slice = format!("boltseal{}-pod1.slice", std::process::id());
-    let top = format!("/sys/fs/cgroup/{}", slice.replace("-pod1", ""));
-    lab.table.cgroup_path = format!("{slice}:cri:{}", lab.name);
-    lab.spec["linux"]["cgroupsPath"] = json!(lab.table.cgroup_path);
-    lab.spec["linux"]["resources"] = json!({"devices": standard_rules()});
-    let (parked, _) = lab.args(&["/bin/sleep", "100"]).create();
-    let parked = parked.unwrap();
-    let folder = format!("{top}/{slice}/cri-{}.scope", lab.name);
-    assert_eq!(parked.cgroups, [(String::new(), folder.clone())]);
-    let known = (parked.pid, parked.start_time);
-    assert_eq!(start(parked), "");
-    let (result, _) = execute(&lab, known, &process(&["/bin/sleep", "100"], 1000));
-    let execed = result.unwrap().pid;
-    let members = fs::read_to_string(format!("{folder}/cgroup.procs")).unwrap();
-    assert_eq!(members, format!("{}\n{execed}\n", known.0));
-    update(&lab.state, &lab.name, &serde_json::from_value(json!({})).unwrap()).unwrap();
-    delete(&lab.state, &lab.name).unwrap();
-    // The exec first: its pid namespace does not end before it is reaped.
-    assert_eq!((wait(execed), wait(known.0)), (128 + 9, 128 + 9));
-    // The slices are the pod's: who made the pod removes them.
-    fs::remove_dir(format!("{top}/{slice}")).unwrap();
-    fs::remove_dir(top).unwrap();
-    lab.nothing_left();
-}
-
-/// A process of the host joins the container's cgroup, where neither Landlock nor the filter bind it, makes a node and
-/// opens it: what each step said, 0 for success.
-fn probe(lab: &Lab, folder: &str, (major, minor): (u64, u64)) -> (i32, i32) {
-    let node = lab.top.join(format!("node-{major}-{minor}"));
-    let error = |result: Result<(), i32>| result.err().unwrap_or(0);
-    let made = |path: &std::path::Path| {
-        let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
-        let device = nix::sys::stat::makedev(major, minor);
-        nix::sys::stat::mknod(path, nix::sys::stat::SFlag::S_IFCHR, mode, device).map_err(|e| e as i32)
-    };
-    made(&node).unwrap();
-    // SAFETY: this process has one thread.
-    let answer = match unsafe { nix::unistd::fork() }.unwrap() {
-        nix::unistd::ForkResult::Parent { child } => wait(child.as_raw().unsigned_abs()),
-        nix::unistd::ForkResult::Child => {
-            fs::write(format!("{folder}/cgroup.procs"), "0").unwrap();
-            let made = error(made(&node.with_extension("made")));
-            let opened = File::options().read(true).write(true).open(&node);
-            let opened = error(opened.map(drop).map_err(|e| e.raw_os_error().unwrap()));
-            std::process::exit(made << 4 | opened)
-        }
-    };
-    for path in [&node, &node.with_extension("made")] {
-        fs::remove_file(path).or_else(|e| if path == &node { Err(e) } else { Ok(()) }).unwrap();
-    }
-    (answer >> 4, answer & 15)
-}
-
-/// The kernel asks our program at each mknod and open. One device is granted in one way after the other, the same
-/// steps each time.
-fn devices_on_cgroup_v2(mut lab: Lab) {
-    lab.on_cgroup_v2();
-    // /dev/kmsg is in the container whatever its rules say: libcontainer makes it before the program is there.
-    lab.spec["process"]["user"] = json!({"uid": 0, "gid": 0});
-    (lab.table.uid, lab.table.gid) = (0, 0);
-    lab.spec["linux"]["devices"] =
-        json!([{"path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11, "fileMode": 0o666}]);
-    lab.table.landlock.writable.push("/dev/kmsg".into());
-    let folder = format!("/sys/fs/cgroup{}", lab.table.cgroup_path);
-    let refused = libc::EPERM;
-    for (access, made, opened) in
-        [("", refused, refused), ("m", 0, refused), ("rw", refused, 0), ("r", refused, refused), ("rwm", 0, 0)]
-    {
-        let mut rules = standard_rules();
-        if !access.is_empty() {
-            rules.push(json!({"allow": true, "type": "c", "major": 1, "minor": 11, "access": access}));
-        }
-        lab.spec["linux"]["resources"] = json!({"devices": rules});
-        lab.sh("cat /dev/null && echo null read; echo x > /dev/zero && echo zero written; echo boltseal >> /dev/kmsg && echo kmsg written");
-        let (parked, mut output) = lab.create();
-        let parked = parked.unwrap();
-        let pid = parked.pid;
-        // While it is parked the rules are in force already.
-        assert_eq!(probe(&lab, &folder, (1, 11)), (made, opened), "granted {access:?}");
-        assert_eq!(probe(&lab, &folder, (1, 3)), (0, 0), "the null device, granted {access:?}");
-        assert_eq!(probe(&lab, &folder, (1, 1)), (refused, refused), "memory, granted {access:?}");
-        assert_eq!(start(parked), "");
-        let mut text = String::new();
-        output.read_to_string(&mut text).unwrap();
-        wait(pid);
-        contains(&text, "null read\nzero written\n");
-        let writes = access.contains('w');
-        assert_eq!(text.contains("kmsg written"), writes, "granted {access:?}: {text}");
-        assert_eq!(
-            text.contains("can't create /dev/kmsg: Operation not permitted"),
-            !writes,
-            "granted {access:?}: {text}"
-        );
-        delete(&lab.state, &lab.name).unwrap();
-        lab.nothing_left();
-    }
-}
-
-fn cgroup_mount_on_v1(mut lab: Lab) {
-    let options = ["nosuid", "noexec", "nodev", "ro"];
-    let mount = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": options});
-    lab.spec["mounts"].as_array_mut().unwrap().push(mount);
-    let mut approved = lab.table.mounts[5].clone();
-    approved.destination = "/sys/fs/cgroup".into();
-    approved.fstype = Some("cgroup".into());
-    lab.table.mounts.push(approved);
-    // libcontainer mounts v1's hierarchies writable whatever the spec says: not what was approved.
-    contains(&inspection(lab.refused()), "mount /sys/fs/cgroup/pids is not read-only");
-    // Approved as they are, they pass, and Landlock keeps them from being written.
-    lab.table.mounts.last_mut().unwrap().readonly = false;
-    lab.spec["process"]["user"] = json!({"uid": 0, "gid": 0});
-    (lab.table.uid, lab.table.gid) = (0, 0);
-    let (_, text, _) = lab.sh("echo 10 > /sys/fs/cgroup/pids/pids.max; cat /sys/fs/cgroup/pids/pids.max").run();
-    contains(&text, "can't create /sys/fs/cgroup/pids/pids.max: Permission denied");
-    contains(&text, "50\n");
-}
-
-fn cgroup_in_use(lab: Lab) {
-    let first =
-        fs::read_dir("/sys/fs/cgroup").unwrap().map(|e| e.unwrap().path()).find(|p| p.ends_with("pids")).unwrap();
-    let folder = first.join(lab.table.cgroup_path.trim_start_matches('/'));
-    fs::create_dir_all(&folder).unwrap();
-    let (result, _) = lab.create();
-    contains(&result.map(|p| p.pid).unwrap_err().to_string(), "is there already");
-    assert!(folder.exists(), "another's cgroup was removed");
-    fs::remove_dir(&folder).unwrap();
     lab.nothing_left();
 }
 
