@@ -1,4 +1,5 @@
 //! The command line. The manual page names every word of it; a test sees to that.
+use crate::node::NodeCommand;
 use crate::screen::Output;
 use clap::{Args as Group, Parser, Subcommand};
 use std::path::PathBuf;
@@ -59,24 +60,6 @@ pub(crate) enum SigCommand {
         /// The layout: a folder, or an uncompressed tar of it
         path: PathBuf,
     },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum NodeCommand {
-    /// Find or make this node's attestation key and print what the policy must say of it
-    Enroll {
-        /// The TPM: /dev/tpmrm0, or unix:/absolute/path of a software TPM; by default what the policy names
-        #[arg(long)]
-        tpm: Option<String>,
-        /// PCRs of the SHA-256 bank to accept as they are now
-        #[arg(long, value_delimiter = ',', default_value = "0,2,4,7,9")]
-        pcrs: Vec<u32>,
-        /// Write the key to this new file, for trust/ of the policy
-        #[arg(long, value_name = "FILE")]
-        write_key: Option<PathBuf>,
-    },
-    /// Show the TPM's state and whether the kept verdict holds
-    Status,
 }
 
 #[derive(Debug, Subcommand)]

@@ -13,7 +13,7 @@ mod policy;
 mod screen;
 mod sig;
 
-use args::{Args, AuditCommand, Command, NodeCommand, PolicyCommand, SigCommand};
+use args::{Args, AuditCommand, Command, PolicyCommand, SigCommand};
 use clap::Parser;
 use screen::{Exit, Failure, Screen};
 use std::io;
@@ -32,10 +32,7 @@ fn run(command: &Command, screen: &mut Screen) -> Result<Exit, Failure> {
         Command::Check { bundle, policy } => check::check(bundle, policy.as_deref(), screen),
         Command::Explain { rule } => explain::explain(rule.as_deref(), screen),
         Command::Sig(SigCommand::Import { path }) => sig::import(path, screen),
-        Command::Node(NodeCommand::Enroll { tpm, pcrs, write_key }) => {
-            node::enroll(tpm.as_deref(), pcrs, write_key.as_deref(), screen)
-        }
-        Command::Node(NodeCommand::Status) => node::status(screen),
+        Command::Node(command) => node::run(command, screen),
         Command::Policy(PolicyCommand::Lint { dir }) => policy::lint(dir.as_deref(), screen),
         Command::Audit(AuditCommand::List(filters)) => audit::list(filters, screen),
         Command::Audit(AuditCommand::Verify { head }) => audit::verify(head.as_deref(), screen),

@@ -115,6 +115,111 @@ fn enrols_what_a_policy_then_accepts() {
 }
 
 #[test]
+fn attest_makes_the_verdict_that_status_shows() {
+    let (node, mut tpm) = (Node::new(), Tpm::start());
+    let key = node.path("node.pem").display().to_string();
+    let (_, out, _) = node.run(&["node", "enroll", "--tpm", &tpm.address, "--pcrs", "7", "--write-key", &key]);
+    assert_eq!(node.run(&["node", "attest"]).0, 4, "there is no policy");
+    node.write("etc/boltseal/policy.toml", &format!("version = 1\n[node]\ntpm = \"{}\"\n", tpm.address));
+    let (code, _, err) = node.run(&["node", "attest"]);
+    assert!(code == 1 && err.contains("no enrolled key"), "{err}");
+    node.write("etc/boltseal/policy.toml", &format!("version = 1\n{out}"));
+    node.write("etc/boltseal/trust/node.pem", &fs::read_to_string(&key).unwrap());
+
+    fs::remove_dir(node.path("run/boltseal")).unwrap();
+    let (code, out, err) = node.run(&["node", "attest"]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("✓ attested for this boot and policy, by a software TPM: a quote was made"), "{out}");
+    let mode = |name: &str| fs::metadata(node.path(name)).unwrap().permissions().mode() & 0o7777;
+    assert_eq!((mode("run/boltseal"), mode("run/boltseal/node.json")), (0o700, 0o600));
+    let (code, out, _) = node.run(&["-o", "json", "node", "attest"]);
+    let document: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &document["verified"], &document["fresh"]), (0, &true.into(), &false.into()));
+    assert!(node.run(&["node", "status"]).1.contains("attested for this boot and policy, for another"));
+
+    // Another state of the node: denied, nothing kept, and it says which PCR.
+    let end = Instant::now() + Duration::from_secs(10);
+    boltseal_node::tpm::Tpm::open(&tpm.address, end).unwrap().extend(7, &[8; 32]).unwrap();
+    fs::remove_file(node.path("run/boltseal/node.json")).unwrap();
+    let (code, out, _) = node.run(&["node", "attest"]);
+    assert!(code == 1 && out.contains("✗ PCR 7 is ") && out.contains("BS-NOD-001"), "{out}");
+    assert!(!node.path("run/boltseal/node.json").exists());
+
+    // A TPM that comes late is waited for; one that does not come is told in time.
+    tpm.child.kill().unwrap();
+    tpm.child.wait().unwrap();
+    fs::remove_file(tpm.address.trim_start_matches("unix:")).unwrap_or_default();
+    let begun = Instant::now();
+    let (code, out, _) = node.run(&["node", "attest", "--wait", "1"]);
+    assert!(code == 1 && out.contains("✗ "), "{out}");
+    assert!((1..5).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+}
+
+const LOG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../integration/fuzz/corpus/node_log/boot");
+
+#[test]
+fn predict_tells_pcr_9_by_the_boot_path() {
+    let node = Node::new();
+    node.write("initrd", "files of the initrd");
+    let initrd = node.path("initrd").display().to_string();
+    let utf16: Vec<u8> = "ro initrd=initrd\0".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let bytes = |data: &[u8]| digest(&SHA256, data).as_ref().to_vec();
+    let once = bytes(&[vec![0; 32], bytes(&utf16)].concat());
+    let expected = hex(&[once, bytes(b"files of the initrd")].concat());
+    let (code, out, err) = node.run(&["node", "predict", "--path", "qemu", "--cmdline", "ro", "--initrd", &initrd]);
+    assert_eq!(code, 0, "{err}");
+    assert!(
+        out.contains("by QEMU -kernel: ro initrd=initrd") && out.contains(&format!("9 = [\"{expected}\"]")),
+        "{out}"
+    );
+    assert!(out.contains("# 4: QEMU writes"), "{out}");
+    let (_, out, _) = node.run(&[
+        "-o",
+        "json",
+        "node",
+        "predict",
+        "--path",
+        "efi-stub",
+        "--cmdline",
+        "ro initrd=initrd",
+        "--initrd",
+        &initrd,
+    ]);
+    let document: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&document["boot_path"], &document["pcrs"]["9"]), (&"efi-stub".into(), &expected.as_str().into()));
+    assert_eq!(document["files"][0], hex(b"files of the initrd"));
+    // What is needed and not there is told.
+    assert_eq!(node.run(&["node", "predict", "--path", "uki"]).0, 3);
+    let (code, _, err) = node.run(&["node", "predict", "--path", "grub", "--log", LOG, "--initrd", &initrd]);
+    assert!(code == 3 && err.contains("nothing to exchange"), "{err}");
+    assert_eq!(node.run(&["node", "predict", "--log", "/nonexistent"]).0, 3);
+    assert_eq!(node.run(&["node", "predict", "--path", "bios"]).0, 2);
+}
+
+#[test]
+fn policy_prints_what_a_log_gives() {
+    let node = Node::new();
+    let (code, out, err) = node.run(&["node", "policy", "--log", LOG]);
+    assert_eq!(code, 0, "{err}");
+    assert!(err.contains("nothing proves that a TPM measured it") && err.contains("vouches"), "{err}");
+    let image = "44".repeat(32);
+    assert!(
+        out.contains(&format!("images = [\n    \"{image}\", # image\n]")) && out.contains("secure_boot = true"),
+        "{out}"
+    );
+    let (_, out, _) = node.run(&["-o", "json", "node", "policy", "--log", LOG, "--values"]);
+    let document: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(document["draft"]["images"][0]["digest"], image);
+    assert!(document["policy"].as_str().unwrap().contains("\n4 = [\""), "{out}");
+    // A software TPM has no log, and a broken one is told.
+    let (code, _, err) = node.run(&["node", "policy", "--tpm", "unix:/run/tpm"]);
+    assert!(code == 3 && err.contains("has no event log"), "{err}");
+    node.write("log-cut", "junk");
+    let (code, _, err) = node.run(&["node", "policy", "--log", &node.path("log-cut").display().to_string()]);
+    assert!(code == 3 && err.contains("malformed event log"), "{err}");
+}
+
+#[test]
 fn no_tpm_is_undecided_and_a_wrong_pcr_is_usage() {
     let node = Node::new();
     let (code, out, err) = node.run(&["node", "enroll", "--tpm", "unix:/run/none"]);

@@ -71,7 +71,9 @@ impl Floor<'_> {
         };
         let meta = file.metadata().map_err(|e| Error::io(shown.to_string(), e))?;
         if !meta.is_file() || meta.uid() != 0 || meta.mode() & 0o077 != 0 {
-            return Err(Error::refused(format!("{shown} is not a file of root's alone. Fix: find out who made it, then remove it")));
+            return Err(Error::refused(format!(
+                "{shown} is not a file of root's alone. Fix: find out who made it, then remove it"
+            )));
         }
         let mut text = String::new();
         if file.take(MAX_NOTE).read_to_string(&mut text).is_err() {
@@ -89,8 +91,7 @@ impl Floor<'_> {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed(e)),
             _ => {}
         }
-        let mut file: File =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&next).map_err(failed)?;
+        let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&next).map_err(failed)?;
         file.write_all(self.spelled(boot, count).as_bytes()).map_err(failed)?;
         std::fs::rename(&next, &path).map_err(failed)
     }

@@ -19,6 +19,8 @@ mod hex;
 pub mod key;
 pub mod log;
 pub mod nv;
+mod pe;
+pub mod predict;
 pub mod quote;
 pub mod reply;
 mod status;

@@ -7,14 +7,17 @@
 //! ```
 //! Only digests are proven. Text and labels in the log are not, so a rule either looks at the digest alone, or at bytes
 //! whose digest it has computed itself. Format: TCG PC Client Platform Firmware Profile 1.06, section 10.
-mod events;
+mod draft;
+pub(crate) mod events;
 mod judge;
-mod parse;
-mod prove;
-mod shape;
+pub(crate) mod parse;
+pub(crate) mod prove;
+pub(crate) mod shape;
 
+pub use draft::{Draft, Labelled, draft};
 pub use events::{Event, Events};
 pub(crate) use judge::COVERED;
+pub(crate) use judge::stub_digests;
 pub use judge::{LogRules, judge};
 pub use parse::propose;
 pub use prove::Proven;

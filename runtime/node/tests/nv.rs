@@ -122,7 +122,9 @@ fn the_floor_is_asked_of_the_tpm_once_a_boot() {
     assert!(proxy.commands() > asked);
     assert_eq!(Floor { pin: "q", ..floor }.read(&other, soon()), Ok(3));
     let note = dir.path().join("floor");
-    for bad in ["", "boltseal-floor 1\n", "\u{0}", &std::fs::read_to_string(&note).unwrap().replace("count ", "count 0")] {
+    for bad in
+        ["", "boltseal-floor 1\n", "\u{0}", &std::fs::read_to_string(&note).unwrap().replace("count ", "count 0")]
+    {
         put(&note, bad.as_bytes());
         let asked = proxy.commands();
         assert_eq!(floor.read(&boot, soon()), Ok(3));

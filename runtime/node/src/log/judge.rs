@@ -173,7 +173,7 @@ fn files(rules: &LogRules, log: &Proven<'_>, text: &str, problems: &mut Vec<Stri
 }
 
 /// The EFI stub measures what it was handed, mostly with the zero at its end.
-fn stub_digests(text: &str) -> [[u8; 32]; 2] {
+pub(crate) fn stub_digests(text: &str) -> [[u8; 32]; 2] {
     [command_line_digest(text), hash(&utf16(text, false))]
 }
 
@@ -229,21 +229,21 @@ fn shown(data: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::super::Events;
     use super::super::parse::{propose, tests::Written};
     use super::super::shape::tests::written as var;
     use super::*;
     use std::collections::BTreeMap;
 
-    const LINE: &str = "root=/dev/vda1 lockdown=integrity console=ttyS0 initrd=initrd";
-    const KERNEL: [u8; 32] = [0x44; 32];
+    pub(crate) const LINE: &str = "root=/dev/vda1 lockdown=integrity console=ttyS0 initrd=initrd";
+    pub(crate) const KERNEL: [u8; 32] = [0x44; 32];
     const INITRD: [u8; 32] = [0x99; 32];
-    const CERTIFICATE: &[u8] = &[0x30, 0x82, 1, 2, 3];
+    pub(crate) const CERTIFICATE: &[u8] = &[0x30, 0x82, 1, 2, 3];
     const OPTIONS: &[u8] = b"\xed\x22\x3b\x8f\x1a\0\0\0LOADED_IMAGE::LoadOptions\0";
 
     /// A boot through the EFI stub with Secure Boot on, in the order that OVMF and Linux measure.
-    struct Boot {
+    pub(crate) struct Boot {
         line: String,
         kernel: [u8; 32],
         initrd: [u8; 32],
@@ -260,7 +260,7 @@ mod tests {
     }
 
     impl Boot {
-        fn log(&self) -> Vec<u8> {
+        pub(crate) fn log(&self) -> Vec<u8> {
             let mut log = Written::new().said(7, 0x8000_0001, &var(&GLOBAL, "SecureBoot", &[self.secure_boot]));
             for name in ["PK", "KEK", "db", "dbx"] {
                 log = log.said(7, 0x8000_0001, &var(&GLOBAL, name, b"list"));

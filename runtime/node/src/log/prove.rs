@@ -29,6 +29,17 @@ impl<'a> Events<'a> {
         values
     }
 
+    /// The digest was put into that PCR.
+    pub(crate) fn has(&self, pcr: u32, digest: &[u8; 32]) -> bool {
+        self.list.iter().any(|e| e.kind != NO_ACTION && e.pcr == pcr && e.digest == *digest)
+    }
+
+    /// The value of a PCR (not 0) if each digest had been another.
+    pub(crate) fn value_with(&self, pcr: u32, change: impl Fn(&[u8; 32]) -> [u8; 32]) -> [u8; 32] {
+        let events = self.list.iter().filter(|e| e.kind != NO_ACTION && e.pcr == pcr);
+        events.fold([0; 32], |value, event| extended(&value, &change(&event.digest)))
+    }
+
     /// What PCR 0 starts as: the locality of TPM2_Startup, when the log names one (profile, section 10.4.5.3).
     fn locality(&self) -> u8 {
         let said = self.list.iter().filter(|e| e.kind == NO_ACTION).filter_map(|e| self.log.get(e.data.clone()));

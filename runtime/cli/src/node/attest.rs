@@ -1,0 +1,68 @@
+//! `boltseal node attest`: the verdict on this boot, made before anything starts.
+use super::{key, node_policy, not_enrolled};
+use crate::paths::{POLICY, RUN};
+use crate::policy::{Bad, load};
+use crate::screen::{Colour, Exit, Failure, Screen, talk};
+use boltseal_node::log::Kernel;
+use boltseal_node::{Boot, check};
+use serde_json::json;
+use std::fs::DirBuilder;
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+pub(crate) fn attest(wait: Duration, screen: &mut Screen) -> Result<Exit, Failure> {
+    let loaded = load(Path::new(POLICY)).map_err(Bad::failure)?;
+    let rules = &loaded.policy.node;
+    let key = key(&loaded).ok_or_else(not_enrolled)?;
+    if rules.pcrs.is_empty() && rules.log.is_none() {
+        let text = "the policy names neither PCR values nor rules on the event log. Fix: boltseal node policy";
+        return Err(Failure::new(Exit::Findings, text));
+    }
+    match DirBuilder::new().mode(0o700).create(RUN) {
+        Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(Failure::undecided(format!("{RUN}: {e}"))),
+        _ => {}
+    }
+    let deadline = Instant::now() + wait;
+    appears(&rules.tpm, deadline);
+    let source = Kernel { tpm: &rules.tpm };
+    let policy = node_policy(rules, key, &source)?;
+    let boot = Boot::current().map_err(Failure::undecided)?;
+    let state = check(Path::new(RUN), &policy, &loaded.bundle.digest, &boot, deadline);
+    for note in &state.notes {
+        talk(note);
+    }
+    let exit = if state.verified { Exit::Ok } else { Exit::Findings };
+    if screen.json() {
+        let pcrs: Vec<_> = state.wrong_pcrs.iter().map(|(pcr, value)| json!({ "pcr": pcr, "value": value })).collect();
+        screen.document(&json!({
+            "verified": state.verified, "fresh": state.fresh, "software": state.software,
+            "problems": state.problems, "wrong_pcrs": pcrs, "notes": state.notes, "microseconds": state.microseconds,
+        }))?;
+        return Ok(exit);
+    }
+    for problem in &state.problems {
+        screen.row('✗', Colour::Bad, problem)?;
+    }
+    if state.verified {
+        let how = if state.fresh { "a quote was made" } else { "the kept verdict holds" };
+        let kind = if state.software { ", by a software TPM" } else { "" };
+        screen.row(
+            '✓',
+            Colour::Good,
+            &format!("attested for this boot and policy{kind}: {how}, {} ms", state.microseconds / 1000),
+        )?;
+    } else {
+        screen.row('✗', Colour::Bad, "not attested: BS-NOD-001 denies every start that it is enforced for")?;
+    }
+    Ok(exit)
+}
+
+/// Early in a boot the TPM's driver may still be on its way. What does not come is told by the check.
+fn appears(address: &str, deadline: Instant) {
+    let path = Path::new(address.strip_prefix("unix:").unwrap_or(address));
+    while !path.exists() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}

@@ -1,0 +1,42 @@
+//! `boltseal node status`.
+use super::{look, not_enrolled};
+use crate::paths::POLICY;
+use crate::policy::{Bad, load};
+use crate::screen::{Colour, Exit, Failure, Screen};
+use std::path::Path;
+
+pub(crate) fn status(screen: &mut Screen) -> Result<Exit, Failure> {
+    let loaded = load(Path::new(POLICY)).map_err(Bad::failure)?;
+    let Some(status) = look(&loaded)? else {
+        return Err(not_enrolled());
+    };
+    let rules = &loaded.policy.node;
+    let exit = if status.verified && status.problems.is_empty() { Exit::Ok } else { Exit::Findings };
+    if screen.json() {
+        screen.document(&status)?;
+        return Ok(exit);
+    }
+    let kind = if status.software { "software TPM" } else { "TPM" };
+    screen.line(&format!("{kind} {}, made by {}", rules.tpm, status.manufacturer.as_deref().unwrap_or("?")))?;
+    let (mark, colour, text) = match status.ak_matches {
+        Some(true) => ('✓', Colour::Good, "this TPM has it"),
+        Some(false) => ('✗', Colour::Bad, "this TPM does not have it"),
+        None => ('?', Colour::Doubt, "the TPM could not be asked"),
+    };
+    screen.row(mark, colour, &format!("enrolled key {}: {text}", status.ak_name_hex))?;
+    for (pcr, (value, accepted)) in &status.pcrs {
+        let (mark, colour) = if *accepted { ('✓', Colour::Good) } else { ('✗', Colour::Bad) };
+        screen.row(mark, colour, &format!("PCR {pcr:2} {value}"))?;
+    }
+    for problem in &status.problems {
+        screen.row('!', Colour::Doubt, problem)?;
+    }
+    match (status.verified, status.expires_in) {
+        (true, Some(seconds)) => {
+            screen.row('✓', Colour::Good, &format!("attested for this boot and policy, for another {seconds} s"))?;
+        }
+        (true, None) => screen.row('✓', Colour::Good, "attested for this boot and policy")?,
+        (false, _) => screen.row('✗', Colour::Bad, "not attested")?,
+    }
+    Ok(exit)
+}
