@@ -5,6 +5,7 @@
 #   .cache/node/kernel/        vmlinuz, modules (with their index), VERSION
 #   .cache/node/stub.efi       systemd's EFI stub: kernel, command line and initrd become one PE file
 #   .cache/node/root.ext4      Debian stable, without a kernel; written to by nobody after this
+#   .cache/node/selinux/       Debian's SELinux policy as CIL, and the compiler for it
 #   .cache/node/PACKAGES       what was fetched, by version
 set -eu
 
@@ -13,9 +14,9 @@ cache="$root/.cache/node"
 apt="$cache/apt"
 suite=trixie
 
-# Why each: apparmor (its compiler), qemu-system-x86 and ovmf (the machine and its firmware), swtpm (its TPM), sbsigntool and binutils (a signed EFI
+# Why each: qemu-system-x86 and ovmf (the machine and its firmware), swtpm (its TPM), sbsigntool and binutils (a signed EFI
 # program), mtools and dosfstools (its boot disk), mmdebstrap, e2fsprogs and kmod (the root file system), cpio (the initrd).
-tools='apparmor qemu-system-x86 ovmf swtpm swtpm-tools sbsigntool binutils mtools dosfstools mmdebstrap e2fsprogs kmod cpio'
+tools='qemu-system-x86 ovmf swtpm swtpm-tools sbsigntool binutils mtools dosfstools mmdebstrap e2fsprogs kmod cpio'
 missing=
 for package in $tools; do
     status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
@@ -29,11 +30,11 @@ if [ -n "$missing" ]; then
 fi
 
 # Raised by whoever changes what this script makes.
-recipe=2
+recipe=3
 if [ "$(cat "$cache/RECIPE" 2>/dev/null)" = "$recipe" ]; then
     exit 0
 fi
-rm -rf "$cache/kernel" "$cache/root" "$cache/root.ext4" "$cache/debs"
+rm -rf "$cache/kernel" "$cache/root" "$cache/root.ext4" "$cache/debs" "$cache/selinux"
 mkdir -p "$apt/lists/partial" "$apt/archives/partial" "$apt/none" "$cache/debs"
 
 mirror=$(apt-get indextargets --format '$(SITE) $(REPO_URI) $(CODENAME)' 'Created-By: Packages' 2>/dev/null |
@@ -88,6 +89,20 @@ cp "$cache/debs/tree/usr/lib/systemd/boot/efi/linuxx64.efi.stub" "$cache/stub.ef
 echo "$version" >"$cache/kernel/VERSION"
 modules=$(cd "$cache/debs/tree" && ls -d usr/lib/modules/"$version" lib/modules/"$version" 2>/dev/null | head -1)
 
+# SELinux: the base policy of this machine's own release, whose tools run on it. Unpacked, not installed.
+mkdir -p "$cache/debs/selinux" "$cache/selinux"
+(cd "$cache/debs/selinux" && apt-get -q -o APT::Sandbox::User=root download \
+    selinux-policy-default secilc policycoreutils libsepol2 libselinux1)
+for deb in "$cache"/debs/selinux/*.deb; do
+    dpkg-deb -x "$deb" "$cache/selinux/tree"
+done
+libraries="$cache/selinux/tree/usr/lib/x86_64-linux-gnu:$cache/selinux/tree/lib/x86_64-linux-gnu"
+bzcat "$cache/selinux/tree/usr/share/selinux/default/base.pp.bz2" >"$cache/selinux/base.pp"
+LD_LIBRARY_PATH=$libraries "$cache/selinux/tree/usr/libexec/selinux/hll/pp" "$cache/selinux/base.pp" "$cache/selinux/all.cil"
+# Statements for the login of people, which name roles of other modules.
+grep -v '^(selinuxuser' "$cache/selinux/all.cil" >"$cache/selinux/base.cil"
+rm "$cache/selinux/base.pp" "$cache/selinux/all.cil"
+
 # The root: what the node and its test need, nothing of a desktop, no manuals.
 # kmod (the kernel asks for modules), iproute2, mount and containernetworking-plugins (pods), docker-registry (images),
 # skopeo (signatures made in a case), kexec-tools (the boot that leaves the measured kernel), procps, busybox-static (a shell to look around).
@@ -105,7 +120,7 @@ cp -a "$cache/root/usr/lib/modules/$version" "$cache/kernel/modules"
 mke2fs -q -t ext4 -m 0 -E lazy_itable_init=0 -d "$cache/root" "$cache/root.ext4.new" 3G
 mv "$cache/root.ext4.new" "$cache/root.ext4"
 {
-    ls "$cache/debs" | grep '\.deb$'
+    (cd "$cache/debs" && ls -- *.deb selinux/*.deb)
     sed -n 's/^Package: //p;s/^Version: /  /p' "$cache/root/var/lib/dpkg/status" | paste - - | sort
 } >"$cache/PACKAGES"
 rm -rf "$cache/root" "$cache/debs"

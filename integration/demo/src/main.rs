@@ -7,7 +7,7 @@ mod show;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use show::{refused, say, step, title, twin};
-use stack::cases::{Case, Try, all, allowed, denies, first_line};
+use stack::cases::{Case, SHOWN, Try, all, allowed, denies, first_line};
 use stack::client::BOLTSEAL;
 use stack::containerd::{SOCKET, Version};
 use stack::node::{NAMESPACE, Node, World, trail};
@@ -16,34 +16,6 @@ use stack::process::{output, run};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, ExitCode};
-
-/// What the demo shows of the cases that `make test` runs in full.
-const SHOWN: [&str; 24] = [
-    "unsigned image",
-    "signed by a key that nobody named",
-    "the signature is of another image",
-    "an attestation passed off as a signature (cosign 3)",
-    "image config altered in the content store",
-    "re-tagged between create and start",
-    "upper folder filled beforehand",
-    "registry that is not on the list",
-    "privileged: every capability, every device, nothing masked",
-    "root of the node",
-    "host network namespace",
-    "hook",
-    "log program",
-    "sysctl of the node",
-    "a field that no version of the specification knows",
-    "unconfined",
-    "device of the node",
-    "no owner",
-    "host folder /etc",
-    "/etc by a bind alias",
-    "docker.sock",
-    "a root file system that shares propagation with the node",
-    "exec with a capability that its container has not",
-    "a PCR has another value than the policy accepts",
-];
 
 fn main() -> ExitCode {
     stack::private::machine(demo)

@@ -5,6 +5,7 @@ use crate::job::{JOB, Job, OUTCOME, Outcome, What};
 use crate::{cache, disk, uki, vm};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
+use stack::cases::SHOWN;
 use stack::process::run as command;
 use std::fs::{self, File};
 use std::path::Path;
@@ -14,19 +15,23 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lsm {
     AppArmor,
+    SeLinux,
 }
 
 impl Lsm {
-    pub(crate) const ALL: [Self; 1] = [Self::AppArmor];
+    pub(crate) const ALL: [Self; 2] = [Self::AppArmor, Self::SeLinux];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::AppArmor => "apparmor",
+            Self::SeLinux => "selinux",
         }
     }
 
     pub(crate) fn cmdline(self) -> String {
-        format!("console=ttyS0 panic=-1 quiet lsm=landlock,lockdown,yama,integrity,{},bpf", self.name())
+        // Permissive until the node has loaded its policy and says enforce.
+        let more = if self == Self::SeLinux { " enforcing=0" } else { "" };
+        format!("console=ttyS0 panic=-1 quiet lsm=landlock,lockdown,yama,integrity,{},bpf{more}", self.name())
     }
 }
 
@@ -45,8 +50,8 @@ enum Change {
 #[derive(Debug, Clone, Copy)]
 enum Expect {
     Trusted,
-    /// Denied, by this rule among others.
-    Refused(&'static str),
+    /// Denied, by one of these rules among others.
+    Refused(&'static [&'static str]),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -55,27 +60,57 @@ struct Plan {
     lsm: Lsm,
     change: Change,
     expect: Expect,
-    /// Words for the tests' main job; nothing where one start is all.
-    job: &'static [&'static str],
+    more: More,
 }
 
-const fn refused(name: &'static str, change: Change, rule: &'static str) -> Plan {
-    Plan { name, lsm: Lsm::AppArmor, change, expect: Expect::Refused(rule), job: &[] }
+/// What runs in the VM beside the one start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum More {
+    Nothing,
+    /// The tests' main job.
+    Life,
+    /// The main job and the refusals that the demo shows.
+    Demo,
 }
 
-const PLANS: [Plan; 6] = [
+impl More {
+    fn words(self) -> Vec<String> {
+        // The one that needs a TPM to play with: the refused boots show it with a real one.
+        let shown = SHOWN.iter().filter(|name| !name.starts_with("a PCR has another value"));
+        match self {
+            Self::Nothing => Vec::new(),
+            Self::Life => vec!["2.1".into(), "life".into()],
+            Self::Demo => ["2.1", "life"].iter().chain(shown).map(|&word| word.to_owned()).collect(),
+        }
+    }
+}
+
+const fn refused(name: &'static str, change: Change, rules: &'static [&'static str]) -> Plan {
+    Plan { name, lsm: Lsm::AppArmor, change, expect: Expect::Refused(rules), more: More::Nothing }
+}
+
+const ATTESTED: &[&str] = &["BS-NOD-001"];
+
+const PLANS: [Plan; 7] = [
     Plan {
         name: "apparmor good",
         lsm: Lsm::AppArmor,
         change: Change::Nothing,
         expect: Expect::Trusted,
-        job: &["2.1", "life"],
+        more: More::Demo,
     },
-    refused("cmdline changed", Change::Cmdline, "BS-NOD-001"),
-    refused("kernel changed", Change::Kernel, "BS-NOD-001"),
-    refused("initrd changed", Change::Initrd, "BS-NOD-001"),
-    refused("secure boot off", Change::SecureBootOff, "BS-NOD-001"),
-    refused("kexec", Change::Kexec, "BS-NOD-002"),
+    Plan {
+        name: "selinux good",
+        lsm: Lsm::SeLinux,
+        change: Change::Nothing,
+        expect: Expect::Trusted,
+        more: More::Life,
+    },
+    refused("cmdline changed", Change::Cmdline, ATTESTED),
+    refused("kernel changed", Change::Kernel, ATTESTED),
+    refused("initrd changed", Change::Initrd, ATTESTED),
+    refused("secure boot off", Change::SecureBootOff, ATTESTED),
+    refused("kexec", Change::Kexec, &["BS-NOD-001", "BS-NOD-002"]),
 ];
 
 /// Runs the boots of these names (all when empty). Answers whether each ended as it must.
@@ -135,13 +170,8 @@ fn one(built: &Built, enrolled: &Enrolled, plan: &Plan, tally: &mut Tally) -> Re
     }
     let variables = if plan.change == Change::SecureBootOff { vm::NO_KEYS } else { vm::KEYS };
     let job = Job {
-        what: if plan.job.is_empty() {
-            What::Start
-        } else {
-            What::Job(plan.job.iter().map(|&w| w.to_owned()).collect())
-        },
-        kexec: (plan.change == Change::Kexec).then(|| plan.lsm.cmdline()),
-        close_kexec: plan.change != Change::Kexec,
+        what: if plan.more == More::Nothing { What::Start } else { What::Job(plan.more.words()) },
+        kexec: (plan.change == Change::Kexec).then(|| format!("{} init=/bin/sh", plan.lsm.cmdline())),
     };
     let tpm = built.work.join("tpm");
     if tpm.exists() {
@@ -167,7 +197,9 @@ fn one(built: &Built, enrolled: &Enrolled, plan: &Plan, tally: &mut Tally) -> Re
             tally.trusted += 1;
             format!("started, {}", outcome.labels.join(", exec "))
         }
-        (Verdict::Denied { rules, fact }, Expect::Refused(rule)) if rules.iter().any(|found| found == rule) => {
+        (Verdict::Denied { rules, fact }, Expect::Refused(intended))
+            if rules.iter().any(|found| intended.contains(&found.as_str())) =>
+        {
             tally.refused += 1;
             format!("refused as intended by {}: {fact}", rules.join(", "))
         }
@@ -178,7 +210,7 @@ fn one(built: &Built, enrolled: &Enrolled, plan: &Plan, tally: &mut Tally) -> Re
         }
     };
     println!("{:<16} {said} [{moved}; {} s]", plan.name, took.as_secs());
-    if !plan.job.is_empty() {
+    if plan.more != More::Nothing {
         let passed = outcome.report.iter().filter(|line| line.starts_with("ok ")).count();
         let failed: Vec<&String> = outcome.report.iter().filter(|line| line.starts_with("FAIL")).collect();
         println!("{:<16} main job: {passed} passed, {} failed", "", failed.len());
@@ -208,8 +240,8 @@ fn verdict(trail: &Path, boot_id: &str) -> Result<Verdict> {
             }
         }
     }
-    let decision = records.iter().find(|record| record["ev"] == "decision").context("the trail holds no decision")?;
-    ensure!(decision["boot_id"] == boot_id, "the decision is of another boot: {decision}");
+    let own = |record: &&Value| record["ev"] == "decision" && record["boot_id"] == boot_id;
+    let decision = records.iter().find(own).context("the trail holds no decision of this boot")?;
     if decision["decision"] == "allow" {
         let started = records.iter().any(|record| record["ev"] == "started" && record["of"] == decision["id"]);
         ensure!(started, "allowed, and not started");

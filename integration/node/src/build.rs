@@ -38,9 +38,9 @@ pub(crate) fn all(work: &Path) -> Result<Built> {
     let initrd = initrd::build(&init, &kernel)?;
 
     copy(&images, &stage.join("node/given"))?;
-    profiles(&stage)?;
+    selinux_policy(&stage.join("node/selinux.policy"))?;
     // For the boot that leaves the measured kernel by kexec: signed, or a locked-down kernel would not load it.
-    uki::sign(&kernel.join("vmlinuz"), &stage.join("node/vmlinuz"), work)?;
+    uki::sign_kernel(&kernel.join("vmlinuz"), &stage.join("node/vmlinuz"), work)?;
     fs::write(stage.join("node/initrd"), &initrd)?;
     let payload = work.join("payload.ext4");
     disk::ext4(&stage, &payload)?;
@@ -119,16 +119,20 @@ fn images() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Compiled AppArmor profiles: the node itself has no parser.
-fn profiles(stage: &Path) -> Result<()> {
-    let source = stack::private::project().join("profiles/apparmor/boltseal-default");
-    let base = Path::new("/etc/apparmor.d");
-    run(Command::new("apparmor_parser")
-        .args(["-Q", "-K", "-T", "-M", "/etc/apparmor.d/abi/3.0", "-b"])
-        .arg(base)
-        .arg("-o")
-        .arg(stage.join("node/boltseal-default.bin"))
-        .arg(&source))?;
+/// Debian's base policy and our domain, compiled: the node itself has no compiler.
+fn selinux_policy(to: &Path) -> Result<()> {
+    let selinux = cache().join("selinux");
+    let tree = selinux.join("tree");
+    let project = stack::private::project();
+    let libraries =
+        ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"].map(|path| tree.join(path).display().to_string());
+    run(Command::new(tree.join("usr/bin/secilc"))
+        .env("LD_LIBRARY_PATH", libraries.join(":"))
+        .args(["-N", "-M", "true", "-c", "33", "-f", "/dev/null", "-o"])
+        .arg(to)
+        .arg(selinux.join("base.cil"))
+        .arg(project.join("profiles/selinux/boltseal.cil"))
+        .arg(project.join("integration/node/node.cil")))?;
     Ok(())
 }
 

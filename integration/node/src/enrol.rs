@@ -68,7 +68,7 @@ fn enrol(built: &Built, folder: &Path) -> Result<Vec<Boot>> {
     let mut keys = BTreeSet::new();
     let mut good = Vec::new();
     for lsm in Lsm::ALL {
-        let job = Job { what: What::Enrol, kexec: None, close_kexec: true };
+        let job = Job { what: What::Enrol, kexec: None };
         let name = format!("enrol-{}", lsm.name());
         let (outcome, took) = boots::boot(built, &boots::parts(built, lsm), vm::KEYS, &tpm, None, &job, &name)?;
         let (boot, pem) = said(outcome).with_context(|| name.clone())?;

@@ -10,10 +10,8 @@ pub(crate) const OUTCOME: &str = "outcome.json";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Job {
     pub(crate) what: What,
-    /// First load the payload's kernel with this command line by kexec and go on in that one.
+    /// Do it, then load the payload's kernel with this command line by kexec and do it there again: that one counts.
     pub(crate) kexec: Option<String>,
-    /// `kernel.kexec_load_disabled` as the node's own start-up would set it.
-    pub(crate) close_kexec: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -40,7 +40,8 @@ fn file_system(kind: &str, target: &str, flags: MsFlags, options: &str) -> Resul
 pub(super) fn security_module(payload: &Path) -> Result<()> {
     let active = lsm()?;
     if active.split(',').any(|name| name == "apparmor") {
-        let profile = fs::read(payload.join("boltseal-default.bin")).context("the compiled profile")?;
+        let profile = stack::private::project().join("profiles/apparmor/boltseal-default.bin");
+        let profile = fs::read(profile).context("the compiled profile")?;
         return fs::write(Path::new(SECURITY).join("apparmor/.replace"), profile).context("load the AppArmor profile");
     }
     if active.split(',').any(|name| name == "selinux") {

@@ -7,14 +7,15 @@ use stack::containerd::Version;
 use stack::node::{Node, World};
 use stack::process::{output, run};
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 const EXCHANGE: &str = "/run/exchange";
 /// On the root's disk: containerd's snapshots want a real file system.
 const SCRATCH: &str = "/var/tmp/node";
-/// Marks the command line of the kernel that kexec starts.
-pub(super) const SECOND: &str = "boltseal.second";
+/// Written before kexec: the next kernel of this machine is the second one.
+const LEFT: &str = "/var/tmp/left-by-kexec";
 
 pub(super) fn run_job() -> Result<()> {
     let device = machine::disk("exchange")?;
@@ -22,16 +23,16 @@ pub(super) fn run_job() -> Result<()> {
     disk::read_exchange(&device, exchange)?;
     let job: Job = serde_json::from_slice(&fs::read(exchange.join(JOB)).context("no job")?)?;
     let payload = stack::private::project().join("node");
-    if let Some(cmdline) = &job.kexec
-        && !fs::read_to_string("/proc/cmdline")?.contains(SECOND)
-    {
-        return machine::kexec(&payload, &format!("{cmdline} {SECOND}"));
-    }
-
+    let second = Path::new(LEFT).exists();
+    let leaving = job.kexec.as_ref().filter(|_| !second);
     let mut outcome = Outcome::default();
-    if let Err(error) = attend(&job, exchange, &payload, &mut outcome) {
+    if let Err(error) = attend(&job, leaving.is_none(), exchange, &payload, &mut outcome) {
         println!("guest: {error:#}");
         outcome.error = Some(format!("{error:#}"));
+    }
+    if let (Some(cmdline), None) = (leaving, &outcome.error) {
+        fs::write(LEFT, [])?;
+        return machine::kexec(&payload, cmdline);
     }
     if let Some(boot) = &mut outcome.boot {
         boot.end = machine::uptime()?;
@@ -42,14 +43,21 @@ pub(super) fn run_job() -> Result<()> {
     if Path::new("/var/log/boltseal").exists() {
         run(Command::new("cp").args(["-a", "/var/log/boltseal"]).arg(back.join("trail")))?;
     }
+    for file in ["binary_bios_measurements", "ascii_bios_measurements"] {
+        // Read, not copied: these files have no size.
+        if let Ok(bytes) = fs::read(Path::new("/sys/kernel/security/tpm0").join(file)) {
+            fs::write(back.join(file), bytes)?;
+        }
+    }
     fs::write(back.join("dmesg"), output(&mut Command::new("dmesg"))?.stdout)?;
     disk::write_exchange(back, &device)
 }
 
-fn attend(job: &Job, exchange: &Path, payload: &Path, outcome: &mut Outcome) -> Result<()> {
+/// `stay`: this kernel is the one to judge, and the node's start-up closes kexec in it.
+fn attend(job: &Job, stay: bool, exchange: &Path, payload: &Path, outcome: &mut Outcome) -> Result<()> {
     let boot = outcome.boot.insert(machine::facts()?);
     println!("guest: up after {} s, {}", boot.ready, boot.lsm);
-    if job.close_kexec {
+    if stay {
         machine::close_kexec()?;
     }
     machine::security_module(payload)?;
@@ -60,6 +68,9 @@ fn attend(job: &Job, exchange: &Path, payload: &Path, outcome: &mut Outcome) -> 
         return Ok(());
     }
     install(exchange, payload)?;
+    if Path::new(SCRATCH).exists() {
+        fs::remove_dir_all(SCRATCH)?;
+    }
     fs::create_dir_all(SCRATCH)?;
     start(outcome)?;
     if let What::Job(words) = &job.what {
@@ -125,14 +136,18 @@ fn labels(world: &World, id: &str) -> Result<Vec<String>> {
 fn main_job(payload: &Path, words: &[String], outcome: &mut Outcome) -> Result<()> {
     let scratch = Path::new(SCRATCH).join("job");
     fs::create_dir_all(&scratch)?;
-    let said = output(
-        Command::new(payload.join("tests"))
-            .args(words)
-            .env("BOLTSEAL_STACK_STAGE", "machine")
-            .env("BOLTSEAL_STACK_SCRATCH", &scratch),
-    )?;
-    println!("{}{}", said.stdout, said.stderr);
-    outcome.passed = said.ok();
-    outcome.report = said.stdout.lines().chain(said.stderr.lines()).map(str::to_owned).collect();
+    let mut child = Command::new(payload.join("tests"))
+        .args(words)
+        .env("BOLTSEAL_STACK_STAGE", "machine")
+        .env("BOLTSEAL_STACK_SCRATCH", &scratch)
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("the tests' program")?;
+    for line in BufReader::new(child.stdout.take().context("no pipe")?).lines() {
+        let line = line?;
+        println!("{line}");
+        outcome.report.push(line);
+    }
+    outcome.passed = child.wait()?.success();
     Ok(())
 }

@@ -1,156 +1,194 @@
-//! What is wrong with the policy bundle although it can be read: who signed it, and over what.
+//! What is wrong with the policy bundle although it can be read: who signed it, over what, and when.
 use super::Case;
+use super::image::bend_policy;
 use crate::client::Code;
 use crate::node::World;
 use crate::policy;
+use crate::process::run;
+use crate::tpm;
 use anyhow::{Context, Result};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use ring::digest::{SHA256, digest};
-use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-const PINNED: &str = "/var/lib/boltseal/signer.pub";
+const PIN: &str = "/var/lib/boltseal/signer";
+const LAST: &str = "/var/lib/boltseal/policy";
 const SIGNATURE: &str = "/etc/boltseal/bundle.sig";
-/// SubjectPublicKeyInfo of a P-256 point, up to the point (RFC 5480).
-const SPKI: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
-    0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
-];
 
 pub(super) fn cases() -> Vec<Case> {
-    // Where a key is pinned no mode reaches these: a policy that nobody signed would excuse itself.
+    // Where a key is pinned no mode reaches these: a policy that is not its authors' would excuse itself.
     let case = |name, says, fault| {
         Case::new(name, "BS-NOD-004", says, fault)
             .code(Code::FailedPrecondition)
-            .mend(|world, _| Author::pinned(world)?.sign(1))
+            .mend(|world, _| Author::pinned(world)?.apply(1))
             .never_warned()
     };
     vec![
-        // No key is pinned, so the policy's own word counts, and a mode does, too.
+        // These three a policy may say of itself, so that a mode counts, too.
         Case::new("a policy that wants to be signed, and no pinned key", "BS-NOD-004", "bundle.signed", |world, _| {
-            wanted(world)
+            bend_policy(world, "bundle.signed", true)
         })
         .code(Code::FailedPrecondition)
         .mend(|world, _| {
-            wanted(world)?;
-            Author::pinned(world)?.sign(1)
+            bend_policy(world, "bundle.signed", true)?;
+            Author::pinned(world)?.apply(1)
         }),
-        case("a policy bundle that nobody signed", "no signature", |world, _| Author::pinned(world).map(|_| ())),
-        case("a policy bundle with one byte changed", "other files", |world, _| {
-            Author::pinned(world)?.sign(1)?;
-            policy::write(&format!("{}\n", world.node.policy.text()?))?;
-            world.undo_later(|world| world.node.policy.write());
+        Case::new("a policy bundle with no floor under its version", "BS-NOD-004", "no floor", |world, _| {
+            Author::pinned_without_floor(world)?.apply(1)
+        })
+        .code(Code::FailedPrecondition)
+        .mend(|world, _| Author::pinned(world)?.apply(1)),
+        case("a policy bundle that nobody signed", "no signature", |world, _| Author::pinned(world).map(drop)),
+        case("an older signed policy bundle put back", "version 1; this node takes 2", |world, _| {
+            older(world)?;
+            fs::remove_dir_all(LAST)?;
             Ok(())
+        }),
+        case("an older signed policy bundle, and no note of the floor", "version 1; this node takes 2", |world, _| {
+            older(world)?;
+            fs::remove_dir_all(LAST)?;
+            Ok(fs::remove_file("/run/boltseal/floor")?)
+        }),
+        case("an older signed policy bundle in both places", "version 1; this node takes 2", |world, _| {
+            older(world)?;
+            let (policy, signature) = (Path::new(LAST).join("policy.toml"), Path::new(LAST).join("bundle.sig"));
+            fs::copy(policy::FILE, policy)?;
+            Ok(fs::copy(SIGNATURE, signature).map(drop)?)
+        }),
+        case("a signed policy bundle, and its TPM is gone", "the floor under the policy", |world, _| {
+            Author::pinned(world)?.apply(1)?;
+            fs::remove_file("/run/boltseal/floor")?;
+            world.node.tpm.stop()?;
+            world.undo_later(super::node::new_boot);
+            Ok(())
+        }),
+        case("a policy bundle with one byte changed", "other files", |world, _| {
+            Author::pinned(world)?.apply(1)?;
+            fs::remove_dir_all(LAST)?;
+            policy::write(&format!("{}\n", world.node.policy.text()?))
         }),
         case("a policy bundle with a key of somebody else's in trust/", "other files", |world, _| {
-            Author::pinned(world)?.sign(1)?;
-            policy::trust("mallory.pub", &world.node.key.public)?;
-            world.undo_later(|_| Ok(fs::remove_file(Path::new(policy::FOLDER).join("trust/mallory.pub"))?));
-            Ok(())
+            Author::pinned(world)?.apply(1)?;
+            fs::remove_dir_all(LAST)?;
+            policy::trust("mallory.pub", &world.node.key.public)
         }),
         case("an unsigned policy that says that it need not be signed", "no signature", |world, _| {
             Author::pinned(world)?;
             let mut bent = world.node.policy.clone();
             bent.set("level", "observe")?;
             bent.warn("BS-NOD-004")?;
-            bent.write()?;
-            world.undo_later(|world| world.node.policy.write());
-            Ok(())
+            bent.write()
         }),
         case("a policy bundle signed by another key", "not by the pinned one", |world, _| {
             Author::pinned(world)?;
-            Author::new()?.sign(1)
+            let mallory = Author::new(&world.node.work, "mallory-author")?;
+            fs::copy(mallory.sign(1)?.join("bundle.sig"), SIGNATURE)?;
+            Ok(())
         }),
         case("a policy bundle whose signature is forged", "does not verify", |world, _| {
-            Author::pinned(world)?.sign(1)?;
+            Author::pinned(world)?.apply(1)?;
+            fs::remove_dir_all(LAST)?;
             let text = fs::read_to_string(SIGNATURE)?;
             Ok(fs::write(SIGNATURE, text.replace("version 1", "version 2"))?)
         }),
         case("a pinned signing key that anybody may write", "written to by others", |world, _| {
-            Author::pinned(world)?.sign(1)?;
-            Ok(fs::set_permissions(PINNED, std::os::unix::fs::PermissionsExt::from_mode(0o666))?)
+            Author::pinned(world)?.apply(1)?;
+            Ok(fs::set_permissions(PIN, fs::Permissions::from_mode(0o666))?)
         }),
-        case("a pinned signing key that is none", "signer.pub", |world, _| {
-            Author::pinned(world)?.sign(1)?;
-            Ok(fs::write(PINNED, "")?)
+        case("a pinned signing key that is none", "boltseal policy trust", |world, _| {
+            Author::pinned(world)?.apply(1)?;
+            Ok(fs::write(PIN, "")?)
+        }),
+        // What cannot be read with a key pinned: without a last good bundle, as without a key; with one, that judges.
+        case("a signed policy that does not parse, and no last good one", "policy.toml", |world, _| {
+            Author::pinned(world)?.apply(1)?;
+            fs::remove_dir_all(LAST)?;
+            policy::write("version = \n")
+        })
+        .mend(|world, _| {
+            Author::pinned(world)?.apply(1)?;
+            policy::write("version = \n")
         }),
     ]
 }
 
-fn wanted(world: &mut World) -> Result<()> {
-    let mut bent = world.node.policy.clone();
-    bent.set("bundle.signed", true)?;
-    bent.write()?;
-    world.undo_later(|world| world.node.policy.write());
-    Ok(())
+/// Version 2 was in force; version 1 lies there again, signed as it was.
+fn older(world: &mut World) -> Result<()> {
+    let author = Author::pinned(world)?;
+    author.apply(1)?;
+    let old = (fs::read(policy::FILE)?, fs::read(SIGNATURE)?);
+    bend_policy(world, "limits.pids", 512)?;
+    author.apply(2)?;
+    fs::write(policy::FILE, old.0)?;
+    Ok(fs::write(SIGNATURE, old.1)?)
 }
 
-/// Whoever writes policies, with a P-256 key. It spells the signature by itself, not by the code that is tested.
+/// Whoever writes policies: a key pair by openssl, and a folder to write in.
 struct Author {
-    pair: EcdsaKeyPair,
-    der: Vec<u8>,
+    key: PathBuf,
+    public: PathBuf,
+    folder: PathBuf,
 }
 
 impl Author {
-    fn new() -> Result<Self> {
-        let random = SystemRandom::new();
-        let pkcs8 =
-            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random).ok().context("no key pair")?;
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8.as_ref(), &random)
-            .ok()
-            .context("no key pair")?;
-        let der = [&SPKI[..], pair.public_key().as_ref()].concat();
-        Ok(Self { pair, der })
-    }
-
-    /// A new author whose key this node pins, until the case is over.
-    fn pinned(world: &mut World) -> Result<Self> {
-        let author = Self::new()?;
-        let pem = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(&author.der));
-        fs::write(PINNED, pem).context(PINNED)?;
-        world.undo_later(|_| {
-            fs::remove_file(PINNED)?;
-            match fs::remove_file(SIGNATURE) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).context(SIGNATURE),
-                _ => Ok(()),
-            }
-        });
+    fn new(work: &Path, name: &str) -> Result<Self> {
+        let at = |end: &str| work.join(format!("{name}{end}"));
+        let author = Self { key: at(".key"), public: at(".pub"), folder: at("") };
+        run(Command::new("openssl")
+            .args(["genpkey", "-quiet", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out"])
+            .arg(&author.key))?;
+        run(Command::new("openssl").args(["pkey", "-pubout", "-in"]).arg(&author.key).arg("-out").arg(&author.public))?;
         Ok(author)
     }
 
-    /// Signs the bundle as it is now.
-    fn sign(&self, version: u64) -> Result<()> {
-        let key = hex(digest(&SHA256, &self.der).as_ref());
-        let statement = format!("boltseal-bundle 1\nversion {version}\ndigest {}\nkey {key}\n", files()?);
-        let signature = self.pair.sign(&SystemRandom::new(), statement.as_bytes()).ok().context("cannot sign")?;
-        fs::write(SIGNATURE, format!("{statement}signature {}\n", STANDARD.encode(signature))).context(SIGNATURE)
+    /// A new author whom this node believes, until the case is over; the floor is in the TPM.
+    fn pinned(world: &mut World) -> Result<Self> {
+        let author = Self::new(&world.node.work, "author")?;
+        let tpm = format!("unix:{}", tpm::SOCKET);
+        run(Command::new("boltseal").args(["policy", "trust", "--tpm", &tpm]).arg(&author.public))?;
+        world.undo_later(forget);
+        Ok(author)
     }
-}
 
-/// sha256 over name, zero byte, length and content of each file of the bundle, sorted by name.
-fn files() -> Result<String> {
-    let mut names = vec!["policy.toml".to_owned()];
-    for folder in ["policy.d", "trust"] {
-        let Ok(entries) = fs::read_dir(Path::new(policy::FOLDER).join(folder)) else { continue };
-        for entry in entries {
-            names.push(format!("{folder}/{}", entry?.file_name().to_string_lossy()));
+    fn pinned_without_floor(world: &mut World) -> Result<Self> {
+        let author = Self::new(&world.node.work, "author")?;
+        run(Command::new("boltseal").args(["policy", "trust", "--no-floor"]).arg(&author.public))?;
+        world.undo_later(forget);
+        Ok(author)
+    }
+
+    /// What is in force now, signed, in the author's folder.
+    fn sign(&self, version: u64) -> Result<PathBuf> {
+        if self.folder.exists() {
+            fs::remove_dir_all(&self.folder)?;
         }
+        run(Command::new("cp").arg("-r").arg(policy::FOLDER).arg(&self.folder))?;
+        let signature = self.folder.join("bundle.sig");
+        if signature.exists() {
+            fs::remove_file(signature)?;
+        }
+        let number = version.to_string();
+        let mut command = Command::new("boltseal");
+        command.args(["policy", "sign", "--number", &number, "--key"]).arg(&self.key).arg(&self.folder);
+        run(&mut command).map(|_| self.folder.clone())
     }
-    names.sort();
-    let mut all = Vec::new();
-    for name in names {
-        let bytes = fs::read(Path::new(policy::FOLDER).join(&name))?;
-        all.extend(name.as_bytes());
-        all.push(0);
-        all.extend(u64::try_from(bytes.len())?.to_be_bytes());
-        all.extend(bytes);
+
+    fn apply(&self, version: u64) -> Result<()> {
+        let folder = self.sign(version)?;
+        run(Command::new("boltseal").args(["policy", "apply"]).arg(folder)).map(drop)
     }
-    Ok(hex(digest(&SHA256, &all).as_ref()))
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// As before: no pin, no signature, the test's own policy.
+fn forget(world: &mut World) -> Result<()> {
+    let gone = |path: &str| match fs::symlink_metadata(path) {
+        Err(_) => Ok(()),
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path).with_context(|| path.to_owned()),
+        Ok(_) => fs::remove_file(path).with_context(|| path.to_owned()),
+    };
+    for path in [PIN, LAST, SIGNATURE, "/run/boltseal/floor", "/etc/boltseal/trust/mallory.pub"] {
+        gone(path)?;
+    }
+    world.node.policy.write()
 }

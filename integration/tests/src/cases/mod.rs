@@ -103,6 +103,34 @@ impl Case {
     }
 }
 
+/// Those that the demo shows, and that the test node meets in its virtual machine.
+pub const SHOWN: [&str; 24] = [
+    "unsigned image",
+    "signed by a key that nobody named",
+    "the signature is of another image",
+    "an attestation passed off as a signature (cosign 3)",
+    "image config altered in the content store",
+    "re-tagged between create and start",
+    "upper folder filled beforehand",
+    "registry that is not on the list",
+    "privileged: every capability, every device, nothing masked",
+    "root of the node",
+    "host network namespace",
+    "hook",
+    "log program",
+    "sysctl of the node",
+    "a field that no version of the specification knows",
+    "unconfined",
+    "device of the node",
+    "no owner",
+    "host folder /etc",
+    "/etc by a bind alias",
+    "docker.sock",
+    "a root file system that shares propagation with the node",
+    "exec with a capability that its container has not",
+    "a PCR has another value than the policy accepts",
+];
+
 /// All of them, in the order of the rules.
 #[must_use]
 pub fn all() -> Vec<Case> {

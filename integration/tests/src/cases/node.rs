@@ -132,7 +132,7 @@ fn forget_verdict() -> Result<()> {
 }
 
 /// The TPM as after a boot: the values of the policy again.
-fn new_boot(world: &mut World) -> Result<()> {
+pub(super) fn new_boot(world: &mut World) -> Result<()> {
     forget_verdict()?;
     world.node.tpm.stop()?;
     world.node.tpm = Tpm::start(&world.node.work)?;
