@@ -34,4 +34,4 @@ pub use check::{LogPolicy, NodePolicy, NodeState, check};
 pub use enroll::{Enrolment, enroll};
 pub use error::Error;
 pub use floor::Floor;
-pub use status::{Status, status};
+pub use status::{LogSeen, Status, status};

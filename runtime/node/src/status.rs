@@ -2,9 +2,10 @@
 use crate::channel::Address;
 use crate::enroll::name_hex;
 use crate::folder::Folder;
+use crate::log::{BootPath, Events, Known, judge};
 use crate::tpm::Tpm;
 use crate::verdict::{self, Unfit, Verdict};
-use crate::{Boot, Error, NodePolicy, hex};
+use crate::{Boot, Error, LogPolicy, NodePolicy, hex};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,12 +25,25 @@ pub struct Status {
     pub restarts: Option<u32>,
     /// The policy's PCRs: (value now in hex, accepted). Unsigned here: only a verdict is proof.
     pub pcrs: BTreeMap<u32, (String, bool)>,
+    /// The event log, when the policy has rules on it: judged now against the values above.
+    pub log: Option<LogSeen>,
     /// The kept verdict holds for this boot and this policy.
     pub verified: bool,
     /// Seconds that it lives on.
     pub expires_in: Option<u64>,
     /// What is wrong, one line each.
     pub problems: Vec<String>,
+}
+
+/// This boot's event log, as it is now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LogSeen {
+    /// SHA-256 of its bytes, hex.
+    pub digest: String,
+    /// As its labels tell.
+    pub boot_path: BootPath,
+    /// It leads to the PCR values and every rule holds.
+    pub good: bool,
 }
 
 /// Looks at the TPM and the kept verdict. Never hangs past `deadline`.
@@ -60,7 +74,17 @@ fn look_at_tpm(policy: &NodePolicy<'_>, deadline: Instant, status: &mut Status) 
     status.resets = Some(time.resets);
     status.restarts = Some(time.restarts);
     let judged = policy.log.as_ref().map(|log| log.rules.quoted()).unwrap_or_default();
-    for (pcr, value) in tpm.pcrs(policy.pcrs.keys().chain(&judged).copied())? {
+    let values = tpm.pcrs(policy.pcrs.keys().chain(&judged).copied())?;
+    if let Some(log) = &policy.log {
+        match look_at_log(log, &values) {
+            Ok((seen, problems)) => {
+                status.log = Some(seen);
+                status.problems.extend(problems);
+            }
+            Err(error) => status.problems.push(error.to_string()),
+        }
+    }
+    for (pcr, value) in values {
         // Rules on the log judge it when a verdict is made.
         let accepted = policy.pcrs.get(&pcr).map_or(judged.contains(&pcr), |all| all.contains(&value));
         status.pcrs.insert(pcr, (hex::encode(&value), accepted));
@@ -77,6 +101,18 @@ fn look_at_tpm(policy: &NodePolicy<'_>, deadline: Instant, status: &mut Status) 
         Err(error) => return Err(error),
     }
     Ok(())
+}
+
+fn look_at_log(log: &LogPolicy<'_>, values: &BTreeMap<u32, [u8; 32]>) -> Result<(LogSeen, Vec<String>), Error> {
+    let bytes = log.source.log()?;
+    let answer = log.source.propose(&bytes)?;
+    let events = Events::decode(&bytes, &answer)?;
+    let (digest, boot_path) = (hex::encode(&events.digest()), Known(&events).boot_path());
+    let problems = match events.prove(values) {
+        Ok(proven) => judge(&log.rules, &proven, &log.source.command_line()?),
+        Err(error) => vec![error.to_string()],
+    };
+    Ok((LogSeen { digest, boot_path, good: problems.is_empty() }, problems))
 }
 
 fn look_at_verdict(

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 mod common;
 
-use boltseal_node::log::{LogRules, LogSource, propose};
-use boltseal_node::{Error, LogPolicy, NodePolicy, NodeState, check, enroll};
+use boltseal_node::log::{BootPath, LogRules, LogSource, propose};
+use boltseal_node::{Error, LogPolicy, NodePolicy, NodeState, check, enroll, status};
 use common::{Node, Swtpm, denied, passes, soon};
 use ring::digest::{SHA256, digest};
 use std::collections::BTreeMap;
@@ -156,6 +156,28 @@ fn a_log_that_leads_to_the_quote_is_judged_once_per_boot() {
     passes(&second);
     assert!(!second.fresh);
     denied(&booted.anew(), "malformed event log");
+}
+
+#[test]
+fn status_shows_what_the_log_says_now() {
+    let booted = Booted::good();
+    let look = |booted: &Booted| {
+        let log = LogPolicy { rules: booted.rules.clone(), source: &booted.source };
+        let policy = NodePolicy { log: Some(log), ..booted.node.policy() };
+        status(booted.node.dir.path(), &policy, &booted.node.digest, &booted.node.boot, soon())
+    };
+    passes(&booted.check());
+    let seen = look(&booted);
+    assert!(seen.verified && seen.problems.is_empty() && seen.log.as_ref().unwrap().good, "{seen:?}");
+    assert_eq!(seen.log.unwrap().boot_path, BootPath::EfiStub);
+    assert!([4, 7, 8, 9].iter().all(|pcr| seen.pcrs[pcr].1), "{:?}", seen.pcrs);
+    *booted.source.line.lock().unwrap() = "root=/dev/sda1".into();
+    let seen = look(&booted);
+    assert!(seen.verified && !seen.log.as_ref().unwrap().good, "the verdict still holds: {seen:?}");
+    assert!(seen.problems.iter().any(|p| p.contains("another command line")), "{seen:?}");
+    booted.source.log.lock().unwrap().pop();
+    let seen = look(&booted);
+    assert!(seen.log.is_none() && seen.problems[0].contains("event log"), "{seen:?}");
 }
 
 #[test]

@@ -28,6 +28,10 @@ pub(crate) fn status(screen: &mut Screen) -> Result<Exit, Failure> {
         let (mark, colour) = if *accepted { ('✓', Colour::Good) } else { ('✗', Colour::Bad) };
         screen.row(mark, colour, &format!("PCR {pcr:2} {value}"))?;
     }
+    if let Some(log) = &status.log {
+        let (mark, colour) = if log.good { ('✓', Colour::Good) } else { ('✗', Colour::Bad) };
+        screen.row(mark, colour, &format!("event log {}, booted by {:?}", log.digest, log.boot_path))?;
+    }
     for problem in &status.problems {
         screen.row('!', Colour::Doubt, problem)?;
     }
