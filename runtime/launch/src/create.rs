@@ -148,7 +148,9 @@ fn build(request: CreateRequest<'_>, layout: &Layout) -> Result<Parked, LaunchEr
     let Streams { fds, expected } = streams(request.stdio, table.terminal)?;
     let console = table.terminal.then(|| Console::bind(&layout.top)).transpose()?;
     let (base, pod) = filters(table)?;
-    let keep: Vec<RawFd> = fds.iter().chain([&release_inside, &status_inside]).map(AsRawFd::as_raw_fd).collect();
+    let enforcing = label::enforcement(table.label.as_ref())?;
+    let keep = fds.iter().chain([&release_inside, &status_inside]).map(AsRawFd::as_raw_fd);
+    let keep: Vec<RawFd> = keep.chain(enforcing.as_ref().map(AsRawFd::as_raw_fd)).collect();
     let plan = Plan {
         table: table.clone(),
         mounts: record.mounts.clone(),
@@ -159,6 +161,7 @@ fn build(request: CreateRequest<'_>, layout: &Layout) -> Result<Parked, LaunchEr
         bound_devices: bound_devices(spec, record.user_namespace),
         status: status_inside.as_raw_fd(),
         release: Some(release_inside.as_raw_fd()),
+        enforcing,
         stdio: expected,
         inherited: inherited(&keep)?,
     };

@@ -101,7 +101,9 @@ fn run(request: ExecRequest<'_>, layout: &Layout, record: &Record, files: &Files
     let Streams { fds, expected } = streams(request.stdio, request.terminal)?;
     let console = request.terminal.then(|| Console::bind(&layout.top)).transpose()?;
     let (base, pod) = filters(&table)?;
-    let keep: Vec<RawFd> = fds.iter().chain([&status_inside]).map(AsRawFd::as_raw_fd).collect();
+    let enforcing = label::enforcement(table.label.as_ref())?;
+    let keep = fds.iter().chain([&status_inside]).map(AsRawFd::as_raw_fd);
+    let keep: Vec<RawFd> = keep.chain(enforcing.as_ref().map(AsRawFd::as_raw_fd)).collect();
     let plan = Plan {
         table,
         mounts: record.mounts.clone(),
@@ -112,6 +114,7 @@ fn run(request: ExecRequest<'_>, layout: &Layout, record: &Record, files: &Files
         bound_devices: Vec::new(),
         status: status_inside.as_raw_fd(),
         release: None,
+        enforcing,
         stdio: expected,
         inherited: inherited(&keep)?,
     };

@@ -6,7 +6,7 @@ use crate::inspect::{self, IdMap, Mounts, Objects, Status};
 use crate::label::Attribute;
 use crate::rootfs::Resolved;
 use crate::seccomp::{self, Compiled};
-use crate::{landlock, program, sys};
+use crate::{label, landlock, program, sys};
 use boltseal_seal::Table;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use oci_spec::runtime::{Process, Spec};
@@ -37,6 +37,8 @@ pub(crate) struct Plan {
     pub(crate) status: RawFd,
     /// Our end of the release socket; None for an exec, which is not parked.
     pub(crate) release: Option<RawFd>,
+    /// See [`label::enforcement`].
+    pub(crate) enforcing: Option<std::fs::File>,
     /// What fds 0, 1, 2 must be.
     pub(crate) stdio: [Stdio; 3],
     /// The gate's own descriptors, closed inside.
@@ -133,9 +135,10 @@ impl Inside {
         if let Some(release) = self.plan.release {
             wait_for_release(release)?;
         }
-        if let Some(label) = self.label.borrow_mut().as_mut() {
-            label.check()?;
+        if let Some(attribute) = self.label.borrow_mut().as_mut() {
+            attribute.check()?;
         }
+        self.plan.enforcing.as_ref().map_or(Ok(()), label::enforces)?;
         // Found before the pod's filter, which may forbid looking for it or telling that it is not there.
         let program = program::Program::find(process)?;
         sys::default_signals().map_err(LaunchError::io("reset the signals"))?;

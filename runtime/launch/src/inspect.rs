@@ -259,6 +259,10 @@ fn one(entry: &Entry, resolved: &Resolved) -> Vec<String> {
     if resolved.device.is_some_and(|d| d != entry.device) {
         lines.push(format!("mount {point} is another file system ({}:{})", entry.device.0, entry.device.1));
     }
+    // The table cannot tell v1, which libcontainer mounts writable, from v2: that one is read-only whatever it says.
+    if entry.fstype == "cgroup2" && !entry.readonly {
+        lines.push(format!("mount {point} of cgroup v2 is not read-only"));
+    }
     if entry.slave && !resolved.slave {
         lines.push(format!("mount {point} receives mounts from the host"));
     }
@@ -371,6 +375,16 @@ mod tests {
         let mut table = approved();
         table[3].approved.source = None;
         assert!(differences(INFO, &table)[0].contains("nothing approved"));
+    }
+
+    #[test]
+    fn cgroup_v2_is_read_only_whatever_was_approved() {
+        let with =
+            |options: &str| format!("{INFO}7 1 0:26 / /sys/fs/cgroup {options},nosuid,nodev - cgroup2 cgroup rw\n");
+        let mut table = approved();
+        table.push(resolved("/sys/fs/cgroup", Some("cgroup"), None));
+        assert_eq!(differences(&with("ro"), &table), Vec::<String>::new());
+        assert_eq!(differences(&with("rw"), &table), ["mount /sys/fs/cgroup of cgroup v2 is not read-only"]);
     }
 
     #[test]

@@ -57,6 +57,28 @@ pub(crate) fn in_force(proc: &Path, label: Option<&Label>, patience: Duration) -
     }
 }
 
+/// SELinux: the kernel's word on whether it enforces, opened by the gate, since a container has no selinuxfs. None for
+/// AppArmor, whose label says it.
+pub(crate) fn enforcement(label: Option<&Label>) -> Result<Option<File>, LaunchError> {
+    let Some(Label::Selinux(context)) = label else { return Ok(None) };
+    let file = File::open("/sys/fs/selinux/enforce").map_err(|e| {
+        LaunchError::Unsupported(format!("label {context:?}: whether SELinux enforces cannot be read: {e}"))
+    })?;
+    enforces(&file)?;
+    Ok(Some(file))
+}
+
+/// Permissive, every label is but a name.
+pub(crate) fn enforces(file: &File) -> Result<(), LaunchError> {
+    use std::os::unix::fs::FileExt;
+    let mut text = [0; 8];
+    match file.read_at(&mut text, 0) {
+        Ok(1..) if text[0] == b'1' => Ok(()),
+        Ok(_) => Err(LaunchError::Inspection(vec!["SELinux is permissive".into()])),
+        Err(e) => Err(LaunchError::io("read whether SELinux enforces")(e)),
+    }
+}
+
 impl Attribute {
     pub(crate) fn open(label: &Label) -> Result<Self, LaunchError> {
         if name(label).is_empty() || name(label).contains(['\n', '\0']) {
@@ -128,6 +150,18 @@ mod tests {
             let result = Attribute::open(&label).and_then(|mut a| a.set());
             assert!(result.is_err(), "{label:?} was taken");
         }
+    }
+
+    #[test]
+    fn permissive_is_an_error() {
+        let path = std::env::temp_dir().join(format!("boltseal-enforce-{}", std::process::id()));
+        for (text, holds) in [("1", true), ("1\n", true), ("0", false), ("", false)] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(enforces(&File::open(&path).unwrap()).is_ok(), holds, "{text:?}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(enforcement(None).unwrap().is_none());
+        assert!(enforcement(Some(&Label::AppArmor("p".into()))).unwrap().is_none());
     }
 
     #[test]

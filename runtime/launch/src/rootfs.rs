@@ -3,7 +3,7 @@
 use crate::error::LaunchError;
 use crate::record::Layout;
 use crate::sys;
-use boltseal_seal::{ApprovedMount, Table};
+use boltseal_seal::{ApprovedMount, Label, Table};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use oci_spec::runtime::{Mount, Spec};
@@ -41,7 +41,7 @@ pub(crate) fn prepare(
     let pairs = pair(spec, table)?;
     leave_host_namespace(spec)?;
     let readonly = spec.root().as_ref().and_then(|r| r.readonly()).unwrap_or(false);
-    overlay(lowers, readonly, layout)?;
+    overlay(lowers, readonly, &context(spec, table)?, layout)?;
 
     let root = open_dir(&layout.rootfs())?;
     for name in ["dev", "proc", "sys"] {
@@ -104,14 +104,29 @@ fn leave_host_namespace(spec: &Spec) -> Result<(), LaunchError> {
         .map_err(LaunchError::errno("separate the mount namespace from the host's"))
 }
 
-fn overlay(lowers: &[String], readonly: bool, layout: &Layout) -> Result<(), LaunchError> {
+/// SELinux: what every file of the container's own mounts is labelled, as a mount option; libcontainer gives it to those
+/// that it makes. An image brings no labels, and the process may only run files of its own type.
+fn context(spec: &Spec, table: &Table) -> Result<String, LaunchError> {
+    let label = spec.linux().as_ref().and_then(|l| l.mount_label().as_deref());
+    match (&table.label, label) {
+        (Some(Label::Selinux(_)), Some(label)) if !label.contains(['"', '\n', '\0']) => {
+            Ok(format!(",context=\"{label}\""))
+        }
+        (Some(Label::Selinux(_)), Some(_)) => Err(LaunchError::Other("the mount label has a quote in it".into())),
+        _ => Ok(String::new()),
+    }
+}
+
+fn overlay(lowers: &[String], readonly: bool, context: &str, layout: &Layout) -> Result<(), LaunchError> {
     if lowers.is_empty() {
         return Err(LaunchError::Other("the image has no layers".into()));
     }
     let size = if readonly { UPPER_READONLY } else { UPPER_WRITABLE };
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let at = layout.upper();
-    mount(Some("tmpfs"), &at, Some("tmpfs"), flags, Some(size)).map_err(LaunchError::errno("mount the upper layer"))?;
+    let size = format!("{size}{context}");
+    mount(Some("tmpfs"), &at, Some("tmpfs"), flags, Some(size.as_str()))
+        .map_err(LaunchError::errno("mount the upper layer"))?;
     for name in ["upper", "work"] {
         std::fs::create_dir(at.join(name)).map_err(LaunchError::io("make the upper layer"))?;
     }
@@ -123,7 +138,7 @@ fn overlay(lowers: &[String], readonly: bool, layout: &Layout) -> Result<(), Lau
     let names: Vec<String> = layers.iter().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd())).collect();
     let (upper, work) = (open_dir(&at.join("upper"))?, open_dir(&at.join("work"))?);
     let data = format!(
-        "lowerdir={},upperdir=/proc/self/fd/{},workdir=/proc/self/fd/{}",
+        "lowerdir={},upperdir=/proc/self/fd/{},workdir=/proc/self/fd/{}{context}",
         names.join(":"),
         upper.as_raw_fd(),
         work.as_raw_fd()

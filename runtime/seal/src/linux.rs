@@ -46,9 +46,28 @@ pub(crate) fn build(input: &Input<'_>, slave: bool) -> Result<Built, String> {
         "rootfsPropagation": if slave { "slave" } else { "private" },
         "maskedPaths": masked,
         "readonlyPaths": readonly,
-        "mountLabel": input.terms.selinux.as_ref().and_then(|_| linux.mount_label().clone()),
+        "mountLabel": input.terms.selinux.as_ref().map(|process| mount_label(process, linux)),
     });
     Ok(Built { json, masked, readonly, namespaces, cgroup_path })
+}
+
+/// SELinux: the label of the files that are mounted for the container. The spec's own where it is of the process's own
+/// categories; else, and where a label was injected, the file type that goes with the domain (`x_t` and `x_file_t`).
+fn mount_label(process: &str, linux: &Linux) -> String {
+    let parts = |label: &str| {
+        let mut parts = label.splitn(4, ':').map(str::to_owned);
+        Some((parts.next()?, parts.next()?, parts.next()?, parts.next()?))
+    };
+    let plain = |label: &str| label.bytes().all(|b| b.is_ascii_alphanumeric() || b"_:.,-".contains(&b));
+    let level = parts(process).map(|(.., level)| level).unwrap_or_default();
+    let given = linux.mount_label().as_deref().filter(|label| plain(label)).and_then(parts);
+    match given.filter(|(_, role, kind, of)| role == "object_r" && kind.ends_with("_file_t") && *of == level) {
+        Some((user, role, kind, level)) => format!("{user}:{role}:{kind}:{level}"),
+        None => {
+            let kind = parts(process).map(|(_, _, kind, _)| kind).unwrap_or_default();
+            format!("system_u:object_r:{}_file_t:{level}", kind.strip_suffix("_t").unwrap_or(&kind))
+        }
+    }
 }
 
 /// The standard ones and what the spec adds to them.
@@ -265,6 +284,34 @@ mod tests {
         assert_eq!(text.matches(r#""major":10,"minor":229"#).count(), 2);
         let text = String::from_utf8(with(|f| f.devices.enforced = false).json).unwrap();
         assert!(!text.contains("allow"));
+    }
+
+    #[test]
+    fn files_get_the_categories_of_their_process() {
+        let label = |process: &str, given: Option<&str>| {
+            let linux: Linux = serde_json::from_value(json!({ "mountLabel": given })).unwrap();
+            mount_label(process, &linux)
+        };
+        let own = "system_u:object_r:boltseal_file_t:s0:c1,c2";
+        assert_eq!(label("system_u:system_r:boltseal_t:s0:c1,c2", None), own);
+        let process = "system_u:system_r:container_t:s0:c1,c2";
+        let files = "system_u:object_r:container_file_t:s0:c1,c2";
+        assert_eq!(label(process, None), files);
+        assert_eq!(
+            label(process, Some("unconfined_u:object_r:container_ro_file_t:s0:c1,c2")),
+            "unconfined_u:object_r:container_ro_file_t:s0:c1,c2"
+        );
+        for other in [
+            "system_u:object_r:container_file_t:s0:c3,c4",
+            "system_u:object_r:container_file_t:s0",
+            "system_u:object_r:etc_t:s0:c1,c2",
+            "system_u:system_r:container_file_t:s0:c1,c2",
+            "x\",uid=0,context=\"system_u:object_r:container_file_t:s0:c1,c2",
+            "x",
+            "",
+        ] {
+            assert_eq!(label(process, Some(other)), files, "{other}");
+        }
     }
 
     #[test]

@@ -74,11 +74,11 @@ fn fresh(at: &str, kind: &str, options: &[&str], more: Vec<String>) -> (Value, A
     entry(at, kind, kind, options, None)
 }
 
-/// libcontainer drops `ro` where cgroup v1 is (`v1`: the devices controller is there): the table must not promise it. What
-/// stands in for it there: the files are the host root's, and Landlock lets nothing below be written.
-fn cgroup(at: &str, v1: bool) -> (Value, ApprovedMount) {
+/// libcontainer drops `ro` where cgroup v1 is: where it may be (`enforced`), the table must not promise it. What stands in
+/// for it there: the files are the host root's, and Landlock lets nothing below be written. On v2 the launch demands it.
+fn cgroup(at: &str, enforced: bool) -> (Value, ApprovedMount) {
     let (mount, approved) = fresh(at, "cgroup", CGROUP, Vec::new());
-    (mount, ApprovedMount { readonly: !v1, ..approved })
+    (mount, ApprovedMount { readonly: !enforced, ..approved })
 }
 
 /// Data options of the spec that are passed on, by name.

@@ -67,6 +67,7 @@ fn label(lab: &mut Lab) -> Option<Label> {
         }
         Module::Selinux => {
             lab.spec["linux"]["mountLabel"] = FILES.into();
+            relabel(&lab.volume, FILES);
             Label::Selinux(CONTEXT.into())
         }
         Module::Neither => return None,
@@ -94,6 +95,10 @@ pub(super) fn unknown(mut lab: Lab) {
 /// In force on init and exec alike, and what it forbids is forbidden and seen; the twin without it may.
 pub(super) fn in_force(mut lab: Lab) {
     let Some(wanted) = label(&mut lab) else { return unknown(lab) };
+    // Without an audit daemon denials go to the kernel's log, ten in five seconds, unless it is told otherwise.
+    let limit = "/proc/sys/kernel/printk_ratelimit";
+    let before = fs::read_to_string(limit).unwrap();
+    fs::write(limit, "0").unwrap();
     let shown = match &wanted {
         Label::AppArmor(name) => format!("{name} (enforce)"),
         Label::Selinux(context) => context.clone(),
@@ -101,8 +106,8 @@ pub(super) fn in_force(mut lab: Lab) {
     // A file of the kernel that the masks leave open here: only the label can forbid it.
     lab.spec["linux"]["maskedPaths"] = serde_json::json!(["/proc/kcore"]);
     lab.table.masked = vec!["/proc/kcore".into()];
-    let forbidden = if module() == Module::AppArmor { "/proc/acpi/wakeup" } else { "/sys/kernel/notes" };
-    assert!(Path::new(forbidden).exists());
+    // SELinux: a file of the host that nobody labelled for containers.
+    let forbidden = if module() == Module::AppArmor { "/proc/acpi/wakeup" } else { "/var/secrets/hosts" };
     let script = format!(
         "cat /proc/self/attr/current; echo; cat {forbidden} > /dev/null && echo read it; touch /data/own && echo wrote; sleep 100"
     );
@@ -133,21 +138,56 @@ pub(super) fn in_force(mut lab: Lab) {
     contains(&text, "wrote");
     assert!(!text.contains("read it"), "{text}");
     // Denials are seen.
-    if module() == Module::AppArmor {
-        let log = kernel_log();
-        let line = log.lines().find(|l| l.contains("apparmor=\"DENIED\"") && l.contains(forbidden));
-        contains(line.unwrap_or_else(|| panic!("no denial of {forbidden} in the kernel's log: {log}")), PROFILE);
-    }
+    let (what, which) = match module() {
+        Module::AppArmor => ("apparmor=\"DENIED\"", forbidden),
+        _ => ("avc:  denied", "comm=\"cat\""),
+    };
+    let log = kernel_log();
+    let line = log.lines().find(|l| l.contains(what) && l.contains(which));
+    let who = if module() == Module::AppArmor { PROFILE } else { CONTEXT };
+    fs::write(limit, before).unwrap();
+    contains(line.unwrap_or_else(|| panic!("no denial of {forbidden} in the kernel's log: {log}")), who);
     delete(&lab.state, &lab.name).unwrap();
     wait(known.0);
     lab.nothing_left();
-    if module() == Module::AppArmor {
+    {
         lab.table.label = None;
+        lab.spec["linux"]["mountLabel"] = serde_json::Value::Null;
         lab.spec["process"]["args"] =
             serde_json::json!(["/bin/sh", "-c", format!("cat {forbidden} > /dev/null && echo read it")]);
         let (_, text, _) = lab.run();
         contains(&text, "read it");
     }
+}
+
+/// SELinux: two pods' categories. A container cannot touch what another's volume holds; with its own label it may.
+pub(super) fn categories(mut lab: Lab) {
+    if module() != Module::Selinux {
+        return unknown(lab);
+    }
+    label(&mut lab);
+    fs::write(lab.volume.join("theirs"), "secret\n").unwrap();
+    relabel(&lab.volume.join("theirs"), FILES);
+    let (_, text, _) = lab.sh("cat /data/theirs; touch /data/mine && echo wrote").run();
+    contains(&text, "secret\nwrote\n");
+    let other = |label: &str| label.replace("c1,c2", "c3,c4");
+    lab.table.label = Some(Label::Selinux(other(CONTEXT)));
+    lab.spec["linux"]["mountLabel"] = other(FILES).into();
+    let (_, text, _) = lab.sh("cat /data/theirs; touch /data/mine2 && echo wrote; cat /proc/self/attr/current").run();
+    contains(&text, &other(CONTEXT));
+    assert!(!text.contains("secret") && !text.contains("wrote"), "{text}");
+    // The files of its own mounts are not enough: as another's, the program itself cannot be run.
+    lab.spec["linux"]["mountLabel"] = FILES.into();
+    let (code, _, status) = lab.sh("true").run();
+    assert_ne!(code, 0, "{status}");
+}
+
+fn relabel(path: &Path, label: &str) {
+    let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
+    // SAFETY: path and name end in NUL, the value is `label.len()` bytes.
+    let rc =
+        unsafe { libc::setxattr(path.as_ptr(), c"security.selinux".as_ptr(), label.as_ptr().cast(), label.len(), 0) };
+    assert_eq!(rc, 0, "{}", std::io::Error::last_os_error());
 }
 
 /// A profile of the kernel that only complains passes the write, and shows when it is read back.
@@ -163,8 +203,10 @@ pub(super) fn complains(mut lab: Lab) {
 
 /// Between create and start, and between start and exec: the profile under the approved name is exchanged or taken away.
 pub(super) fn changed_while_parked(mut lab: Lab) {
-    if module() != Module::AppArmor {
-        return unknown(lab);
+    match module() {
+        Module::Neither => return unknown(lab),
+        Module::Selinux => return permissive_while_parked(lab),
+        Module::AppArmor => {}
     }
     let remove = || fs::write("/sys/kernel/security/apparmor/.remove", PROFILE).unwrap();
     for (change, shows) in [(true, "(complain)"), (false, "unconfined")] {
@@ -192,6 +234,33 @@ pub(super) fn changed_while_parked(mut lab: Lab) {
         lab.nothing_left();
     }
     label(&mut lab);
+}
+
+fn permissive_while_parked(mut lab: Lab) {
+    let enforce = |on: &str| fs::write("/sys/fs/selinux/enforce", on).unwrap();
+    label(&mut lab);
+    let (parked, _) = lab.sh("touch /data/ran").create();
+    let parked = parked.unwrap();
+    let pid = parked.pid;
+    enforce("0");
+    let said = start(parked);
+    enforce("1");
+    contains(&said, "SELinux is permissive");
+    assert_ne!(wait(pid), 0);
+    assert!(!lab.volume.join("ran").exists());
+    delete(&lab.state, &lab.name).unwrap();
+    lab.nothing_left();
+    let known = running(&mut lab);
+    enforce("0");
+    let (result, _) = execute(&lab, known, &process(&["touch", "/data/ran"], 1000));
+    enforce("1");
+    contains(&inspection(result.map(|e| e.pid).unwrap_err()), "SELinux is permissive");
+    // The twin, enforcing.
+    let (result, _) = execute(&lab, known, &process(&["touch", "/data/ran"], 1000));
+    assert_eq!(wait(result.unwrap().pid), 0);
+    delete(&lab.state, &lab.name).unwrap();
+    wait(known.0);
+    lab.nothing_left();
 }
 
 fn kernel_log() -> String {

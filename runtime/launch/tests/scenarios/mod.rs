@@ -38,6 +38,7 @@ pub const ALL: &[Scenario] = &[
     ("no_new_privileges_off", no_new_privileges_off),
     ("label_unknown", labels::unknown),
     ("label_in_force", labels::in_force),
+    ("label_categories", labels::categories),
     ("label_that_only_complains", labels::complains),
     ("label_changed_while_parked", labels::changed_while_parked),
     ("dev_symlink", dev_symlink),
