@@ -69,6 +69,42 @@ pub(crate) enum PolicyCommand {
         /// Folder of the policy; by default the one in force, /etc/boltseal
         dir: Option<PathBuf>,
     },
+    /// Sign a policy, off the node: writes bundle.sig into its folder
+    Sign {
+        /// Folder of the policy
+        dir: PathBuf,
+        /// Private key: P-256, PKCS #8 in PEM, unencrypted
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+        /// Version; by default one above the one that bundle.sig has
+        #[arg(long)]
+        number: Option<u64>,
+    },
+    /// Pin whom this node takes policies from, and where it keeps the floor under their version
+    Trust {
+        /// Public key: P-256, SubjectPublicKeyInfo in PEM
+        key: PathBuf,
+        /// The TPM whose counter keeps the floor; by default the one that the policy names
+        #[arg(long, conflicts_with = "no_floor")]
+        tpm: Option<String>,
+        /// Keep no floor: an older signed policy is then as good as a newer one
+        #[arg(long)]
+        no_floor: bool,
+        /// Pin another key than before
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Lint a policy, try it on what runs, and put it in force by one rename
+    Apply {
+        /// Folder of the policy
+        dir: PathBuf,
+        /// Although this node cannot enforce all of it
+        #[arg(long)]
+        anyway: bool,
+        /// Lint and try it only
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

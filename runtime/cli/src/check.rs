@@ -40,6 +40,19 @@ pub(crate) fn check(bundle: &Path, named: Option<&str>, screen: &mut Screen) -> 
     Ok(exit)
 }
 
+/// What a policy speaks against in an OCI bundle; what only a start can know is not asked.
+pub(crate) fn denials(bundle: &Path, policy: &Policy) -> Result<Vec<Finding>, Failure> {
+    let bytes = spec::read_config(bundle).map_err(Failure::undecided)?;
+    let parsed = spec::parse(&bytes).map_err(|why| Failure::new(Exit::Findings, why))?;
+    let facts = facts::gather(bundle, &parsed, &Chosen::Other(Box::new(policy.clone())))?;
+    let findings = match decide(policy, &facts) {
+        Verdict::Allow(_) => Vec::new(),
+        Verdict::Deny(denial) => denial.findings,
+    };
+    let speaks = |f: &Finding| f.outcome == Outcome::Deny && !MISSING.contains(&f.condition.as_str());
+    Ok(findings.into_iter().filter(speaks).collect())
+}
+
 /// The policy that is checked against.
 #[derive(Debug)]
 pub(crate) enum Chosen {

@@ -10,6 +10,9 @@ mod explain;
 mod node;
 mod paths;
 mod policy;
+mod policy_apply;
+mod policy_files;
+mod policy_sign;
 mod screen;
 mod sig;
 
@@ -34,6 +37,13 @@ fn run(command: &Command, screen: &mut Screen) -> Result<Exit, Failure> {
         Command::Sig(SigCommand::Import { path }) => sig::import(path, screen),
         Command::Node(command) => node::run(command, screen),
         Command::Policy(PolicyCommand::Lint { dir }) => policy::lint(dir.as_deref(), screen),
+        Command::Policy(PolicyCommand::Sign { dir, key, number }) => policy_sign::sign(dir, key, *number, screen),
+        Command::Policy(PolicyCommand::Trust { key, tpm, no_floor, replace }) => {
+            policy_sign::trust(key, tpm.as_deref(), !no_floor, *replace, screen)
+        }
+        Command::Policy(PolicyCommand::Apply { dir, anyway, dry_run }) => {
+            policy_apply::apply(dir, *anyway, *dry_run, screen)
+        }
         Command::Audit(AuditCommand::List(filters)) => audit::list(filters, screen),
         Command::Audit(AuditCommand::Verify { head }) => audit::verify(head.as_deref(), screen),
         Command::Doctor => doctor::doctor(screen),

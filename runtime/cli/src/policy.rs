@@ -1,10 +1,12 @@
 //! `boltseal policy lint`, and loading for the commands that need a policy.
 use crate::doctor::{self, State};
 use crate::paths::POLICY;
+use crate::policy_sign;
 use crate::screen::{Colour, Exit, Failure, Screen, count};
+use boltseal_evidence::file::Owner;
 use boltseal_evidence::policy_files::{self, PolicyBundle};
-use boltseal_policy::Policy;
 use boltseal_policy::policy::Level;
+use boltseal_policy::{Fact, Policy};
 use serde_json::json;
 use std::path::Path;
 
@@ -31,14 +33,23 @@ impl Bad {
 
 /// The bundle in `dir` as a start would take it: files, syntax, keys, and the keys' files.
 pub(crate) fn load(dir: &Path) -> Result<Loaded, Bad> {
-    let loaded = load_without_keys(dir)?;
+    load_of(dir, Owner::Root)
+}
+
+/// The same for a folder that need not be root's: where a policy is written, before a node takes it.
+pub(crate) fn load_of(dir: &Path, owner: Owner) -> Result<Loaded, Bad> {
+    let loaded = read(dir, owner)?;
     let problems = keys(&loaded.policy, &loaded.bundle);
     if problems.is_empty() { Ok(loaded) } else { Err(Bad(problems)) }
 }
 
 /// The same for a policy whose node key is about to be made.
 pub(crate) fn load_without_keys(dir: &Path) -> Result<Loaded, Bad> {
-    let bundle = policy_files::load(dir).map_err(|problem| Bad(vec![problem.to_string()]))?;
+    read(dir, Owner::Root)
+}
+
+fn read(dir: &Path, owner: Owner) -> Result<Loaded, Bad> {
+    let bundle = policy_files::load_of(dir, owner).map_err(|problem| Bad(vec![problem.to_string()]))?;
     let texts = bundle.policy_texts().map_err(|problem| Bad(vec![problem.to_string()]))?;
     let parsed = match texts.split_first() {
         Some(((_, main), drop_ins)) => Policy::parse(main, drop_ins),
@@ -96,6 +107,31 @@ fn hints(policy: &Policy) -> Vec<&'static str> {
     .collect()
 }
 
+/// Whose the policy in force is, and what would judge in its place.
+fn standing(files: &PolicyBundle, screen: &mut Screen) -> Result<(), Failure> {
+    let found = match policy_sign::standing(files) {
+        Ok(found) => found,
+        Err(why) => return screen.row('✗', Colour::Bad, &why),
+    };
+    match (found.signer, found.signed, found.floor) {
+        (Fact::Absent, ..) => screen.row('·', Colour::Dim, "not signed: this node pins no key (boltseal policy trust)"),
+        (_, Fact::Is(version), Fact::Is(floor)) if version < floor => {
+            screen.row('✗', Colour::Bad, &format!("version {version} is below the floor, {floor}: it is not in force"))
+        }
+        (_, Fact::Is(version), Fact::Is(floor)) => {
+            screen.row('✓', Colour::Good, &format!("version {version}, signed by the pinned key; the floor is {floor}"))
+        }
+        (_, Fact::Is(version), Fact::Absent) => {
+            screen.row('!', Colour::Doubt, &format!("version {version}, signed by the pinned key; no floor is kept"))
+        }
+        (_, Fact::Is(_), Fact::Unknown(why)) => screen.row('✗', Colour::Bad, &format!("the floor is unknown: {why}")),
+        (_, Fact::Absent, _) => {
+            screen.row('✗', Colour::Bad, "not signed, although this node pins a key: it is not in force")
+        }
+        (_, Fact::Unknown(why), _) => screen.row('✗', Colour::Bad, &format!("{why}: it is not in force")),
+    }
+}
+
 pub(crate) fn lint(dir: Option<&Path>, screen: &mut Screen) -> Result<Exit, Failure> {
     // The loader walks from the root, to see who may write to each folder on the way.
     let dir = std::path::absolute(dir.unwrap_or(Path::new(POLICY))).map_err(Failure::undecided)?;
@@ -141,6 +177,9 @@ pub(crate) fn lint(dir: Option<&Path>, screen: &mut Screen) -> Result<Exit, Fail
             counts.join(", ")
         ),
     )?;
+    if dir == Path::new(POLICY) {
+        standing(&loaded.bundle, screen)?;
+    }
     for hint in hints(policy) {
         screen.row('!', Colour::Doubt, hint)?;
     }

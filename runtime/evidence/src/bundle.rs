@@ -1,47 +1,53 @@
-//! BS-NOD-004's fact: whether the policy bundle is signed by the key that this node pins.
-use crate::policy_files::{self, PolicyBundle};
+//! BS-NOD-004's fact: whether the policy bundle is signed by the key that this node pins, and not an older one.
+use crate::policy_files::{self, PolicyBundle, PolicyError};
 use boltseal_message::FileStamp;
 use boltseal_policy::Fact;
 use boltseal_policy::facts::Bundle;
-use boltseal_trust::Key;
 use boltseal_trust::bundle::Signed;
+use boltseal_trust::{Key, Pin};
 use std::path::Path;
 
-/// The fact, and the stamp of the pinned key's file: who takes the key away between create and start is noticed, too.
-/// `dir` is where the key is pinned (`/var/lib/boltseal`).
+/// Where `boltseal policy apply` keeps a copy of the bundle that it put in force, below `/var/lib/boltseal`.
+pub const LAST_GOOD: &str = "policy";
+
+/// Whom this node takes policies from, and the stamp of the file that says so: who changes it between create and start
+/// is noticed. `dir` is `/var/lib/boltseal`. None: from whoever is root.
 ///
 /// # Errors
-/// A pinned key that others may write, or that is none: file and reason.
-pub fn fact(dir: &Path, bundle: &PolicyBundle) -> Result<(Bundle, Option<FileStamp>), String> {
-    let Some((key, stamp)) = pinned_key(dir)? else {
-        return Ok((Bundle { digest: bundle.digest.clone(), signer: Fact::Absent, signed: Fact::Absent }, None));
-    };
-    Ok((signed_by(&key, bundle), Some(stamp)))
+/// A file that others may write, or that `boltseal policy trust` did not write: file and reason.
+pub fn pinned(dir: &Path) -> Result<Option<(Pin, FileStamp)>, String> {
+    let Some((bytes, stamp)) = policy_files::pinned(dir).map_err(|e| e.to_string())? else { return Ok(None) };
+    let pin = Pin::read(&bytes).ok_or_else(|| {
+        let problem = PolicyError::new(
+            &dir.join(policy_files::SIGNER),
+            "is not what `boltseal policy trust` writes",
+            "boltseal policy trust KEY.pub --replace",
+        );
+        problem.to_string()
+    })?;
+    Ok(Some((pin, stamp)))
 }
 
-/// The key that this node pins, and the stamp of its file.
-///
-/// # Errors
-/// As [`fact`].
-pub fn pinned_key(dir: &Path) -> Result<Option<(Key, FileStamp)>, String> {
-    let Some((pem, stamp)) = policy_files::pinned(dir).map_err(|e| e.to_string())? else { return Ok(None) };
-    let shown = dir.join(policy_files::SIGNER);
-    let pem = std::str::from_utf8(&pem).map_err(|e| format!("{}: {e}", shown.display()))?;
-    let key = Key::from_spki_pem(pem).map_err(|e| format!("{}: {}", shown.display(), e.0))?;
-    Ok(Some((key, stamp)))
-}
-
-/// What the bundle's signature is worth to who trusts `key`.
+/// The fact for a bundle. `floor` is the lowest version that the node still takes; Absent where nothing keeps one.
 #[must_use]
-pub fn signed_by(key: &Key, bundle: &PolicyBundle) -> Bundle {
-    let signed = match &bundle.signature {
+pub fn fact(pin: Option<&Pin>, floor: Fact<u64>, bundle: &PolicyBundle) -> Bundle {
+    let (signer, signed) = match pin {
+        None => (Fact::Absent, Fact::Absent),
+        Some(pin) => (Fact::Is(pin.key.id().into()), signed(&pin.key, bundle)),
+    };
+    Bundle { digest: bundle.digest.clone(), signer, signed, floor, stale: None, measured: Fact::Absent }
+}
+
+/// The version that `key` signed these files as.
+#[must_use]
+pub fn signed(key: &Key, bundle: &PolicyBundle) -> Fact<u64> {
+    match &bundle.signature {
         None => Fact::Absent,
         Some(bytes) => match Signed::read(bytes).and_then(|signed| signed.verify(&bundle.digest, key)) {
             Ok(version) => Fact::Is(version),
             Err(why) => Fact::Unknown(why.to_string()),
         },
-    };
-    Bundle { digest: bundle.digest.clone(), signer: Fact::Is(key.id().into()), signed }
+    }
 }
 
 #[cfg(test)]
@@ -68,30 +74,29 @@ mod tests {
         fs::create_dir(at("lib")).unwrap();
         fs::write(at("etc/policy.toml"), "version = 1\n").unwrap();
         let look = || {
-            let bundle = policy_files::load(&at("etc")).unwrap();
-            (fact(&at("lib"), &bundle), bundle.digest)
+            let (pin, stamp) = pinned(&at("lib")).unwrap().unzip();
+            (fact(pin.as_ref(), Fact::Absent, &policy_files::load(&at("etc")).unwrap()), stamp)
         };
         // Nothing pinned: nothing said about a signature, and no stamp.
-        let (found, digest) = look();
-        let (found, stamp) = found.unwrap();
-        assert_eq!((found.signer, found.signed, found.digest, stamp), (Fact::Absent, Fact::Absent, digest, None));
+        let (found, stamp) = look();
+        assert_eq!((found.signer, found.signed, stamp), (Fact::Absent, Fact::Absent, None));
         // Pinned and not signed.
-        fs::write(at("lib/signer.pub"), key.pem()).unwrap();
-        let (found, digest) = look();
-        let (found, stamp) = found.unwrap();
+        let pin = Pin { key: key.clone(), floor: None };
+        fs::write(at("lib/signer"), pin.text()).unwrap();
+        let (found, stamp) = look();
         assert_eq!((found.signer, found.signed), (Fact::Is(key.id().to_owned()), Fact::Absent));
-        assert!(stamp.unwrap().path.ends_with("lib/signer.pub"));
+        assert!(stamp.unwrap().path.ends_with("lib/signer"));
         // Signed.
-        let statement = boltseal_trust::bundle::statement(3, &digest, key.id());
+        let statement = boltseal_trust::bundle::statement(3, &found.digest, key.id());
         let signature = pair.sign(&SystemRandom::new(), statement.as_bytes()).unwrap();
-        let text = boltseal_trust::bundle::file(3, &digest, key.id(), signature.as_ref());
+        let text = boltseal_trust::bundle::file(3, &found.digest, key.id(), signature.as_ref());
         fs::write(at("etc/bundle.sig"), text).unwrap();
-        assert_eq!(look().0.unwrap().0.signed, Fact::Is(3));
+        assert_eq!(look().0.signed, Fact::Is(3));
         // One byte more.
         fs::write(at("etc/policy.toml"), "version = 1\n\n").unwrap();
-        assert!(matches!(look().0.unwrap().0.signed, Fact::Unknown(why) if why.contains("other files")));
-        // A pin that is no key is an error, not no pin.
-        fs::write(at("lib/signer.pub"), "key").unwrap();
-        assert!(look().0.unwrap_err().contains("signer.pub"));
+        assert!(matches!(look().0.signed, Fact::Unknown(why) if why.contains("other files")));
+        // A pin that is none is an error, not no pin.
+        fs::write(at("lib/signer"), key.pem()).unwrap();
+        assert!(pinned(&at("lib")).unwrap_err().contains("lib/signer is not what"));
     }
 }

@@ -10,8 +10,8 @@ pub const MAX_FILE: u64 = 1 << 20;
 pub const MAX_FILES: usize = 256;
 /// The bundle's signature, beside `policy.toml`.
 pub const SIGNATURE: &str = "bundle.sig";
-/// The key that policies of this node are signed with: PEM, in `/var/lib/boltseal`, outside what it signs.
-pub const SIGNER: &str = "signer.pub";
+/// Whom this node takes policies from: in `/var/lib/boltseal`, outside what is signed.
+pub const SIGNER: &str = "signer";
 const MAX_SIGNATURE: u64 = 4096;
 
 /// File, fact and fix; see [`Problem`].
@@ -29,7 +29,7 @@ pub struct PolicyBundle {
     pub stamps: Vec<FileStamp>,
 }
 
-/// The pinned signing key in `dir` (`/var/lib/boltseal`): its PEM, and its stamp. None when this node pins none.
+/// The file `signer` in `dir` (`/var/lib/boltseal`): its bytes, and its stamp. None when this node pins no key.
 ///
 /// # Errors
 /// A key that others than root may have put there.
@@ -75,7 +75,15 @@ impl PolicyBundle {
 /// The first file or folder that is missing, is something else, may be written to by others, is too large, changed
 /// while it was read, or would be silently left out (a file in `policy.d` that does not end in `.toml`).
 pub fn load(dir: &Path) -> Result<PolicyBundle, PolicyError> {
-    let root = Folder::open(dir, Owner::Root).map_err(|mut problem| {
+    load_of(dir, Owner::Root)
+}
+
+/// The same from where it is written, off the node: whoever owns it.
+///
+/// # Errors
+/// As [`load`], but for who may write to it.
+pub fn load_of(dir: &Path, owner: Owner) -> Result<PolicyBundle, PolicyError> {
+    let root = Folder::open(dir, owner).map_err(|mut problem| {
         if problem.missing && problem.file == dir {
             problem.fix = "install a policy: `boltseal policy lint` checks it".into();
         }
@@ -83,7 +91,7 @@ pub fn load(dir: &Path) -> Result<PolicyBundle, PolicyError> {
     })?;
     let mut stamps = vec![root.stamp()?];
     let mut files = Vec::new();
-    let (bytes, stamp) = root.read("policy.toml", MAX_FILE, Owner::Root).map_err(|mut problem| {
+    let (bytes, stamp) = root.read("policy.toml", MAX_FILE, owner).map_err(|mut problem| {
         if problem.missing {
             problem.fix = "install a policy there; without one nothing starts".into();
         }
@@ -96,7 +104,7 @@ pub fn load(dir: &Path) -> Result<PolicyBundle, PolicyError> {
             Err(problem) if problem.missing => continue,
             other => other?,
         };
-        folder.check(Owner::Root, false)?;
+        folder.check(owner, false)?;
         stamps.push(folder.stamp()?);
         for file in folder.names(MAX_FILES)? {
             if !file.ends_with(suffix) || file.starts_with('.') {
@@ -113,14 +121,14 @@ pub fn load(dir: &Path) -> Result<PolicyBundle, PolicyError> {
                     "remove what is not needed",
                 ));
             }
-            let (bytes, stamp) = folder.read(&file, MAX_FILE, Owner::Root)?;
+            let (bytes, stamp) = folder.read(&file, MAX_FILE, owner)?;
             files.push((format!("{name}/{file}"), bytes));
             stamps.push(stamp);
         }
     }
     files.sort();
     let digest = digest_of(&files);
-    let signature = match root.read(SIGNATURE, MAX_SIGNATURE, Owner::Root) {
+    let signature = match root.read(SIGNATURE, MAX_SIGNATURE, owner) {
         Err(problem) if problem.missing => None,
         other => {
             let (bytes, stamp) = other?;

@@ -4,10 +4,10 @@ use crate::image::{self, NoProof, Signer};
 use crate::refuse::{Refused, Result, single};
 use crate::trail::{Book, bare};
 use crate::worker::Jail;
-use crate::{node, paths, state, sys};
+use crate::{bundle, node, paths, state, sys};
 use boltseal_evidence::containerd::{self, Client, Container};
 use boltseal_evidence::record::{self, ContainerRecord, Records};
-use boltseal_evidence::{bundle, host, mountinfo, mounts, namespaces, policy_files, rootfs, spec, spec_facts};
+use boltseal_evidence::{host, mountinfo, mounts, namespaces, rootfs, spec, spec_facts};
 use boltseal_launch::Parked;
 use boltseal_message::{Code, Create, Exec, FileStamp, Request, Stdio};
 use boltseal_policy::facts::{Bound, Bundle, Door, Facts, Rootfs, Subject};
@@ -63,14 +63,7 @@ pub(crate) fn policy(request: &Request, book: &mut Book, door: Door, exec_id: &s
 }
 
 fn load_policy() -> std::result::Result<InForce, String> {
-    let files = policy_files::load(Path::new(paths::POLICY)).map_err(|e| e.to_string())?;
-    let texts = files.policy_texts().map_err(|e| e.to_string())?;
-    let (main, drop_ins) = texts.split_first().ok_or("the bundle has no policy.toml")?;
-    let rules = Policy::parse(main.1, drop_ins).map_err(|problems| problems.join("; "))?;
-    let problems = rules.validate();
-    if !problems.is_empty() {
-        return Err(problems.join("; "));
-    }
+    let bundle::Loaded { rules, files, fact, stamps } = bundle::load()?;
     let mut signers = Vec::new();
     for authority in &rules.authorities {
         let file = || format!("trust/{} of authority \"{}\"", authority.key, authority.name);
@@ -84,9 +77,7 @@ fn load_policy() -> std::result::Result<InForce, String> {
         None => None,
         Some(name) => Some(files.trust(name).ok_or_else(|| format!("trust/{name} of [node] is missing"))?.to_vec()),
     };
-    let (bundle, pin) = bundle::fact(Path::new(paths::LIB), &files)?;
-    let stamps = files.stamps.into_iter().chain(pin).collect();
-    Ok(InForce { digest: files.digest, stamps, rules, signers, node_key, bundle })
+    Ok(InForce { digest: files.digest, stamps, rules, signers, node_key, bundle: fact })
 }
 
 /// The facts of a create.

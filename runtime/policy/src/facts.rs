@@ -401,6 +401,13 @@ pub struct Bundle {
     pub signer: Fact<String>,
     /// Version that the pinned key signed these files as. Absent: there is no signature. Unknown: it does not count.
     pub signed: Fact<u64>,
+    /// Lowest version that this node still takes. Absent: nothing keeps one.
+    pub floor: Fact<u64>,
+    /// Why what lies in `/etc/boltseal` is not what judges: this is the last good bundle, kept beside it.
+    pub stale: Option<String>,
+    /// What differs from what `boltseal-attest` measured in this boot (bundle, pinned key, programs), one line each; empty
+    /// where nothing does. Absent: nothing was measured in this boot.
+    pub measured: Fact<Vec<String>>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

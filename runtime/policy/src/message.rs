@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn every_rules_message() {
         type Change = fn(&mut Policy, &mut Facts);
-        let cases: [(&str, Change); 24] = [
+        let cases: [(&str, Change); 26] = [
             ("BS-IMG-001", |_, f| {
                 f.image = Fact::Is(crate::facts::Image {
                     signatures: Vec::new(),
@@ -184,6 +184,17 @@ mod tests {
                 if let Fact::Is(b) = &mut f.bundle {
                     b.signed =
                         Fact::Unknown("bundle.sig is over other files: one was changed, added or removed".into());
+                }
+            }),
+            ("BS-NOD-004", |_, f| {
+                if let Fact::Is(b) = &mut f.bundle {
+                    b.floor = Fact::Is(8);
+                }
+            }),
+            ("BS-NOD-004", |_, f| {
+                if let Fact::Is(b) = &mut f.bundle {
+                    b.measured =
+                        Fact::Is(vec!["/usr/local/bin/boltseal-runtime is not the one measured in this boot".into()]);
                 }
             }),
             ("BS-AUD-001", |_, f| f.audit = Fact::Unknown("no space left on device".into())),

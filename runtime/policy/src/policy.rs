@@ -186,6 +186,8 @@ pub struct OwnerRules {
 pub struct BundleRules {
     /// This policy is meant to be signed: a node that pins no signing key starts nothing with it.
     pub signed: bool,
+    /// Nothing starts in a boot in which `boltseal-attest` measured nothing.
+    pub measured: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

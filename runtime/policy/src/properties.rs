@@ -10,7 +10,7 @@ use proptest::prelude::*;
 /// A change that makes a request worse (asks for more, or is known less), by number.
 fn worsen(f: &mut Facts, which: u8) {
     let unknown = || "not gathered".to_owned();
-    match which % 36 {
+    match which % 37 {
         0 => f.image = Fact::Unknown(unknown()),
         1 => f.image = Fact::Absent,
         2 => f.rootfs = Fact::Unknown(unknown()),
@@ -74,6 +74,12 @@ fn worsen(f: &mut Facts, which: u8) {
         34 => {
             if let Fact::Is(b) = &mut f.bundle {
                 b.signed = Fact::Absent;
+            }
+        }
+        35 => {
+            if let Fact::Is(b) = &mut f.bundle {
+                b.floor = Fact::Is(8);
+                b.measured = Fact::Is(vec!["a program".into()]);
             }
         }
         _ => f.user_namespace = Some(UserNamespace { uids: vec![(0, 0, 1)], gids: vec![], overlaps: vec![] }),
@@ -197,7 +203,7 @@ proptest! {
     fn a_worse_request_is_never_allowed_where_a_better_was_not(p in a_policy(), f in some_facts(), which in any::<u8>()) {
         let mut worse = f.clone();
         worsen(&mut worse, which);
-        prop_assert!(allows(&p, &f) || !allows(&p, &worse), "{}", which % 36);
+        prop_assert!(allows(&p, &f) || !allows(&p, &worse), "{}", which % 37);
     }
 
     #[test]

@@ -142,7 +142,8 @@ mod tests {
 
     #[test]
     fn what_is_signed_verifies_for_its_key_and_files_alone() {
-        let ((pair, key), (_, stranger)) = (self::pair(), self::pair());
+        let (_, stranger) = pair();
+        let (pair, key) = pair();
         let text = signed(&pair, &key, 7);
         assert!(text.len() < MAX_FILE);
         assert_eq!(verify(&text, DIGEST, &key), Ok(7));

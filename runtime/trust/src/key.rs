@@ -56,10 +56,15 @@ impl Key {
         Some(Self { id: digest(&der).hex(), der })
     }
 
+    /// The SubjectPublicKeyInfo in DER, base64 on one line.
+    pub(crate) fn base64(&self) -> String {
+        STANDARD.encode(self.der)
+    }
+
     /// One PEM block, as [`Key::from_spki_pem`] reads it.
     #[must_use]
     pub fn pem(&self) -> String {
-        let body = STANDARD.encode(self.der);
+        let body = self.base64();
         let lines: Vec<&str> = body.as_bytes().chunks(64).filter_map(|l| std::str::from_utf8(l).ok()).collect();
         format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"))
     }

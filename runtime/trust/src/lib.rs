@@ -16,6 +16,7 @@ mod bind;
 pub mod bundle;
 mod digest;
 mod key;
+mod pin;
 mod propose;
 mod store;
 mod strings;
@@ -26,6 +27,7 @@ mod wire;
 pub use bind::{Link, Unbound, bind_child, bind_config, bind_diff_ids, chain_id};
 pub use digest::{Digest, NotADigest, digest};
 pub use key::{Key, KeyError};
+pub use pin::{Floor, Pin};
 pub use propose::{
     Answer, Config, Descriptor, Index, IndexEntry, MAX_IMAGE_FILE, MAX_SIGNATURE_FILE, Malformed, Manifest, Placed,
     Proposal, SignatureProposal, Source, decode_answer, encode_answer, propose,

@@ -2,11 +2,11 @@
 use super::Chosen;
 use crate::doctor::kernel::has_landlock;
 use crate::node;
-use crate::paths::{LIB, RUN, TRAIL};
+use crate::paths::{RUN, TRAIL};
 use crate::screen::Failure;
 use boltseal_audit::Trail;
 use boltseal_evidence::spec::ParsedSpec;
-use boltseal_evidence::{bundle, host, mountinfo, mounts, namespaces, record, spec_facts};
+use boltseal_evidence::{host, mountinfo, mounts, namespaces, record, spec_facts};
 use boltseal_policy::facts::{Bundle, Door, Facts, Node, Subject};
 use boltseal_policy::{Fact, Policy};
 use std::path::Path;
@@ -132,8 +132,8 @@ fn ours(facts: &mut Facts, parsed: &ParsedSpec) {
 fn bundle_fact(chosen: &Chosen) -> Fact<Bundle> {
     match chosen {
         Chosen::Other(_) => Fact::Unknown("a start is judged by the bundle in force, not by this policy".into()),
-        Chosen::InForce(loaded) => match bundle::fact(Path::new(LIB), &loaded.bundle) {
-            Ok((found, _)) => Fact::Is(found),
+        Chosen::InForce(loaded) => match crate::policy_sign::standing(&loaded.bundle) {
+            Ok(found) => Fact::Is(found),
             Err(why) => Fact::Unknown(why),
         },
     }

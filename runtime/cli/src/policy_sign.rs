@@ -1,0 +1,152 @@
+//! `boltseal policy sign`, off the node, and `boltseal policy trust`, on it: who writes policies, and who is believed.
+use crate::paths::{LIB, POLICY, RUN};
+use crate::policy::{self, Bad};
+use crate::policy_files::put;
+use crate::screen::{Colour, Exit, Failure, Screen, talk};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use boltseal_evidence::file::Owner;
+use boltseal_evidence::policy_files::{SIGNATURE, SIGNER};
+use boltseal_evidence::{bundle, policy_files};
+use boltseal_node::nv;
+use boltseal_policy::Fact;
+use boltseal_trust::bundle::{MAX_VERSION, Signed, file, statement};
+use boltseal_trust::{Floor, Key, Pin};
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
+use serde_json::json;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_secs(30);
+const MAX_KEY: u64 = 16 << 10;
+
+/// Signs the bundle in `dir` as `version`, by default one above the version that is there.
+pub(crate) fn sign(dir: &Path, key: &Path, version: Option<u64>, screen: &mut Screen) -> Result<Exit, Failure> {
+    let dir = std::path::absolute(dir).map_err(Failure::undecided)?;
+    let loaded = policy::load_of(&dir, Owner::Any).map_err(Bad::failure)?;
+    let (pair, public) = private(key)?;
+    let before = loaded.bundle.signature.as_deref().and_then(|bytes| Signed::read(bytes).ok());
+    let before = before.map_or(0, |signed| signed.version);
+    let version = version.unwrap_or(before + 1);
+    if version <= before || version > MAX_VERSION {
+        let limits = format!("above {before}, which {SIGNATURE} has, and at most {MAX_VERSION}");
+        return Err(Failure::new(Exit::Usage, format!("--number {version}: versions go up. Fix: a number {limits}")));
+    }
+    let digest = &loaded.bundle.digest;
+    let signature = pair
+        .sign(&SystemRandom::new(), statement(version, digest, public.id()).as_bytes())
+        .map_err(|_| Failure::undecided("the key cannot sign"))?;
+    let text = file(version, digest, public.id(), signature.as_ref());
+    // What was written is what a node will read.
+    let verified = Signed::read(text.as_bytes()).and_then(|signed| signed.verify(digest, &public));
+    verified.map_err(Failure::undecided)?;
+    let at = dir.join(SIGNATURE);
+    put(&at, text.as_bytes(), 0o644).map_err(|e| Failure::undecided(format!("{}: {e}", at.display())))?;
+    if screen.json() {
+        screen.document(&json!({ "version": version, "digest": digest, "key": public.id() }))?;
+    } else {
+        screen.row('✓', Colour::Good, &format!("version {version}, digest {digest}, signed by key {}", public.id()))?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// A P-256 key in PKCS #8, unencrypted.
+fn private(path: &Path) -> Result<(EcdsaKeyPair, Key), Failure> {
+    let shown = path.display();
+    let fix = "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 makes one";
+    let bad = |why: &str| Failure::undecided(format!("{shown}: {why}. Fix: {fix}"));
+    if fs::metadata(path).map_err(|e| bad(&e.to_string()))?.len() > MAX_KEY {
+        return Err(bad("longer than a private key"));
+    }
+    let text = fs::read_to_string(path).map_err(|e| bad(&e.to_string()))?;
+    let body = text
+        .trim()
+        .strip_prefix("-----BEGIN PRIVATE KEY-----")
+        .and_then(|rest| rest.strip_suffix("-----END PRIVATE KEY-----"))
+        .ok_or_else(|| bad("not one PEM block PRIVATE KEY (PKCS #8, unencrypted)"))?;
+    let body: String = body.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+    let der = STANDARD.decode(body).map_err(|_| bad("not base64 between the PEM lines"))?;
+    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &der, &SystemRandom::new())
+        .map_err(|_| bad("not a P-256 key in PKCS #8"))?;
+    let public = Key::from_point(pair.public_key().as_ref()).ok_or_else(|| bad("its public half is no P-256 point"))?;
+    Ok((pair, public))
+}
+
+/// Pins whom this node takes policies from. `tpm` None with `floor`: the policy's TPM, else the kernel's.
+pub(crate) fn trust(
+    key: &Path,
+    tpm: Option<&str>,
+    floor: bool,
+    replace: bool,
+    screen: &mut Screen,
+) -> Result<Exit, Failure> {
+    let pem = fs::read_to_string(key).map_err(|e| Failure::undecided(format!("{}: {e}", key.display())))?;
+    let key = Key::from_spki_pem(&pem).map_err(|e| Failure::new(Exit::BadPolicy, format!("{}: {e}", key.display())))?;
+    let at = Path::new(LIB).join(SIGNER);
+    let there = bundle::pinned(Path::new(LIB)).map_err(Failure::undecided);
+    match there {
+        Ok(None) => {}
+        _ if replace => {}
+        Ok(Some((pin, _))) if pin.key == key => {}
+        Ok(Some((pin, _))) => {
+            return Err(Failure::new(
+                Exit::Findings,
+                format!("this node pins key {} already. Fix: --replace, if that is meant", pin.key.id()),
+            ));
+        }
+        Err(failure) => return Err(failure),
+    }
+    let floor = if floor { Some(counter(tpm)?) } else { None };
+    let pin = Pin { key, floor };
+    put(&at, pin.text().as_bytes(), 0o644).map_err(|e| Failure::undecided(format!("{}: {e}", at.display())))?;
+    if pin.floor.is_none() {
+        talk("no floor: an older signed policy is as good as a newer one, and BS-NOD-004 says so (no-floor)");
+    }
+    talk(
+        "from now on nothing starts but under a policy that this key signed; what is measured of it shows in the next boot",
+    );
+    if screen.json() {
+        screen.document(&json!({ "key": pin.key.id(), "pin": pin.id(), "floor": pin.floor.as_ref().map(|f| json!({ "tpm": f.tpm, "base": f.base })) }))?;
+    } else {
+        screen.row('✓', Colour::Good, &format!("policies of this node are signed by key {}", pin.key.id()))?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// The TPM's counter, made if need be. What it stands at is version 0 - or where the pin that is replaced put that: a
+/// new key does not make old versions good again.
+fn counter(tpm: Option<&str>) -> Result<Floor, Failure> {
+    let kept = bundle::pinned(Path::new(LIB)).ok().flatten().and_then(|(pin, _)| pin.floor);
+    let named = tpm.map(str::to_owned).or_else(|| kept.as_ref().map(|floor| floor.tpm.clone()));
+    let tpm = named.unwrap_or_else(|| {
+        policy::load_without_keys(Path::new(POLICY)).map_or_else(|_| "/dev/tpmrm0".into(), |l| l.policy.node.tpm)
+    });
+    talk(&format!("asking the TPM at {tpm}"));
+    let base = nv::establish(&tpm, Instant::now() + LIMIT).map_err(Failure::undecided)?;
+    match kept {
+        Some(floor) if floor.tpm == tpm && floor.base <= base => Ok(floor),
+        _ => Ok(Floor { tpm, base }),
+    }
+}
+
+/// What is known of a bundle in /etc/boltseal, for `boltseal check` and `lint`.
+pub(crate) fn standing(files: &policy_files::PolicyBundle) -> Result<boltseal_policy::facts::Bundle, String> {
+    let pin = bundle::pinned(Path::new(LIB))?.map(|(pin, _)| pin);
+    let floor = match pin.as_ref().and_then(|pin| pin.floor.as_ref().map(|floor| (pin, floor))) {
+        None => Fact::Absent,
+        Some((pin, floor)) => read_floor(pin, floor).map_or_else(Fact::Unknown, Fact::Is),
+    };
+    Ok(bundle::fact(pin.as_ref(), floor, files))
+}
+
+fn read_floor(pin: &Pin, floor: &Floor) -> Result<u64, String> {
+    let boot = boltseal_node::Boot::current().map_err(|e| e.to_string())?;
+    at(&pin.id(), floor).read(&boot, Instant::now() + LIMIT).map_err(|e| e.to_string())
+}
+
+/// Where the floor is, for the node's part.
+pub(crate) fn at<'a>(pin: &'a str, floor: &'a Floor) -> boltseal_node::Floor<'a> {
+    boltseal_node::Floor { dir: Path::new(RUN), tpm: &floor.tpm, base: floor.base, pin }
+}
