@@ -215,6 +215,89 @@ mod tests {
         assert_eq!(keyed("oom_kill x", "oom_kill"), None);
     }
 
+    /// A cgroup v2 folder of the real kernel, with two processes, one of them in a group below.
+    struct Real {
+        folder: PathBuf,
+        children: Vec<std::process::Child>,
+    }
+
+    impl Real {
+        fn new(name: &str) -> Self {
+            let mut top = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new).into_iter();
+            let top = top.find(|top| top.join("cgroup.controllers").exists()).expect("cgroup v2 is mounted");
+            let folder = top.join(format!("boltseal-shim-{name}-{}", std::process::id()));
+            fs::create_dir_all(folder.join("below")).unwrap();
+            let child = |folder: &Path| {
+                let child = std::process::Command::new("/bin/sleep").arg("100").spawn().unwrap();
+                fs::write(folder.join("cgroup.procs"), child.id().to_string()).unwrap();
+                child
+            };
+            let children = vec![child(&folder), child(&folder.join("below"))];
+            Self { folder, children }
+        }
+
+        fn cgroup(&self) -> Cgroup {
+            Cgroup::new(&[(String::new(), self.folder.to_str().unwrap().into())])
+        }
+
+        fn frozen(&self) -> bool {
+            fs::read_to_string(self.folder.join("cgroup.events")).unwrap().contains("frozen 1")
+        }
+    }
+
+    impl Drop for Real {
+        fn drop(&mut self) {
+            for child in &mut self.children {
+                child.kill().unwrap();
+                child.wait().unwrap();
+            }
+            fs::remove_dir(self.folder.join("below")).unwrap();
+            fs::remove_dir(&self.folder).unwrap();
+        }
+    }
+
+    fn run(test: impl Future<Output = ()>) {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
+    }
+
+    #[test]
+    fn v2_freezes_thaws_and_kills_what_lies_below_too() {
+        let mut real = Real::new("freeze");
+        let cgroup = real.cgroup();
+        let mut pids: Vec<u32> = real.children.iter().map(std::process::Child::id).collect();
+        pids.sort_unstable();
+        let mut listed = cgroup.pids().unwrap();
+        listed.sort_unstable();
+        assert_eq!(listed, pids);
+        run(async {
+            cgroup.freeze(true).await.unwrap();
+            assert!(real.frozen());
+            cgroup.freeze(false).await.unwrap();
+            assert!(!real.frozen());
+            // Frozen as they are, they die at once.
+            cgroup.freeze(true).await.unwrap();
+            cgroup.signal(Signal::SIGKILL as i32).await.unwrap();
+        });
+        for child in &mut real.children {
+            use std::os::unix::process::ExitStatusExt as _;
+            assert_eq!(child.wait().unwrap().signal(), Some(Signal::SIGKILL as i32));
+        }
+    }
+
+    #[test]
+    fn v2_statistics_are_of_the_group() {
+        use containerd_shim_protos::cgroups_v2::metrics::Metrics;
+        use protobuf::Message as _;
+        let real = Real::new("stats");
+        let any = crate::stats::stats(&real.cgroup()).unwrap();
+        assert_eq!(any.type_url, "io.containerd.cgroups.v2.Metrics");
+        let metrics = Metrics::parse_from_bytes(&any.value).unwrap();
+        assert!(metrics.cpu.usage_usec < 60_000_000, "the group's, not the machine's");
+        // The kernel keeps pressure for every group where it keeps it at all.
+        let kept = fs::read_to_string(real.folder.join("cpu.pressure")).is_ok_and(|text| text.starts_with("some"));
+        assert_eq!(metrics.cpu.psi.is_some(), kept);
+    }
+
     #[test]
     fn pids_of_groups_below_are_counted() {
         let folder = tempfile::tempdir().unwrap();

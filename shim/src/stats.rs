@@ -152,6 +152,7 @@ fn metrics_v2(folder: &Path) -> v2::Metrics {
         throttled_usec: value("throttled_usec"),
         nr_bursts: value("nr_bursts"),
         burst_usec: value("burst_usec"),
+        psi: pressure(folder, "cpu.pressure").into(),
         ..Default::default()
     };
     let happened = text(folder, "memory.events");
@@ -165,12 +166,17 @@ fn metrics_v2(folder: &Path) -> v2::Metrics {
         oom_group_kill: value("oom_group_kill"),
         ..Default::default()
     };
+    let io = v2::IOStat {
+        usage: io_v2(&text(folder, "io.stat")),
+        psi: pressure(folder, "io.pressure").into(),
+        ..Default::default()
+    };
     v2::Metrics {
         pids: Some(pids).into(),
         cpu: Some(cpu).into(),
         memory: Some(memory_v2(folder)).into(),
         memory_events: Some(events).into(),
-        io: Some(v2::IOStat { usage: io_v2(&text(folder, "io.stat")), ..Default::default() }).into(),
+        io: Some(io).into(),
         ..Default::default()
     }
 }
@@ -216,8 +222,35 @@ fn memory_v2(folder: &Path) -> v2::MemoryStat {
         swap_usage: number(folder, "memory.swap.current"),
         swap_limit: number(folder, "memory.swap.max"),
         swap_max_usage: number(folder, "memory.swap.peak"),
+        psi: pressure(folder, "memory.pressure").into(),
         ..Default::default()
     }
+}
+
+/// Pressure stall information: lines of `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`, percent and microseconds. None
+/// where the kernel does not keep it.
+fn pressure(folder: &Path, file: &str) -> Option<v2::PSIStats> {
+    let text = text(folder, file);
+    let line = |kind: &str| {
+        let words = text.lines().find_map(|line| line.strip_prefix(kind)?.strip_prefix(' '))?;
+        let mut data = v2::PSIData::default();
+        for (key, value) in words.split_whitespace().filter_map(|word| word.split_once('=')) {
+            match key {
+                "avg10" => data.avg10 = value.parse().ok()?,
+                "avg60" => data.avg60 = value.parse().ok()?,
+                "avg300" => data.avg300 = value.parse().ok()?,
+                "total" => data.total = value.parse().ok()?,
+                _ => {}
+            }
+        }
+        Some(data)
+    };
+    let (some, full) = (line("some"), line("full"));
+    (some.is_some() || full.is_some()).then(|| v2::PSIStats {
+        some: some.into(),
+        full: full.into(),
+        ..Default::default()
+    })
 }
 
 /// Lines of `major:minor rbytes=1 wbytes=2 rios=3 wios=4`.
@@ -284,6 +317,11 @@ mod tests {
             ("memory.max", "max\n"),
             ("memory.events", "oom 1\noom_kill 2\n"),
             ("cpu.stat", "usage_usec 9\n"),
+            (
+                "cpu.pressure",
+                "some avg10=1.50 avg60=0.20 avg300=0.03 total=77\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=5\n",
+            ),
+            ("memory.pressure", "some avg10=x avg60=0.20 avg300=0.03 total=77\n"),
             ("io.stat", "8:0 rbytes=10 wbytes=20 rios=1 wios=2 dbytes=0\nbroken\n"),
         ]);
         let any = stats(&Cgroup::new(&[(String::new(), folder.path().to_str().unwrap().into())])).unwrap();
@@ -292,5 +330,9 @@ mod tests {
         assert_eq!((metrics.memory.usage, metrics.memory.usage_limit), (50, u64::MAX));
         assert_eq!((metrics.memory.inactive_file, metrics.cpu.usage_usec, metrics.memory_events.oom_kill), (3, 9, 2));
         assert_eq!((metrics.io.usage.len(), metrics.io.usage[0].wbytes), (1, 20));
+        let cpu = &metrics.cpu.psi;
+        assert_eq!((cpu.some.avg10, cpu.some.avg60, cpu.some.avg300, cpu.some.total), (1.5, 0.2, 0.03, 77));
+        assert_eq!(cpu.full.total, 5);
+        assert!(metrics.memory.psi.is_none() && metrics.io.psi.is_none(), "not understood, not there");
     }
 }

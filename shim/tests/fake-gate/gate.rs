@@ -242,22 +242,38 @@ fn stamp(path: &str) -> FileStamp {
 }
 
 const V1: [&str; 5] = ["freezer", "memory", "pids", "cpu", "cpuacct"];
+const ROOT: &str = "/sys/fs/cgroup";
 
+/// The machine has cgroup v2 alone.
+fn unified() -> bool {
+    Path::new(ROOT).join("cgroup.controllers").exists()
+}
+
+/// (controllers, folder): on v2 one folder, without names.
 fn cgroups(orders: &Orders) -> Vec<(String, String)> {
+    let names: &[&str] = if unified() { &[""] } else { &V1 };
     let folders = cgroup_folders(orders);
-    V1.iter().zip(folders).map(|(name, path)| ((*name).to_owned(), path.to_str().unwrap().to_owned())).collect()
+    names.iter().zip(folders).map(|(name, path)| ((*name).to_owned(), path.to_str().unwrap().to_owned())).collect()
 }
 
 fn cgroup_folders(orders: &Orders) -> Vec<PathBuf> {
     let Some(name) = orders.value("cgroup") else { return Vec::new() };
-    V1.iter().map(|controller| Path::new("/sys/fs/cgroup").join(controller).join(name)).collect()
+    if unified() {
+        return vec![Path::new(ROOT).join(name)];
+    }
+    V1.iter().map(|controller| Path::new(ROOT).join(controller).join(name)).collect()
 }
 
 fn enter_cgroup(orders: &Orders, pid: u32) {
+    if unified() {
+        fs::write(Path::new(ROOT).join("cgroup.subtree_control"), "+memory +pids +cpu").unwrap();
+    }
     for folder in cgroup_folders(orders) {
         fs::create_dir_all(&folder).unwrap();
-        if let Some(limit) = orders.value("memory").filter(|_| folder.to_str().unwrap().contains("/memory/")) {
-            fs::write(folder.join("memory.limit_in_bytes"), limit).unwrap();
+        let limits = unified() || folder.to_str().unwrap().contains("/memory/");
+        if let Some(limit) = orders.value("memory").filter(|_| limits) {
+            let file = if unified() { "memory.max" } else { "memory.limit_in_bytes" };
+            fs::write(folder.join(file), limit).unwrap();
         }
         fs::write(folder.join("cgroup.procs"), pid.to_string()).unwrap();
     }

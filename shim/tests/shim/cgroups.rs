@@ -1,9 +1,11 @@
-//! What the shim does through the container's cgroup. These need the v1 freezer and memory controllers of the machine.
+//! What the shim does through the container's cgroup, on whichever version this machine has: v1 with freezer and memory
+//! controllers, or v2 alone.
 
 use std::fs;
 
 use containerd_shim_protos::api::*;
-use containerd_shim_protos::cgroups::metrics::Metrics;
+use containerd_shim_protos::cgroups::metrics::Metrics as V1;
+use containerd_shim_protos::cgroups_v2::metrics::Metrics as V2;
 use containerd_shim_protos::shim::oci::ProcessDetails;
 use protobuf::Message as _;
 
@@ -32,20 +34,32 @@ fn pids_stats_pause_and_kill_all() {
 
         let request = StatsRequest { id: "pod".into(), ..Default::default() };
         let stats = pod.client.stats(soon(), &request).await.unwrap().stats.unwrap();
-        assert_eq!(stats.type_url, "io.containerd.cgroups.v1.Metrics");
-        let metrics = Metrics::parse_from_bytes(&stats.value).unwrap();
-        assert!(metrics.memory.usage.usage > 0 && metrics.cpu.usage.total > 0 && metrics.pids.current == 3);
+        let unified = fs::exists("/sys/fs/cgroup/cgroup.controllers").unwrap();
+        if unified {
+            assert_eq!(stats.type_url, "io.containerd.cgroups.v2.Metrics");
+            let metrics = V2::parse_from_bytes(&stats.value).unwrap();
+            assert!(metrics.memory.usage > 0 && metrics.cpu.usage_usec > 0 && metrics.pids.current == 3);
+            for pressure in [&metrics.cpu.psi, &metrics.memory.psi, &metrics.io.psi] {
+                assert!(pressure.some.is_some() && pressure.full.is_some(), "{metrics:?}");
+            }
+        } else {
+            assert_eq!(stats.type_url, "io.containerd.cgroups.v1.Metrics");
+            let metrics = V1::parse_from_bytes(&stats.value).unwrap();
+            assert!(metrics.memory.usage.usage > 0 && metrics.cpu.usage.total > 0 && metrics.pids.current == 3);
+        }
 
         let request = PauseRequest { id: "pod".into(), ..Default::default() };
         pod.client.pause(soon(), &request).await.unwrap();
         assert_eq!(pod.state("pod", "").await.unwrap().status.enum_value().unwrap(), Status::PAUSED);
-        let freezer = format!("/sys/fs/cgroup/freezer/{name}/freezer.state");
-        assert_eq!(fs::read_to_string(&freezer).unwrap(), "FROZEN\n");
+        let (folder, file) = if unified { ("", "cgroup.events") } else { ("freezer/", "freezer.state") };
+        let folder = format!("/sys/fs/cgroup/{folder}{name}");
+        let state = || fs::read_to_string(format!("{folder}/{file}")).unwrap();
+        assert!(state().contains(if unified { "frozen 1" } else { "FROZEN" }));
         let frozen = pod.exec("pod", "frozen", &["/bin/busybox", "true"]).await.unwrap_err();
         assert_eq!(code(&frozen), ttrpc::Code::FAILED_PRECONDITION);
         let request = ResumeRequest { id: "pod".into(), ..Default::default() };
         pod.client.resume(soon(), &request).await.unwrap();
-        assert_eq!(fs::read_to_string(&freezer).unwrap(), "THAWED\n");
+        assert!(state().contains(if unified { "frozen 0" } else { "THAWED" }));
         let request = PauseRequest { id: "pod".into(), ..Default::default() };
         pod.client.pause(soon(), &request).await.unwrap();
         // Frozen as it is, it dies at once.
@@ -53,7 +67,7 @@ fn pids_stats_pause_and_kill_all() {
         assert_eq!(pod.wait("pod", "").await.unwrap(), 137);
         assert_eq!(pod.wait("pod", "e").await.unwrap(), 137);
         pod.delete("pod", "").await.unwrap();
-        assert!(!fs::exists(format!("/sys/fs/cgroup/freezer/{name}")).unwrap());
+        assert!(!fs::exists(folder).unwrap());
         assert_eq!(children(pod.shim_pid), Vec::<u32>::new());
         pod.shut_down().await;
     });
