@@ -47,6 +47,8 @@ pub(crate) enum Command {
     /// Read the audit trail
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Make the folders that boltseal uses and bring the label of containers into this kernel
+    Install,
     /// Look whether this node can enforce what boltseal promises
     Doctor,
     /// Print the version

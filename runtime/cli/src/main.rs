@@ -7,11 +7,13 @@ mod audit;
 mod check;
 mod doctor;
 mod explain;
+mod install;
 mod node;
 mod paths;
 mod policy;
 mod policy_apply;
 mod policy_files;
+mod policy_measured;
 mod policy_sign;
 mod screen;
 mod sig;
@@ -46,6 +48,7 @@ fn run(command: &Command, screen: &mut Screen) -> Result<Exit, Failure> {
         }
         Command::Audit(AuditCommand::List(filters)) => audit::list(filters, screen),
         Command::Audit(AuditCommand::Verify { head }) => audit::verify(head.as_deref(), screen),
+        Command::Install => install::install(screen),
         Command::Doctor => doctor::doctor(screen),
         Command::Version => version(screen),
     }

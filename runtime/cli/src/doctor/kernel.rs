@@ -63,15 +63,13 @@ pub(crate) fn labels(policy: Option<&Policy>) -> Check {
         (Lsm::AppArmor, Some(mode)) => Check::fail(
             "lsm",
             format!("AppArmor, but profile {wanted} is in {mode} mode (BS-MAC-001)"),
-            "aa-enforce the profile",
+            "boltseal install loads its own profile anew; aa-enforce any other",
         )
         .unless_excepted(policy, "BS-MAC-001", &["complain"]),
-        (Lsm::AppArmor, None) => Check::fail(
-            "lsm",
-            format!("AppArmor, but profile {wanted} is not loaded (BS-MAC-001)"),
-            "load profiles/apparmor/boltseal-default with apparmor_parser -r",
-        )
-        .unless_excepted(policy, "BS-MAC-001", &["not-loaded"]),
+        (Lsm::AppArmor, None) => {
+            Check::fail("lsm", format!("AppArmor, but profile {wanted} is not loaded (BS-MAC-001)"), "boltseal install")
+                .unless_excepted(policy, "BS-MAC-001", &["not-loaded"])
+        }
         (Lsm::Selinux, _) if label.enforcing => Check::ok("lsm", "SELinux, enforcing"),
         (Lsm::Selinux, _) => Check::fail("lsm", "SELinux, but permissive (BS-MAC-001)", "setenforce 1")
             .unless_excepted(policy, "BS-MAC-001", &["not-enforcing"]),
@@ -108,12 +106,15 @@ pub(crate) fn cgroups(policy: Option<&Policy>) -> Check {
         );
     }
     if !found.devices_enforced() {
-        let fact = "only v2, where this version does not enforce device rules yet (BS-DEV-001)";
-        return Check::fail("cgroup", fact, "boot with systemd.unified_cgroup_hierarchy=0").unless_excepted(
+        let fact = "neither v1's devices nor v2 alone on /sys/fs/cgroup: device rules are not enforced (BS-DEV-001)";
+        return Check::fail("cgroup", fact, "boot with systemd.unified_cgroup_hierarchy=1").unless_excepted(
             policy,
             "BS-DEV-001",
             &["not-enforced"],
         );
+    }
+    if found.unified() {
+        return Check::ok("cgroup", format!("v2: {}, device rules by a program of our own", unified.trim_end()));
     }
     let v1: Vec<&str> = found.v1.iter().map(|(name, _)| name.as_str()).collect();
     Check::ok("cgroup", format!("v1: {}", v1.join(" ")))
