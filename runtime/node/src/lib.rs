@@ -9,8 +9,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
 
 mod boot;
+mod chain;
 mod channel;
 mod check;
+mod credential;
+mod ek;
 mod enroll;
 mod error;
 mod floor;
@@ -18,7 +21,9 @@ mod folder;
 mod hex;
 pub mod key;
 pub mod log;
+pub mod measured;
 pub mod nv;
+pub mod parties;
 mod pe;
 pub mod predict;
 pub mod quote;
@@ -30,6 +35,7 @@ pub mod verdict;
 pub mod wire;
 
 pub use boot::Boot;
+pub use chain::Makers;
 pub use check::{LogPolicy, NodePolicy, NodeState, check};
 pub use enroll::{Enrolment, enroll};
 pub use error::Error;

@@ -36,7 +36,11 @@ impl Tpm {
         handles: &[u32],
         parameters: Writer,
     ) -> Result<(u32, Vec<u8>), Error> {
-        let request = Request::new(command, handles, parameters);
+        self.ask(&Request::new(command, handles, parameters))
+    }
+
+    pub(crate) fn ask(&mut self, request: &Request) -> Result<(u32, Vec<u8>), Error> {
+        let command = request.command;
         let bytes = request.bytes();
         let mut wait = Duration::from_millis(1);
         loop {
@@ -131,7 +135,7 @@ impl Tpm {
         reply::public(&reply)
     }
 
-    fn flush(&mut self, handle: u32) -> Result<(), Error> {
+    pub(crate) fn flush(&mut self, handle: u32) -> Result<(), Error> {
         let mut parameters = Writer::default();
         parameters.u32(handle);
         self.run(Command::FlushContext, &[], parameters).map(|_| ())

@@ -21,11 +21,14 @@ pub enum Command {
     NvDefineSpace = 0x12a,
     CreatePrimary = 0x131,
     NvIncrement = 0x134,
+    ActivateCredential = 0x147,
     NvRead = 0x14e,
+    PolicySecret = 0x151,
     Quote = 0x158,
     FlushContext = 0x165,
     NvReadPublic = 0x169,
     ReadPublic = 0x173,
+    StartAuthSession = 0x176,
     GetCapability = 0x17a,
     GetRandom = 0x17b,
     PcrRead = 0x17e,
@@ -40,6 +43,9 @@ impl Command {
             Self::NvDefineSpace => "NV_DefineSpace",
             Self::NvIncrement => "NV_Increment",
             Self::NvRead => "NV_Read",
+            Self::ActivateCredential => "ActivateCredential",
+            Self::PolicySecret => "PolicySecret",
+            Self::StartAuthSession => "StartAuthSession",
             Self::NvReadPublic => "NV_ReadPublic",
             Self::CreatePrimary => "CreatePrimary",
             Self::Quote => "Quote",
@@ -64,6 +70,8 @@ impl Command {
                 | Self::NvDefineSpace
                 | Self::NvIncrement
                 | Self::NvRead
+                | Self::ActivateCredential
+                | Self::PolicySecret
         )
     }
 }
@@ -74,12 +82,20 @@ pub struct Request {
     pub command: Command,
     handles: Vec<u8>,
     parameters: Writer,
+    /// A policy session that authorizes the second handle.
+    policy: Option<u32>,
 }
 
 impl Request {
     pub fn new(command: Command, handles: &[u32], parameters: Writer) -> Self {
         let handles = handles.iter().flat_map(|h| h.to_be_bytes()).collect();
-        Self { command, handles, parameters }
+        Self { command, handles, parameters, policy: None }
+    }
+
+    /// The first handle is authorized by the empty password, the second by this policy session, which stays open.
+    #[must_use]
+    pub fn with_policy(self, session: u32) -> Self {
+        Self { policy: Some(session), ..self }
     }
 
     pub fn bytes(&self) -> Vec<u8> {
@@ -88,8 +104,15 @@ impl Request {
         let mut body = Writer::default();
         body.put(&self.handles);
         if sessions {
-            body.u32(EMPTY_PASSWORD.len() as u32);
-            body.put(&EMPTY_PASSWORD);
+            let mut area = Writer(EMPTY_PASSWORD.to_vec());
+            if let Some(session) = self.policy {
+                area.u32(session);
+                area.sized(&[]);
+                area.put(&[1]); // continueSession: it is flushed by hand
+                area.sized(&[]);
+            }
+            body.u32(area.0.len() as u32);
+            body.put(&area.0);
         }
         body.put(&self.parameters.0);
         let mut out = Writer::default();
@@ -100,7 +123,7 @@ impl Request {
         out.0
     }
 
-    /// Takes the reply to this command apart: the handle (CreatePrimary alone returns one) and the parameters.
+    /// Takes the reply to this command apart: the handle (CreatePrimary and StartAuthSession return one) and the parameters.
     ///
     /// # Errors
     /// `Code` when the TPM answered with one, `Malformed` when the bytes are not such a reply.
@@ -114,7 +137,7 @@ impl Request {
         }
         let mut body = Reader::new("TPM reply", reply.body);
         let handle = match self.command {
-            Command::CreatePrimary => body.u32()?,
+            Command::CreatePrimary | Command::StartAuthSession => body.u32()?,
             _ => 0,
         };
         if !reply.sessions {
@@ -126,6 +149,12 @@ impl Request {
         let (nonce, attributes, hmac) = (body.sized()?, body.u8()?, body.sized()?);
         if !nonce.is_empty() || !hmac.is_empty() || attributes & !1 != 0 {
             return Err(Error::Malformed("TPM reply", "not the answer to a password session"));
+        }
+        if self.policy.is_some() {
+            let (nonce, _, hmac) = (body.sized()?, body.u8()?, body.sized()?);
+            if nonce.len() > 64 || !hmac.is_empty() {
+                return Err(Error::Malformed("TPM reply", "not the answer to a policy session"));
+            }
         }
         body.end()?;
         Ok((handle, parameters))

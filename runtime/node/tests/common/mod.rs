@@ -38,7 +38,8 @@ impl Swtpm {
         Self::start_in(tempfile::tempdir().unwrap())
     }
 
-    fn start_in(dir: TempDir) -> Self {
+    /// With what is in `state` below that folder.
+    pub fn start_in(dir: TempDir) -> Self {
         let path = |name: &str| dir.path().join(name).display().to_string();
         std::fs::create_dir_all(path("state")).unwrap();
         let child = Command::new("swtpm")
