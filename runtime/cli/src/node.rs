@@ -7,8 +7,10 @@ mod status;
 
 use crate::paths::{POLICY, RUN};
 use crate::policy::{Loaded, load_without_keys};
+use crate::policy_measured;
 use crate::screen::{Exit, Failure, Screen};
 use boltseal_node::log::{Kernel, LogRules, LogSource};
+use boltseal_node::measured::PCR;
 use boltseal_node::text::{accepted, digests};
 use boltseal_node::{Boot, Error, LogPolicy, NodePolicy, Status};
 use boltseal_policy::policy::{self as rules, NodeRules};
@@ -107,10 +109,12 @@ pub(crate) fn kexec_is_absent() -> bool {
 fn node_policy<'a>(rules: &'a NodeRules, key: &'a str, source: &'a dyn LogSource) -> Result<NodePolicy<'a>, Failure> {
     let bad = |e: Error| Failure::new(Exit::BadPolicy, e);
     let log = rules.log.as_ref().map(log_rules).transpose().map_err(bad)?;
+    let mut pcrs = accepted(&rules.pcrs).map_err(bad)?;
+    pcrs.extend(policy_measured::log()?.map(|log| (PCR, vec![log.value()])));
     Ok(NodePolicy {
         tpm: &rules.tpm,
         ak_spki_pem: key,
-        pcrs: accepted(&rules.pcrs).map_err(bad)?,
+        pcrs,
         log: log.map(|rules| LogPolicy { rules, source }),
         ttl: Duration::from_secs(rules.ttl),
     })

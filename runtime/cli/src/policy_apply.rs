@@ -3,6 +3,7 @@ use crate::doctor::{self, State};
 use crate::paths::{LIB, POLICY, RUN};
 use crate::policy::{self, Bad, Loaded};
 use crate::policy_files::{put_folder, stage, staging, swap};
+use crate::policy_measured;
 use crate::policy_sign::at;
 use crate::screen::{Colour, Exit, Failure, Screen, count};
 use boltseal_evidence::bundle::{self, LAST_GOOD};
@@ -56,6 +57,12 @@ pub(crate) fn apply(dir: &Path, anyway: bool, dry_run: bool, screen: &mut Screen
     let blocked = !lacking.is_empty() && !anyway;
     if !blocked && !dry_run {
         activate(&new, active)?;
+        if new.policy.bundle.measured || policy_measured::log()?.is_some() {
+            policy_measured::measure(&new, Instant::now() + LIMIT).map_err(|failure| {
+                let fix = "Fix: boltseal node attest, or boot anew; until then nothing starts";
+                Failure::new(failure.exit, format!("the policy is in force, and not measured: {}. {fix}", failure.text))
+            })?;
+        }
         if let (Some(pin), Some(version)) = (&pin, version) {
             raise(pin, version)?;
         }

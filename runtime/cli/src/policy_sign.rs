@@ -2,12 +2,14 @@
 use crate::paths::{LIB, POLICY, RUN};
 use crate::policy::{self, Bad};
 use crate::policy_files::put;
+use crate::policy_measured;
 use crate::screen::{Colour, Exit, Failure, Screen, talk};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use boltseal_evidence::file::Owner;
 use boltseal_evidence::policy_files::{SIGNATURE, SIGNER};
 use boltseal_evidence::{bundle, policy_files};
+use boltseal_node::measured::Now;
 use boltseal_node::nv;
 use boltseal_policy::Fact;
 use boltseal_trust::bundle::{MAX_VERSION, Signed, file, statement};
@@ -138,7 +140,14 @@ pub(crate) fn standing(files: &policy_files::PolicyBundle) -> Result<boltseal_po
         None => Fact::Absent,
         Some((pin, floor)) => read_floor(pin, floor).map_or_else(Fact::Unknown, Fact::Is),
     };
-    Ok(bundle::fact(pin.as_ref(), floor, files))
+    let mut fact = bundle::fact(pin.as_ref(), floor, files);
+    let id = pin.map(|pin| pin.id());
+    fact.measured = match policy_measured::log() {
+        Ok(None) => Fact::Absent,
+        Ok(Some(log)) => Fact::Is(log.differences(Now { signer: id.as_deref(), bundle: &files.digest })),
+        Err(failure) => Fact::Unknown(failure.text),
+    };
+    Ok(fact)
 }
 
 fn read_floor(pin: &Pin, floor: &Floor) -> Result<u64, String> {

@@ -3,6 +3,7 @@ use crate::{paths, state};
 use boltseal_evidence::bundle::{self, LAST_GOOD};
 use boltseal_evidence::policy_files::{self, PolicyBundle};
 use boltseal_message::FileStamp;
+use boltseal_node::measured::{self, Log, Now};
 use boltseal_node::{Boot, Error, Floor};
 use boltseal_policy::facts::Bundle;
 use boltseal_policy::{Fact, Policy};
@@ -21,6 +22,8 @@ pub(crate) struct Loaded {
     pub(crate) fact: Bundle,
     /// The bundle's files and folders, and the pin.
     pub(crate) stamps: Vec<FileStamp>,
+    /// What was measured of boltseal in this boot: the node's quote must show it.
+    pub(crate) measured: Option<Log>,
 }
 
 /// Where this node pins a key and what lies in /etc/boltseal is not a sound bundle of that key, the last one that
@@ -30,6 +33,27 @@ pub(crate) struct Loaded {
 /// # Errors
 /// A pin or a bundle that is missing, malformed, or writable by others: file, fact and fix.
 pub(crate) fn load() -> Result<Loaded, String> {
+    let mut loaded = chosen()?;
+    let pin = bundle::pinned(Path::new(paths::LIB))?.map(|(pin, _)| pin.id());
+    let now = Now { signer: pin.as_deref(), bundle: &loaded.fact.digest };
+    (loaded.fact.measured, loaded.measured) = match log() {
+        Ok(None) => (Fact::Absent, None),
+        Ok(Some(log)) => {
+            let mut differences = log.differences(now);
+            differences.extend(log.runs().err());
+            (Fact::Is(differences), Some(log))
+        }
+        Err(why) => (Fact::Unknown(why), None),
+    };
+    Ok(loaded)
+}
+
+fn log() -> Result<Option<Log>, String> {
+    let boot = Boot::current().map_err(|e| format!("this boot has no identity: {e}"))?;
+    measured::read(Path::new(paths::RUN), &boot).map_err(|e| e.to_string())
+}
+
+fn chosen() -> Result<Loaded, String> {
     let (pin, stamp) = bundle::pinned(Path::new(paths::LIB))?.unzip();
     let floor = floor(pin.as_ref());
     let first = read(Path::new(paths::POLICY), pin.as_ref(), stamp.as_ref(), &floor);
@@ -62,7 +86,7 @@ fn read(dir: &Path, pin: Option<&Pin>, stamp: Option<&FileStamp>, floor: &Fact<u
     }
     let fact = bundle::fact(pin, floor.clone(), &files);
     let stamps = files.stamps.iter().chain(stamp).cloned().collect();
-    Ok(Loaded { rules, files, fact, stamps })
+    Ok(Loaded { rules, files, fact, stamps, measured: None })
 }
 
 /// Why a bundle is not its authors', or an older one of theirs.

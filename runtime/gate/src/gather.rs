@@ -10,6 +10,7 @@ use boltseal_evidence::record::{self, ContainerRecord, Records};
 use boltseal_evidence::{host, mountinfo, mounts, namespaces, rootfs, spec, spec_facts};
 use boltseal_launch::Parked;
 use boltseal_message::{Code, Create, Exec, FileStamp, Request, Stdio};
+use boltseal_node::measured::Log;
 use boltseal_policy::facts::{Bound, Bundle, Door, Facts, Rootfs, Subject};
 use boltseal_policy::{Fact, Policy};
 use boltseal_seal::{Label, Sealed};
@@ -37,6 +38,7 @@ pub(crate) struct InForce {
     signers: Vec<Signer>,
     node_key: Option<Vec<u8>>,
     bundle: Bundle,
+    measured: Option<Log>,
 }
 
 /// Everything that a create is decided and sealed from.
@@ -63,7 +65,7 @@ pub(crate) fn policy(request: &Request, book: &mut Book, door: Door, exec_id: &s
 }
 
 fn load_policy() -> std::result::Result<InForce, String> {
-    let bundle::Loaded { rules, files, fact, stamps } = bundle::load()?;
+    let bundle::Loaded { rules, files, fact, stamps, measured } = bundle::load()?;
     let mut signers = Vec::new();
     for authority in &rules.authorities {
         let file = || format!("trust/{} of authority \"{}\"", authority.key, authority.name);
@@ -77,7 +79,7 @@ fn load_policy() -> std::result::Result<InForce, String> {
         None => None,
         Some(name) => Some(files.trust(name).ok_or_else(|| format!("trust/{name} of [node] is missing"))?.to_vec()),
     };
-    Ok(InForce { digest: files.digest, stamps, rules, signers, node_key, bundle: fact })
+    Ok(InForce { digest: files.digest, stamps, rules, signers, node_key, bundle: fact, measured })
 }
 
 /// The facts of a create.
@@ -220,7 +222,7 @@ fn common(door: Door, book: &Book, policy: &InForce) -> Facts {
         },
         landlock: Fact::Is(boltseal_launch::landlock_abi()),
         audit: book.ready(),
-        node: node::fact(&policy.rules.node, policy.node_key.as_deref(), &policy.digest),
+        node: node::fact(&policy.rules.node, policy.node_key.as_deref(), &policy.digest, policy.measured.as_ref()),
         bundle: Fact::Is(policy.bundle.clone()),
         kexec: host::kexec(Fact::Is(sys::kexec_is_absent())),
         subject: Subject::default(),

@@ -2,6 +2,7 @@
 use crate::worker::{Jail, Parse};
 use crate::{paths, state};
 use boltseal_node::log::{Kernel, LogRules, LogSource, propose};
+use boltseal_node::measured::{Log, PCR};
 use boltseal_node::text::{accepted, digests};
 use boltseal_node::{Boot, Error, LogPolicy, NodePolicy, check};
 use boltseal_policy::Fact;
@@ -13,28 +14,31 @@ use std::time::{Duration, Instant};
 /// Longest wait for a TPM in the way of a start.
 const TPM_TIME: Duration = Duration::from_secs(5);
 
-/// `key` is the enrolled AK's PEM, None when the bundle has none.
-pub(crate) fn fact(rules: &NodeRules, key: Option<&[u8]>, policy_digest: &str) -> Fact<Node> {
+/// `key` is the enrolled AK's PEM, None when the bundle has none. What was `measured` of boltseal in this boot is one more
+/// PCR that the quote must show.
+pub(crate) fn fact(rules: &NodeRules, key: Option<&[u8]>, policy_digest: &str, measured: Option<&Log>) -> Fact<Node> {
     let Some(key) = key.and_then(|bytes| std::str::from_utf8(bytes).ok()) else {
         return Fact::Absent;
     };
     if rules.pcrs.is_empty() && rules.log.is_none() {
         return Fact::Absent;
     }
-    attested(rules, key, policy_digest).unwrap_or_else(Fact::Unknown)
+    attested(rules, key, policy_digest, measured).unwrap_or_else(Fact::Unknown)
 }
 
-fn attested(rules: &NodeRules, key: &str, policy_digest: &str) -> Result<Fact<Node>, String> {
+fn attested(rules: &NodeRules, key: &str, policy_digest: &str, measured: Option<&Log>) -> Result<Fact<Node>, String> {
     let said = |e: Error| e.to_string();
     let boot = Boot::current().map_err(|e| format!("this boot has no identity: {e}"))?;
     state::run_folder()?;
     let deadline = Instant::now() + TPM_TIME;
     let source = Jailed { kernel: Kernel { tpm: &rules.tpm }, deadline };
     let log = rules.log.as_ref().map(log_rules).transpose().map_err(said)?;
+    let mut pcrs = accepted(&rules.pcrs).map_err(said)?;
+    pcrs.extend(measured.map(|log| (PCR, vec![log.value()])));
     let policy = NodePolicy {
         tpm: &rules.tpm,
         ak_spki_pem: key,
-        pcrs: accepted(&rules.pcrs).map_err(said)?,
+        pcrs,
         log: log.map(|rules| LogPolicy { rules, source: &source }),
         ttl: Duration::from_secs(rules.ttl),
     };
@@ -91,13 +95,13 @@ mod tests {
 
     #[test]
     fn what_does_not_read_is_unknown_and_nothing_enrolled_is_absent() {
-        assert_eq!(fact(&rules(), None, "d"), Fact::Absent);
-        assert_eq!(fact(&NodeRules::default(), Some(b"pem"), "d"), Fact::Absent);
+        assert_eq!(fact(&rules(), None, "d", None), Fact::Absent);
+        assert_eq!(fact(&NodeRules::default(), Some(b"pem"), "d", None), Fact::Absent);
         let bad = NodeRules { pcrs: [("24".into(), vec![])].into(), ..rules() };
-        assert!(matches!(attested(&bad, "pem", "d"), Err(why) if why.contains("no PCR")));
+        assert!(matches!(attested(&bad, "pem", "d", None), Err(why) if why.contains("no PCR")));
         let log = policy::LogRules { images: ["x".to_owned()].into(), ..Default::default() };
         let bad = NodeRules { log: Some(log), ..rules() };
-        assert!(matches!(attested(&bad, "pem", "d"), Err(why) if why.contains("log.images")));
+        assert!(matches!(attested(&bad, "pem", "d", None), Err(why) if why.contains("log.images")));
     }
 
     /// A worker takes a log apart, also one that is none; whatever kills it is told.

@@ -14,6 +14,7 @@ use std::process::Command;
 
 const PIN: &str = "/var/lib/boltseal/signer";
 const LAST: &str = "/var/lib/boltseal/policy";
+const MEASURED: &str = "/run/boltseal/measured";
 const SIGNATURE: &str = "/etc/boltseal/bundle.sig";
 
 pub(super) fn cases() -> Vec<Case> {
@@ -39,6 +40,47 @@ pub(super) fn cases() -> Vec<Case> {
         })
         .code(Code::FailedPrecondition)
         .mend(|world, _| Author::pinned(world)?.apply(1)),
+        Case::new("a boot in which nothing was measured", "BS-NOD-004", "bundle.measured", |world, _| {
+            bend_policy(world, "bundle.measured", true)
+        })
+        .code(Code::FailedPrecondition)
+        .mend(|world, _| measured(world)),
+        case("the policy swapped after it was measured", "policy bundle is not the one measured", |world, _| {
+            measured(world)?;
+            bend_policy(world, "limits.pids", 512)
+        })
+        .mend(|world, _| measured(world)),
+        case("a swapped policy that says that nothing need be measured", "policy bundle is not the one", |world, _| {
+            measured(world)?;
+            world.node.policy.write()
+        })
+        .mend(|world, _| measured(world)),
+        case(
+            "a program swapped after it was measured",
+            "/usr/local/bin/boltseal is not the one measured",
+            |world, _| {
+                measured(world)?;
+                swap_program(world, "other")
+            },
+        )
+        .mend(|world, _| {
+            measured(world)?;
+            swap_program(world, "")
+        }),
+        case("the key that signs policies swapped after it was measured", "signing key is not the one", |world, _| {
+            let author = Author::pinned(world)?;
+            wanted(world)?;
+            author.apply(1)?;
+            let mallory = Author::new(&world.node.work, "mallory-author")?;
+            run(Command::new("boltseal").args(["policy", "trust", "--replace"]).arg(&mallory.public))?;
+            fs::copy(mallory.sign(2)?.join("bundle.sig"), SIGNATURE)?;
+            Ok(())
+        })
+        .mend(|world, _| {
+            let author = Author::pinned(world)?;
+            wanted(world)?;
+            author.apply(1)
+        }),
         case("a policy bundle that nobody signed", "no signature", |world, _| Author::pinned(world).map(drop)),
         case("an older signed policy bundle put back", "version 1; this node takes 2", |world, _| {
             older(world)?;
@@ -111,6 +153,36 @@ pub(super) fn cases() -> Vec<Case> {
             policy::write("version = \n")
         }),
     ]
+}
+
+/// The policy wants to be measured; what was measured goes with the TPM's next boot.
+fn wanted(world: &mut World) -> Result<()> {
+    world.undo_later(|world| {
+        if Path::new(MEASURED).exists() {
+            fs::remove_file(MEASURED)?;
+        }
+        super::node::new_boot(world)
+    });
+    bend_policy(world, "bundle.measured", true)
+}
+
+/// As `boltseal-attest.service` leaves a boot.
+fn measured(world: &mut World) -> Result<()> {
+    wanted(world)?;
+    run(Command::new("boltseal").args(["node", "attest"])).map(drop)
+}
+
+/// Another file in the place of a program: the same bytes and some more.
+fn swap_program(world: &mut World, more: &str) -> Result<()> {
+    const PROGRAM: &str = "/usr/local/bin/boltseal";
+    let kept = format!("{PROGRAM}.kept");
+    fs::rename(PROGRAM, &kept)?;
+    let mut bytes = fs::read(&kept)?;
+    bytes.extend(more.as_bytes());
+    fs::write(PROGRAM, bytes)?;
+    fs::set_permissions(PROGRAM, fs::Permissions::from_mode(0o755))?;
+    world.undo_later(move |_| Ok(fs::rename(kept, PROGRAM)?));
+    Ok(())
 }
 
 /// Version 2 was in force; version 1 lies there again, signed as it was.

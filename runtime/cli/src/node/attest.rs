@@ -2,6 +2,7 @@
 use super::{key, node_policy, not_enrolled};
 use crate::paths::{POLICY, RUN};
 use crate::policy::{Bad, load};
+use crate::policy_measured;
 use crate::screen::{Colour, Exit, Failure, Screen, talk};
 use boltseal_node::log::Kernel;
 use boltseal_node::{Boot, check};
@@ -26,6 +27,9 @@ pub(crate) fn attest(wait: Duration, screen: &mut Screen) -> Result<Exit, Failur
     }
     let deadline = Instant::now() + wait;
     appears(&rules.tpm, deadline);
+    if loaded.policy.bundle.measured {
+        policy_measured::measure(&loaded, deadline)?;
+    }
     let source = Kernel { tpm: &rules.tpm };
     let policy = node_policy(rules, key, &source)?;
     let boot = Boot::current().map_err(Failure::undecided)?;
