@@ -75,6 +75,7 @@ pub fn parse(request: &[Mount]) -> (Overlay, Vec<String>) {
             Some(("upperdir", value)) if overlay.upper.is_empty() => overlay.upper = value.to_owned(),
             Some(("workdir", value)) if overlay.work.is_empty() => overlay.work = value.to_owned(),
             _ if FLAGS.contains(&option.as_str()) => overlay.flags.push(option.clone()),
+            _ if is_context(option) => {}
             _ => wrong.push(format!("the option {:?}", short(option))),
         }
     }
@@ -92,6 +93,13 @@ pub fn parse(request: &[Mount]) -> (Overlay, Vec<String>) {
     (overlay, wrong)
 }
 
+/// The SELinux label that containerd adds to the snapshot's options (`context="u:r:t:s0:c1,c2"`). It says nothing of the
+/// image, and the launch mounts with the label that was judged, whatever stands here.
+fn is_context(option: &str) -> bool {
+    let label = option.strip_prefix("context=\"").and_then(|rest| rest.strip_suffix('"'));
+    label.is_some_and(|l| !l.is_empty() && l.bytes().all(|b| b.is_ascii_alphanumeric() || b"_:.,-".contains(&b)))
+}
+
 /// Whether two lists of mounts are the same, each option counted once, in any order.
 #[must_use]
 pub fn same(a: &[Mount], b: &[Mount]) -> bool {
@@ -99,7 +107,7 @@ pub fn same(a: &[Mount], b: &[Mount]) -> bool {
         let mut all: Vec<_> = mounts
             .iter()
             .map(|m| {
-                let mut options = m.options.clone();
+                let mut options: Vec<String> = m.options.iter().filter(|o| !is_context(o)).cloned().collect();
                 options.sort();
                 (m.kind.clone(), m.source.clone(), m.target.clone(), options)
             })
@@ -190,6 +198,24 @@ mod tests {
         assert_eq!(parse(&overlay(&turned)).0, found);
         assert!(same(&overlay(&FORM), &overlay(&turned)));
         assert!(!same(&overlay(&FORM), &overlay(&FORM[1..])));
+    }
+
+    #[test]
+    fn an_selinux_label_is_no_difference() {
+        let label = r#"context="system_u:object_r:container_file_t:s0:c1,c2""#;
+        let with = |option| overlay(&[FORM.as_slice(), &[option]].concat());
+        assert_eq!(parse(&with(label)), parse(&overlay(&FORM)));
+        assert!(same(&with(label), &overlay(&FORM)));
+        for other in [
+            "context=",
+            "context=\"\"",
+            r#"context="x",lowerdir="/etc""#,
+            "rootcontext=\"a:b:c:s0\"",
+            "context=a:b:c:s0",
+        ] {
+            assert_eq!(parse(&with(other)).1.len(), 1, "{other}");
+            assert!(!same(&with(other), &overlay(&FORM)), "{other}");
+        }
     }
 
     #[test]
