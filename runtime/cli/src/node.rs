@@ -1,6 +1,7 @@
 //! `boltseal node`: the TPM of this node, its boot and its attestation.
 mod attest;
 mod enroll;
+mod parties;
 mod policy;
 mod predict;
 mod status;
@@ -24,17 +25,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
     /// Find or make this node's attestation key and print what the policy must say of it
-    Enroll {
-        /// The TPM: /dev/tpmrm0, or unix:/absolute/path of a software TPM; by default what the policy names
-        #[arg(long)]
-        tpm: Option<String>,
-        /// PCRs of the SHA-256 bank to accept as they are now
-        #[arg(long, value_delimiter = ',', default_value = "0,2,4,7,9")]
-        pcrs: Vec<u32>,
-        /// Write the key to this new file, for trust/ of the policy
-        #[arg(long, value_name = "FILE")]
-        write_key: Option<PathBuf>,
-    },
+    Enroll(enroll::Options),
     /// Print the PCR values and log rules that this boot's event log gives
     Policy {
         /// The TPM; by default what the policy names
@@ -61,9 +52,7 @@ pub(crate) enum NodeCommand {
 
 pub(crate) fn run(command: &NodeCommand, screen: &mut Screen) -> Result<Exit, Failure> {
     match command {
-        NodeCommand::Enroll { tpm, pcrs, write_key } => {
-            enroll::enroll(tpm.as_deref(), pcrs, write_key.as_deref(), screen)
-        }
+        NodeCommand::Enroll(options) => enroll::run(options, screen),
         NodeCommand::Policy { tpm, log, values } => policy::policy(tpm.as_deref(), log.as_deref(), *values, screen),
         NodeCommand::Attest { wait } => attest::attest(Duration::from_secs((*wait).min(600)), screen),
         NodeCommand::Predict(options) => predict::predict(options, screen),

@@ -66,7 +66,7 @@ impl Drop for Tpm {
 fn enrols_what_a_policy_then_accepts() {
     let (node, tpm) = (Node::new(), Tpm::start());
     let key = node.path("node.pem").display().to_string();
-    let args = ["node", "enroll", "--tpm", &tpm.address, "--pcrs", "0,7", "--write-key", &key];
+    let args = ["node", "enroll", "--trust-on-first-use", "--tpm", &tpm.address, "--pcrs", "0,7", "--write-key", &key];
     let (code, out, err) = node.run(&args);
     assert_eq!(code, 0, "{err}");
     assert!(err.contains("trust on first use") && err.contains("a software TPM"), "{err}");
@@ -82,22 +82,31 @@ fn enrols_what_a_policy_then_accepts() {
         "etc/boltseal/policy.toml",
         &format!("version = 1\n[node]\ntpm = \"{}\"\nattestation_key = \"node.pem\"\n", tpm.address),
     );
-    let (code, named, err) = node.run(&["node", "enroll", "--pcrs", "0,7"]);
+    let (code, named, err) = node.run(&["node", "enroll", "--trust-on-first-use", "--pcrs", "0,7"]);
     assert_eq!(code, 0, "{err}");
     assert!(named.starts_with(out.split("[node.pcrs]").next().unwrap()), "{named}");
 
+    assert!(out.contains("enrolled = \"trust-on-first-use\""), "{out}");
+    let (code, _, err) = node.run(&["node", "enroll", "--tpm", &tpm.address]);
+    assert!(code == 2 && err.contains("--trust-on-first-use"), "only by an explicit word: {err}");
     // stdout is the policy's part as it stands.
     node.write("etc/boltseal/policy.toml", &format!("version = 1\n{out}"));
     node.write("etc/boltseal/trust/node.pem", &fs::read_to_string(&key).unwrap());
     let (code, out, err) = node.run(&["node", "status"]);
     assert_eq!((code, err.as_str()), (1, ""), "no start has asked for a quote yet");
-    assert!(out.contains("this TPM has it") && out.contains(" ✓ PCR  7 ") && out.contains("not attested"), "{out}");
+    assert!(
+        out.contains("(trust on first use): this TPM has it")
+            && out.contains(" ✓ PCR  7 ")
+            && out.contains("not attested"),
+        "{out}"
+    );
     let (code, out, _) = node.run(&["node", "status", "-o", "json"]);
     assert_eq!(code, 1);
     assert_eq!(serde_json::from_str::<serde_json::Value>(&out).unwrap()["ak_matches"], true);
 
     // The same key comes out in JSON, with the same policy.
-    let (code, out, _) = node.run(&["-o", "json", "node", "enroll", "--tpm", &tpm.address, "--pcrs", "7"]);
+    let (code, out, _) =
+        node.run(&["-o", "json", "node", "enroll", "--trust-on-first-use", "--tpm", &tpm.address, "--pcrs", "7"]);
     assert_eq!(code, 0);
     let document: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(document["ak_spki_pem"].as_str().unwrap(), fs::read_to_string(&key).unwrap());
@@ -118,7 +127,17 @@ fn enrols_what_a_policy_then_accepts() {
 fn attest_makes_the_verdict_that_status_shows() {
     let (node, mut tpm) = (Node::new(), Tpm::start());
     let key = node.path("node.pem").display().to_string();
-    let (_, out, _) = node.run(&["node", "enroll", "--tpm", &tpm.address, "--pcrs", "7", "--write-key", &key]);
+    let (_, out, _) = node.run(&[
+        "node",
+        "enroll",
+        "--trust-on-first-use",
+        "--tpm",
+        &tpm.address,
+        "--pcrs",
+        "7",
+        "--write-key",
+        &key,
+    ]);
     assert_eq!(node.run(&["node", "attest"]).0, 4, "there is no policy");
     node.write("etc/boltseal/policy.toml", &format!("version = 1\n[node]\ntpm = \"{}\"\n", tpm.address));
     let (code, _, err) = node.run(&["node", "attest"]);
@@ -222,11 +241,11 @@ fn policy_prints_what_a_log_gives() {
 #[test]
 fn no_tpm_is_undecided_and_a_wrong_pcr_is_usage() {
     let node = Node::new();
-    let (code, out, err) = node.run(&["node", "enroll", "--tpm", "unix:/run/none"]);
+    let (code, out, err) = node.run(&["node", "enroll", "--trust-on-first-use", "--tpm", "unix:/run/none"]);
     assert_eq!((code, out.as_str()), (3, ""));
     assert!(err.contains("/run/none"), "{err}");
-    assert_eq!(node.run(&["node", "enroll", "--pcrs", "24"]).0, 2);
-    assert_eq!(node.run(&["node", "enroll", "--pcrs", "x"]).0, 2);
+    assert_eq!(node.run(&["node", "enroll", "--trust-on-first-use", "--pcrs", "24"]).0, 2);
+    assert_eq!(node.run(&["node", "enroll", "--trust-on-first-use", "--pcrs", "x"]).0, 2);
     assert_eq!(node.run(&["node", "status"]).0, 4);
 }
 

@@ -197,6 +197,8 @@ pub struct NodeRules {
     pub tpm: String,
     /// Enrolled AK: file below `trust/`, PEM SubjectPublicKeyInfo; written by `boltseal node enroll`.
     pub attestation_key: String,
+    /// How the key was enrolled: `certified` by its TPM's maker and a second party, or `trust-on-first-use`.
+    pub enrolled: String,
     /// Accepted values per PCR of the SHA-256 bank, hex.
     pub pcrs: BTreeMap<String, Vec<String>>,
     /// Rules on the replayed event log.

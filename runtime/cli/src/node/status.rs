@@ -13,7 +13,11 @@ pub(crate) fn status(screen: &mut Screen) -> Result<Exit, Failure> {
     let rules = &loaded.policy.node;
     let exit = if status.verified && status.problems.is_empty() { Exit::Ok } else { Exit::Findings };
     if screen.json() {
-        screen.document(&status)?;
+        let mut document = serde_json::to_value(&status).map_err(Failure::undecided)?;
+        if let Some(map) = document.as_object_mut() {
+            map.insert("enrolled".into(), rules.enrolled.as_str().into());
+        }
+        screen.document(&document)?;
         return Ok(exit);
     }
     let kind = if status.software { "software TPM" } else { "TPM" };
@@ -23,7 +27,11 @@ pub(crate) fn status(screen: &mut Screen) -> Result<Exit, Failure> {
         Some(false) => ('✗', Colour::Bad, "this TPM does not have it"),
         None => ('?', Colour::Doubt, "the TPM could not be asked"),
     };
-    screen.row(mark, colour, &format!("enrolled key {}: {text}", status.ak_name_hex))?;
+    screen.row(
+        mark,
+        colour,
+        &format!("enrolled key {} ({}): {text}", status.ak_name_hex, enrolled(&rules.enrolled)),
+    )?;
     for (pcr, (value, accepted)) in &status.pcrs {
         let (mark, colour) = if *accepted { ('✓', Colour::Good) } else { ('✗', Colour::Bad) };
         screen.row(mark, colour, &format!("PCR {pcr:2} {value}"))?;
@@ -43,4 +51,12 @@ pub(crate) fn status(screen: &mut Screen) -> Result<Exit, Failure> {
         (false, _) => screen.row('✗', Colour::Bad, "not attested")?,
     }
     Ok(exit)
+}
+
+fn enrolled(how: &str) -> &str {
+    match how {
+        "certified" => "certified by the TPM's maker",
+        "trust-on-first-use" => "trust on first use",
+        _ => "how is not recorded",
+    }
 }

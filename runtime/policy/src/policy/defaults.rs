@@ -88,6 +88,7 @@ impl Default for NodeRules {
         Self {
             tpm: "/dev/tpmrm0".into(),
             attestation_key: String::new(),
+            enrolled: String::new(),
             pcrs: BTreeMap::new(),
             log: None,
             ear: None,

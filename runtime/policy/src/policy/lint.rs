@@ -148,6 +148,9 @@ impl Policy {
         if !n.attestation_key.is_empty() {
             key_file("node.attestation_key", &n.attestation_key, out);
         }
+        if !["", "certified", "trust-on-first-use"].contains(&n.enrolled.as_str()) {
+            out.push("node.enrolled: `certified` or `trust-on-first-use`".into());
+        }
         if let Some(log) = &n.log {
             let valued = |pcr: u32| n.pcrs.contains_key(&pcr.to_string());
             log.lint(n.tpm.starts_with("unix:"), valued, out);
@@ -393,6 +396,7 @@ mod tests {
             ("[devices]\nallow = [\"/etc/passwd\"]".into(), "below /dev"),
             ("[node]\ntpm = \"/tmp/x\"".into(), "node.tpm"),
             ("[node]\nttl = 0".into(), "node.ttl"),
+            ("[node]\nenrolled = \"yes\"".into(), "node.enrolled"),
             ("[node.pcrs]\n99 = []".into(), "no PCR index"),
             ("[node.pcrs]\n7 = []".into(), "nothing could start"),
             (format!("[node.pcrs]\n7 = [\"{}\"]", "0".repeat(64)), "proves nothing"),
