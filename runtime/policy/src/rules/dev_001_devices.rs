@@ -130,7 +130,7 @@ fn judge(ctx: &Ctx<'_>, rule: &DeviceRule, left_out: &mut usize) -> Option<Findi
 }
 
 fn unenforced(ctx: &Ctx<'_>) -> Vec<Finding> {
-    let fix = "use a node with cgroup v1 devices, or ask for no device";
+    let fix = "boot with cgroup v2 alone, or with the devices controller of v1; or ask for no device";
     let mut out = Vec::new();
     if ctx.facts.devices.nodes.iter().any(|n| !is_standard_node(n)) {
         out.push(RULE.deny_fix(
