@@ -9,7 +9,7 @@
 use crate::channel::Address;
 use crate::folder::{Folder, Lock};
 use crate::key::AttestationKey;
-use crate::log::{COVERED, Events, LogRules, LogSource, judge};
+use crate::log::{COVERED, Events, JUDGED, LogRules, LogSource, judge};
 use crate::quote::{mismatch, selection, verify};
 use crate::tpm::Tpm;
 use crate::verdict::{self, Expected, Unfit, Verdict};
@@ -157,7 +157,7 @@ fn attest(
     let verdict = Verdict::new(expected, salt, values, clock, log_digest, &quote);
     verdict.verify(expected)?;
     if let (Some(policy), Some(events)) = (&policy.log, events) {
-        let proven = events.prove(&verdict.pcrs)?;
+        let proven = events.prove(&of_boot(&verdict.pcrs))?;
         let problems = judge(&policy.rules, &proven, &policy.source.command_line()?);
         if !problems.is_empty() {
             return Err(Unfit::Log(problems));
@@ -168,6 +168,11 @@ fn attest(
         state.notes.push(format!("the node verdict was not kept: {error}"));
     }
     Ok(())
+}
+
+/// The PCRs that rules look into. Others have accepted values, and may move after the boot.
+pub(crate) fn of_boot(values: &BTreeMap<u32, [u8; 32]>) -> BTreeMap<u32, [u8; 32]> {
+    values.iter().filter(|(pcr, _)| JUDGED.contains(pcr)).map(|(pcr, value)| (*pcr, *value)).collect()
 }
 
 fn nanos(begun: Instant) -> u64 {

@@ -16,8 +16,8 @@ pub(crate) mod shape;
 
 pub use draft::{Draft, Labelled, draft};
 pub use events::{Event, Events};
-pub(crate) use judge::COVERED;
 pub(crate) use judge::stub_digests;
+pub(crate) use judge::{COVERED, JUDGED};
 pub use judge::{LogRules, judge};
 pub use parse::propose;
 pub use prove::Proven;

@@ -1,5 +1,6 @@
 //! What an operator sees of a node: the TPM now, and the kept verdict. Reads only; quotes nothing, repairs nothing.
 use crate::channel::Address;
+use crate::check::of_boot;
 use crate::enroll::name_hex;
 use crate::folder::Folder;
 use crate::log::{BootPath, Events, Known, judge};
@@ -108,7 +109,7 @@ fn look_at_log(log: &LogPolicy<'_>, values: &BTreeMap<u32, [u8; 32]>) -> Result<
     let answer = log.source.propose(&bytes)?;
     let events = Events::decode(&bytes, &answer)?;
     let (digest, boot_path) = (hex::encode(&events.digest()), Known(&events).boot_path());
-    let problems = match events.prove(values) {
+    let problems = match events.prove(&of_boot(values)) {
         Ok(proven) => judge(&log.rules, &proven, &log.source.command_line()?),
         Err(error) => vec![error.to_string()],
     };

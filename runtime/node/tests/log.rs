@@ -240,6 +240,14 @@ fn each_rule_denies_the_boot_that_breaks_it() {
     *booted.source.line.lock().unwrap() = format!("{LINE} evil=1");
     passes(&booted.check());
     denied(&booted.anew(), "another command line was measured");
+    // A PCR that moves after the boot, and is in no log, is a matter of its value alone.
+    let mut booted = Booted::good();
+    booted.node.swtpm.extend(14, 0x77);
+    let moved = booted.node.swtpm.open().pcrs([14]).unwrap()[&14];
+    booted.node.pcrs.insert(14, vec![moved]);
+    passes(&booted.check());
+    booted.node.swtpm.extend(14, 0x78);
+    denied(&booted.anew(), "PCR 14 is ");
     // A PCR with accepted values keeps to them.
     let mut booted = Booted::good();
     booted.node.pcrs.insert(7, vec![[1; 32]]);

@@ -177,7 +177,12 @@ fn p256_certificate(maker: &Maker, swtpm: &Swtpm) -> Option<String> {
     let dir = maker.dir.path();
     let run = |script: &str| {
         let out = Command::new("sh").args(["-ec", script]).current_dir(dir).output().unwrap();
-        assert!(out.status.success(), "{script}: {}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        assert!(
+            out.status.success(),
+            "{script}: {}{}",
+            String::from_utf8_lossy(&out.stdout),
+            String::from_utf8_lossy(&out.stderr)
+        );
         out.stdout
     };
     let point = swtpm_ek_point(swtpm)?;

@@ -27,6 +27,19 @@ authority = "ci"
 repository = "a.io"
 mounts = [{ source = "/opt/a", writable = true }]
 hooks = [{ stage = "prestart", path = "/opt/h", digest = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", args = ["h"] }]
+[node]
+attestation_key = "ak.pem"
+[node.log]
+images = ["aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]
+certificates = ["aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]
+secure_boot = true
+files = ["aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]
+command_line_never = ["init="]
+[node.ear]
+jwks = "ear.jwks"
+issuer = "https://verifier"
+audience = "node"
+ak_claim = "/ak"
 [[exception]]
 rule = "BS-DEV-001"
 condition = "device"

@@ -12,6 +12,8 @@ use std::collections::BTreeSet;
 
 /// PCRs that every policy with log rules covers, by values or by rules: loader and kernel, Secure Boot, initrd and command line.
 pub(crate) const COVERED: [u32; 3] = [4, 7, 9];
+/// PCRs that rules look into: these, and GRUB's command line.
+pub(crate) const JUDGED: [u32; 4] = [4, 7, 8, 9];
 /// Secure Boot's own variables, measured before the separator of PCR 7.
 const CONFIG: [&str; 10] =
     ["SecureBoot", "PK", "KEK", "db", "dbx", "dbt", "dbr", "SetupMode", "AuditMode", "DeployedMode"];
