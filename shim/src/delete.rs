@@ -2,6 +2,7 @@
 //! and answers nobody, so nothing here asks it anything. Called again, it finds nothing and succeeds.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,12 +23,34 @@ use crate::start;
 const DEADLINE: Duration = Duration::from_secs(4);
 /// The exit status of what nobody waited for: as if by SIGKILL.
 const STATUS: u32 = 137;
+/// Where the gate keeps what it knows of containers.
+const STATE: &str = "/run/boltseal";
 
 pub(crate) fn delete(flags: &Flags) -> Result<Vec<u8>> {
     let bundle = match flags.bundle.as_str() {
         "" => std::env::current_dir().context("the bundle, which is the working folder")?,
         bundle => PathBuf::from(bundle),
     };
+    let socket = abandoned_socket(flags, &bundle);
+    let mut doomed = vec![(flags.id.clone(), bundle.clone())];
+    if socket.is_some() {
+        doomed.extend(siblings(&bundle, &flags.id));
+    }
+    doomed.retain(|(id, _)| may_have_state(Path::new(STATE), &flags.namespace, id));
+    if !doomed.is_empty() {
+        clean_up(flags, &doomed)?;
+    }
+    if let Some(socket) = socket {
+        remove_abandoned(&socket)?;
+    }
+    let response = DeleteResponse { exit_status: STATUS, exited_at: Some(now()).into(), ..Default::default() };
+    Ok(response.write_to_bytes()?)
+}
+
+/// One run of the gate for each.
+fn clean_up(flags: &Flags, doomed: &[(String, PathBuf)]) -> Result<()> {
+    // The gate inherits it.
+    std::env::set_current_dir("/").context("chdir /")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     runtime.block_on(async {
         // Orphans of a gate that has to be killed shall end as our children.
@@ -35,28 +58,35 @@ pub(crate) fn delete(flags: &Flags) -> Result<Vec<u8>> {
         let reaper = Arc::new(Reaper::default());
         tokio::spawn(reap::run(reaper.clone(), reap::signals()?));
         let gate = Gate::new(&flags.namespace, &flags.address, reaper)?;
-        let socket = abandoned_socket(flags, &bundle);
-        let mut doomed = vec![(flags.id.clone(), bundle.clone())];
-        if socket.is_some() {
-            doomed.extend(siblings(&bundle, &flags.id));
-        }
         let mut failures = Vec::new();
         for (id, bundle) in doomed {
             let operation = Operation::Delete { events: Vec::new() };
-            if let Err(failure) = gate.run((&id, &bundle), operation, &[], DEADLINE).await {
+            if let Err(failure) = gate.run((id, bundle), operation, &[], DEADLINE).await {
                 failures.push(format!("{id}: {failure}"));
             }
         }
         if !failures.is_empty() {
             bail!("{}", failures.join("; "));
         }
-        if let Some(socket) = socket {
-            remove_abandoned(&socket)?;
-        }
         Ok(())
-    })?;
-    let response = DeleteResponse { exit_status: STATUS, exited_at: Some(now()).into(), ..Default::default() };
-    Ok(response.write_to_bytes()?)
+    })
+}
+
+/// Whether the gate may hold anything of a container: its folder is `<state>/<containerd>/<namespace>/<id>`. After an
+/// ordinary Delete there is none, and then there is nothing that a run of the gate could remove. What cannot be looked
+/// at may be there.
+fn may_have_state(state: &Path, namespace: &str, id: &str) -> bool {
+    if namespace.contains('/') || id.contains('/') {
+        return true;
+    }
+    let there = |path: &Path| match path.symlink_metadata() {
+        Err(e) => !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
+        Ok(_) => true,
+    };
+    match fs::read_dir(state) {
+        Ok(entries) => entries.into_iter().any(|e| e.map_or(true, |e| there(&e.path().join(namespace).join(id)))),
+        Err(e) => e.kind() != ErrorKind::NotFound,
+    }
 }
 
 /// The socket of the bundle's group when no server listens on it.
@@ -92,7 +122,7 @@ fn remove_abandoned(socket: &Path) -> Result<()> {
         return Ok(());
     }
     match fs::remove_file(socket) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(|| socket.display().to_string()),
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e).with_context(|| socket.display().to_string()),
         _ => Ok(()),
     }
 }
@@ -100,6 +130,20 @@ fn remove_abandoned(socket: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_container_without_a_folder_has_no_state() {
+        let state = tempfile::tempdir().unwrap();
+        let path = state.path();
+        assert!(!may_have_state(&path.join("none"), "shop", "c1"), "no boltseal here yet");
+        fs::create_dir_all(path.join("1935db59889b41fb/shop/c1")).unwrap();
+        fs::create_dir_all(path.join("0000000000000000/other/c2")).unwrap();
+        fs::write(path.join("node.json"), "{}").unwrap();
+        assert!(may_have_state(path, "shop", "c1") && may_have_state(path, "other", "c2"));
+        assert!(!may_have_state(path, "shop", "c2") && !may_have_state(path, "other", "c1"));
+        // What is no name, and what cannot be listed, is left to the gate.
+        assert!(may_have_state(path, "shop", "../x") && may_have_state(&path.join("node.json"), "shop", "c9"));
+    }
 
     #[test]
     fn siblings_are_those_that_name_the_sandbox() {

@@ -19,6 +19,7 @@ mod release;
 mod remove;
 mod runtime;
 mod serve;
+mod spawn;
 mod start;
 mod stats;
 mod stdio;
@@ -30,6 +31,10 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use flags::{Action, Flags};
+
+/// musl's allocator maps and unmaps for every larger buffer.
+#[global_allocator]
+static HEAP: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 fn main() -> ExitCode {
     match run() {

@@ -109,7 +109,7 @@ pub(crate) async fn run(reaper: Arc<Reaper>, signals: AsyncFd<SignalFd>) -> io::
     }
 }
 
-/// Blocks the signals that [`run`] reads. Children get an empty mask again (`sys::pass_fd`).
+/// Blocks the signals that [`run`] reads. Children get an empty mask again (`spawn`).
 pub(crate) fn signals() -> io::Result<AsyncFd<SignalFd>> {
     let mask: SigSet = [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
     mask.thread_block()?;

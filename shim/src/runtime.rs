@@ -6,14 +6,13 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use boltseal_message::{Code, FrameHeader, HEADER_LEN, Operation, Refusal, Reply, Request};
+use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::Pid;
@@ -21,6 +20,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::reap::{self, Reaper};
+use crate::spawn::{Child, spawn};
 use crate::stdio::read_small;
 use crate::sys;
 
@@ -157,13 +157,6 @@ impl Gate {
             Err(_) => Err(Failure::TimedOut(deadline)),
         }
     }
-
-    fn command(&self, path: &Path) -> Command {
-        let mut command = Command::new(path);
-        command.arg0(BINARY).arg("gate").env_clear().current_dir("/").process_group(0);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        command
-    }
 }
 
 /// Where the gate is: beside our own binary.
@@ -209,7 +202,7 @@ struct Run {
     pid: u32,
     pidfd: AsyncFd<OwnedFd>,
     socket: AsyncFd<OwnedFd>,
-    stderr: std::process::ChildStderr,
+    stderr: File,
     reaper: Arc<Reaper>,
     ended: bool,
 }
@@ -234,28 +227,28 @@ impl Run {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags)?;
         // The gate reads and writes plainly.
         std::os::unix::net::UnixStream::from(theirs.try_clone()?).set_nonblocking(false)?;
-        let spawn = |path: &Path| {
-            let mut command = gate.command(path);
-            sys::pass_fd(&mut command, theirs.as_fd());
-            command.spawn()
+        let (stderr, their_stderr) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+        nix::fcntl::fcntl(&stderr, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        let child = Child {
+            args: vec![BINARY.as_ref(), "gate".as_ref()],
+            environment: Vec::new(),
+            stderr: Some(their_stderr.as_fd()),
+            passed: theirs.as_fd(),
         };
-        let mut child = match spawn(&gate.path) {
+        let pid = match spawn(&gate.path, &child) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                spawn(Path::new(&format!("/proc/self/fd/{}", gate.fallback.as_raw_fd())))?
+                spawn(Path::new(&format!("/proc/self/fd/{}", gate.fallback.as_raw_fd())), &child)?
             }
             other => other?,
         };
-        let pid = child.id();
         gate.reaper.know(pid);
         if let Some(score) = gate.former_oom_score() {
             // Where that is not allowed it keeps ours, which is one step more killable.
             let _lowered = std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()).is_ok();
         }
-        let stderr = child.stderr.take().ok_or_else(|| io::Error::other("no stderr"))?;
-        nix::fcntl::fcntl(&stderr, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
         let pidfd = reap::watch(sys::pidfd_open(pid)?)?;
         let socket = sys::asynchronous(ours, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Self { pid, pidfd, socket, stderr, reaper: gate.reaper.clone(), ended: false })
+        Ok(Self { pid, pidfd, socket, stderr: stderr.into(), reaper: gate.reaper.clone(), ended: false })
     }
 
     /// Sends the frame, takes the reply, and waits until the gate has ended: only then is its child ours.

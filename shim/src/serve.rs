@@ -68,6 +68,8 @@ impl Shim {
 pub(crate) fn serve(flags: &Flags) -> Result<()> {
     let listener = UnixListener::from(sys::take_passed_fd().context("the listener at fd 3")?);
     listener.set_nonblocking(true)?;
+    // Neither we nor the gates, which inherit it, keep a file system busy.
+    std::env::set_current_dir("/").context("chdir /")?;
     nix::sys::prctl::set_child_subreaper(true).context("PR_SET_CHILD_SUBREAPER")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     let ended = runtime.block_on(run(flags, listener));

@@ -4,14 +4,13 @@
 //! as Task v2, 2.3 sends BootstrapParams and reads a BootstrapResult. We name Task v2 there too: with v3 containerd
 //! skips `delete` and the exit event of each container when a shim dies.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use containerd_shim::StartOpts;
@@ -20,8 +19,9 @@ use nix::fcntl::{Flock, FlockArg};
 use protobuf::Message as _;
 
 use crate::flags::Flags;
+use crate::info;
 use crate::runtime;
-use crate::sys;
+use crate::spawn::{Child, spawn};
 
 /// Most bytes of a `config.json` that are read to find the group; a longer one is a group of its own, and the gate
 /// refuses it in Create, where the answer reaches the user.
@@ -139,28 +139,27 @@ impl Server {
     /// The listener is bound and listens already: nobody can connect too early, no second bind can race.
     fn spawn(&self, listener: &UnixListener, address: &str) -> Result<()> {
         let exe = std::env::current_exe().context("own binary")?;
-        let mut command = Command::new(exe);
-        command
-            .args(["-namespace", &self.flags.namespace, "-address", &self.flags.address])
-            .args(["-publish-binary", &self.flags.publish_binary, "-id", &self.flags.id, "-socket", address])
-            .arg("-bundle")
-            .arg(&self.bundle);
-        if self.flags.debug {
-            command.arg("-debug");
+        let flags = &self.flags;
+        let mut args: Vec<&OsStr> = vec![info::BINARY.as_ref()];
+        let named = [
+            ("-namespace", flags.namespace.as_ref()),
+            ("-address", flags.address.as_ref()),
+            ("-publish-binary", flags.publish_binary.as_ref()),
+            ("-id", flags.id.as_ref()),
+            ("-socket", OsStr::new(address)),
+            ("-bundle", self.bundle.as_os_str()),
+        ];
+        args.extend(named.into_iter().flat_map(|(name, value)| [OsStr::new(name), value]));
+        if flags.debug {
+            args.push("-debug".as_ref());
         }
-        command
-            .arg("serve")
-            .env_clear()
-            .env("TTRPC_ADDRESS", &self.events)
-            .current_dir("/")
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        sys::pass_fd(&mut command, listener.as_fd());
-        let child = command.spawn().context("start the server")?;
+        args.push("serve".as_ref());
+        let environment = vec![format!("TTRPC_ADDRESS={}", self.events)];
+        // Nothing of the reply's pipe stays with the server: containerd reads it to its end.
+        let child = Child { args, environment, stderr: None, passed: listener.as_fd() };
+        let pid = spawn(&exe, &child).context("start the server")?;
         // containerd shall survive its shims when memory runs out.
-        containerd_shim::cgroup::adjust_oom_score(child.id()).context("oom score of the server")?;
+        containerd_shim::cgroup::adjust_oom_score(pid).context("oom score of the server")?;
         Ok(())
     }
 }

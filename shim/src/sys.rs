@@ -2,8 +2,6 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
@@ -34,29 +32,12 @@ pub(crate) fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()>
     Ok(())
 }
 
-/// Lets the child that `command` starts find `fd` at [`PASSED_FD`] and, but for stdio, nothing else that somebody before us
-/// forgot to close. No signal is blocked in it: `std` hands our mask on, and the gate would hand it on to a container that
-/// SIGTERM then never reached.
-pub(crate) fn pass_fd(command: &mut Command, fd: BorrowedFd<'_>) {
-    let fd = fd.as_raw_fd();
-    let hand_over = move || {
-        if fd == PASSED_FD {
-            // dup2 onto itself would leave close-on-exec set.
-            // SAFETY: plain integers, async-signal-safe.
-            Errno::result(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) })?;
-        } else {
-            // SAFETY: plain integers, async-signal-safe.
-            Errno::result(unsafe { libc::dup2(fd, PASSED_FD) })?;
-        }
-        // SAFETY: plain integers, async-signal-safe.
-        let closed =
-            unsafe { libc::syscall(libc::SYS_close_range, PASSED_FD + 1, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-        Errno::result(closed)?;
-        nix::sys::signal::SigSet::empty().thread_set_mask()?;
-        Ok(())
-    };
-    // SAFETY: the closure makes async-signal-safe calls alone and allocates nothing.
-    unsafe { command.pre_exec(hand_over) };
+/// Marks all fds from this one on close-on-exec.
+pub(crate) fn close_on_exec_from(fd: RawFd) -> io::Result<()> {
+    // SAFETY: plain integers; the fds stay open here.
+    let marked = unsafe { libc::syscall(libc::SYS_close_range, fd, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    Errno::result(marked)?;
+    Ok(())
 }
 
 /// Takes the fd that `start` passed. Called once, first thing in the server.

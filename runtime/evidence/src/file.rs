@@ -202,7 +202,8 @@ pub fn read(path: &Path, cap: u64, owner: Owner) -> Result<(Vec<u8>, FileStamp),
 /// Missing, unreadable, larger than `cap`, not UTF-8.
 pub fn kernel(path: &Path, cap: u64) -> Result<String, Problem> {
     let fd = open(path, FILE, Mode::empty()).map_err(|e| Problem::errno(path, "opened", e))?;
-    let mut text = String::new();
+    // Without room to begin with, it is read in pieces of 32 bytes.
+    let mut text = String::with_capacity(4096);
     File::from(fd)
         .take(cap + 1)
         .read_to_string(&mut text)
@@ -237,7 +238,7 @@ fn read_fd(path: &Path, fd: OwnedFd, cap: u64, owner: Owner) -> Result<(Vec<u8>,
         return Err(too_large());
     }
     let file = File::from(fd);
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(usize::try_from(before.st_size).unwrap_or_default().max(64) + 64);
     (&file)
         .take(cap + 1)
         .read_to_end(&mut bytes)

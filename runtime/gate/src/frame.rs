@@ -22,7 +22,8 @@ pub(crate) fn receive() -> anyhow::Result<(File, Request, Vec<OwnedFd>)> {
     reader.read_exact(rest).context("the header is cut")?;
     let length = FrameHeader::parse(&header).map_err(|e| anyhow::anyhow!("{e:?}"))?.body_len;
     ensure!(length <= MAX_FRAME, "a frame of {length} bytes is over the limit of {MAX_FRAME}");
-    let mut frame = header.to_vec();
+    let mut frame = Vec::with_capacity(HEADER_LEN + length);
+    frame.extend_from_slice(&header);
     (&mut reader).take(length as u64).read_to_end(&mut frame)?;
     ensure!(frame.len() == HEADER_LEN + length, "the frame is cut");
     let request = Request::decode(&frame).map_err(|e| anyhow::anyhow!("{e:?}"))?;

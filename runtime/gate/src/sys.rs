@@ -1,6 +1,10 @@
-//! The gate's only unsafe code: fork for the worker, the environment, and the probe of kexec's calls.
+//! The gate's only unsafe code: fork for the worker, the environment, the probe of kexec's calls, and the heap.
+use dlmalloc::Dlmalloc;
 use nix::unistd::ForkResult;
+use std::alloc::{GlobalAlloc, Layout};
+use std::cell::UnsafeCell;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The socketpair that the shim leaves for us.
 pub(crate) const CHANNEL: RawFd = 3;
@@ -57,4 +61,53 @@ pub(crate) fn own(fd: RawFd) -> OwnedFd {
 pub(crate) fn close_range(first: u32, last: u32) -> nix::Result<()> {
     // SAFETY: only called in a forked worker right after fork, where no owner of those fds runs again.
     nix::errno::Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0_u32) }).map(drop)
+}
+
+/// dlmalloc without its mutex: one thread, so the flag is never found taken, and a fork finds it free.
+#[derive(Debug)]
+pub(crate) struct Heap {
+    taken: AtomicBool,
+    heap: UnsafeCell<Dlmalloc>,
+}
+
+// SAFETY: the heap is only touched between taking the flag and giving it back.
+unsafe impl Sync for Heap {}
+
+impl Heap {
+    pub(crate) const fn new() -> Self {
+        Self { taken: AtomicBool::new(false), heap: UnsafeCell::new(Dlmalloc::new()) }
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Dlmalloc) -> T) -> T {
+        while self.taken.swap(true, Ordering::Acquire) {
+            std::hint::spin_loop();
+        }
+        // SAFETY: the flag is ours, so nobody else has a reference; dlmalloc calls nothing of ours.
+        let done = work(unsafe { &mut *self.heap.get() });
+        self.taken.store(false, Ordering::Release);
+        done
+    }
+}
+
+// SAFETY: dlmalloc keeps GlobalAlloc's contract for each of these, and is reached by one at a time (`with`).
+unsafe impl GlobalAlloc for Heap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's layout has a size and a power of two as alignment.
+        self.with(|heap| unsafe { heap.malloc(layout.size(), layout.align()) })
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as in `alloc`.
+        self.with(|heap| unsafe { heap.calloc(layout.size(), layout.align()) })
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller got it from here with this layout.
+        self.with(|heap| unsafe { heap.free(pointer, layout.size(), layout.align()) });
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller got it from here with this layout; the new size is not zero.
+        self.with(|heap| unsafe { heap.realloc(pointer, layout.size(), layout.align(), size) })
+    }
 }

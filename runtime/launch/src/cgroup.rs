@@ -56,7 +56,7 @@ pub(crate) fn path_in_hierarchy(path: &str) -> String {
 
 /// Where each hierarchy is mounted: (controllers, empty for v2; folder).
 fn hierarchies() -> Result<Vec<(String, PathBuf)>, LaunchError> {
-    let text = std::fs::read_to_string("/proc/self/mountinfo").map_err(LaunchError::io("read mountinfo"))?;
+    let text = sys::read_kernel("/proc/self/mountinfo").map_err(LaunchError::io("read mountinfo"))?;
     let mut all: Vec<(String, PathBuf)> = Vec::new();
     for entry in mountinfo::parse(&text).map_err(LaunchError::Other)? {
         let controllers = match entry.fstype.as_str() {
@@ -90,8 +90,8 @@ pub(crate) fn folders(cgroup_path: &str) -> Result<Vec<(String, PathBuf)>, Launc
 
 /// /proc/PID/cgroup as (controllers -> path).
 pub(crate) fn of(pid: &str) -> Result<BTreeMap<String, String>, LaunchError> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
-        .map_err(LaunchError::io("read the process's cgroups"))?;
+    let text =
+        sys::read_kernel(format!("/proc/{pid}/cgroup")).map_err(LaunchError::io("read the process's cgroups"))?;
     let line = |l: &str| {
         let mut fields = l.splitn(3, ':').skip(1);
         Some((fields.next()?.to_owned(), fields.next()?.to_owned()))
@@ -149,6 +149,10 @@ pub(crate) fn remove(cgroup_path: &str) -> Result<(), LaunchError> {
         let left = folders(cgroup_path)?;
         let mut blocked = None;
         for (_, folder) in &left {
+            // An empty one goes at once; the kernel keeps one that has processes or folders.
+            if std::fs::remove_dir(folder).is_ok() {
+                continue;
+            }
             kill(folder)?;
             if let Err(e) = remove_tree(folder) {
                 blocked = Some(format!("cannot remove the cgroup {}: {e}", folder.display()));
@@ -199,7 +203,7 @@ fn ignore_absent(result: io::Result<()>) -> Result<(), LaunchError> {
 }
 
 fn processes(folder: &Path) -> Result<Vec<u32>, LaunchError> {
-    match std::fs::read_to_string(folder.join("cgroup.procs")) {
+    match sys::read_kernel(folder.join("cgroup.procs")) {
         Ok(text) => Ok(text.lines().filter_map(|l| l.parse().ok()).collect()),
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP)) => Ok(Vec::new()),
         Err(e) => Err(LaunchError::io("list the cgroup's processes")(e)),

@@ -69,7 +69,7 @@ pub(crate) struct Status {
 
 impl Status {
     pub(crate) fn read(proc: &Path) -> Result<Self, String> {
-        let text = std::fs::read_to_string(proc.join("status")).map_err(|e| format!("status cannot be read: {e}"))?;
+        let text = sys::read_kernel(proc.join("status")).map_err(|e| format!("status cannot be read: {e}"))?;
         Ok(Self::parse(&text))
     }
 
@@ -162,7 +162,7 @@ pub(crate) struct Mounts<'a> {
 /// its /dev/null over a masked file, a read-only bind over each read-only path, /dev/console for a terminal, one mount
 /// per controller below a cgroup v1 mount, device nodes in a user namespace. Anything else is a difference.
 pub(crate) fn mounts(proc: &Path, expected: &Mounts<'_>) -> Vec<String> {
-    let text = match std::fs::read_to_string(proc.join("mountinfo")) {
+    let text = match sys::read_kernel(proc.join("mountinfo")) {
         Ok(text) => text,
         Err(e) => return vec![format!("mountinfo cannot be read: {e}")],
     };

@@ -1,6 +1,7 @@
 //! The mandatory label of the next execve: written, its result checked, and read back where the kernel tells it.
 //! An unknown profile or context fails only this write (hardening notes: ignoring it means running unconfined).
 use crate::error::LaunchError;
+use crate::sys;
 use boltseal_seal::Label;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -41,7 +42,7 @@ pub(crate) fn in_force(proc: &Path, label: Option<&Label>, patience: Duration) -
     };
     let until = Instant::now() + patience;
     loop {
-        let actual = match std::fs::read_to_string(proc.join(file)) {
+        let actual = match sys::read_kernel(proc.join(file)) {
             Ok(text) => text.trim_end_matches(['\0', '\n']).to_owned(),
             Err(_) if !proc.exists() => return Ok(()),
             Err(e) => format!("unreadable: {e}"),

@@ -3,6 +3,7 @@ use crate::create::bound_devices;
 use crate::error::LaunchError;
 use crate::inspect::{self, IdMap, Mounts, Objects, Status};
 use crate::record::Record;
+use crate::sys;
 use crate::{cgroup, label};
 use boltseal_seal::{Label, Table};
 use oci_spec::runtime::Spec;
@@ -54,7 +55,7 @@ fn waiting_label(proc: &Path, table: &Table) -> Option<String> {
         Label::Selinux(_) => "attr/exec",
     };
     let expected = label::expected(table.label.as_ref());
-    match std::fs::read_to_string(proc.join(file)) {
+    match sys::read_kernel(proc.join(file)) {
         Ok(text) if text.trim_end_matches(['\0', '\n']) == expected => None,
         Ok(text) => Some(format!("label at execve is {text:?}, approved is {expected:?}")),
         Err(e) => Some(format!("label at execve cannot be read: {e}")),
@@ -62,7 +63,7 @@ fn waiting_label(proc: &Path, table: &Table) -> Option<String> {
 }
 
 fn id_map(proc: &Path, file: &str) -> Result<IdMap, LaunchError> {
-    let text = std::fs::read_to_string(proc.join(file)).map_err(LaunchError::io(format_args!("read {file}")))?;
+    let text = sys::read_kernel(proc.join(file)).map_err(LaunchError::io(format_args!("read {file}")))?;
     let line = |l: &str| {
         let mut n = l.split_whitespace().map(|f| f.parse().ok());
         Some((n.next()??, n.next()??, n.next()??))

@@ -6,6 +6,14 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+/// A file of the kernel's, whose size field says nothing: read in one go, not in pieces of 32 bytes.
+pub(crate) fn read_kernel(path: impl AsRef<Path>) -> io::Result<String> {
+    use std::io::Read;
+    let mut text = String::with_capacity(8192);
+    std::fs::File::open(path)?.read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// A pidfd of a process; of a child that is not reaped yet it can only be that child.
 pub(crate) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     // SAFETY: no pointers; a new descriptor or -1 comes back.
@@ -154,7 +162,7 @@ pub(crate) fn object(path: &Path) -> io::Result<(u64, u64)> {
 
 /// Field 22 of /proc/PID/stat: start time in clock ticks after boot. With the pid it names a process for good.
 pub(crate) fn start_time(pid: u32) -> Result<u64, LaunchError> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))
+    let text = read_kernel(format!("/proc/{pid}/stat"))
         .map_err(LaunchError::io(format_args!("read the state of process {pid}")))?;
     // The name in parentheses may hold anything; the rest starts after the last one. Field 3 comes first there.
     let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);

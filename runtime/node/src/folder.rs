@@ -56,7 +56,7 @@ impl Folder {
             Err(e) => return Err(Error::io(self.name(VERDICT), e)),
         };
         self.own(VERDICT, &fd)?;
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(4096);
         File::from(fd)
             .take(MAX_FILE as u64 + 1)
             .read_to_end(&mut bytes)

@@ -111,6 +111,19 @@ fn delete_is_quick_and_can_be_repeated() {
 }
 
 #[test]
+fn delete_of_what_the_gate_has_forgotten_runs_no_gate() {
+    isolated(async {
+        let place = Place::new();
+        place.bundle("gone", "gone", "delete crash");
+        fs::remove_dir(gate_state("gone")).unwrap();
+        let output = place.run("gone", b"", &["delete"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(DeleteResponse::parse_from_bytes(&output.stdout).unwrap().exit_status, 137);
+        assert_eq!(place.lines("operations"), Vec::<String>::new());
+    });
+}
+
+#[test]
 fn delete_of_a_sandbox_whose_shim_is_gone_sweeps_the_pod() {
     isolated(async {
         let pod = Pod::new("").await;

@@ -43,6 +43,10 @@ impl Events for Heard {
     }
 }
 
+pub(crate) fn gate_state(id: &str) -> PathBuf {
+    Path::new("/run/boltseal/0123456789abcdef").join(NAMESPACE).join(id)
+}
+
 /// Folders and binaries of one pod, before any shim runs.
 pub(crate) struct Place {
     pub(crate) folder: tempfile::TempDir,
@@ -80,6 +84,8 @@ impl Place {
         let config = format!(r#"{{"annotations":{{"io.kubernetes.cri.sandbox-id":"{group}"}}}}"#);
         fs::write(bundle.join("config.json"), config).unwrap();
         fs::write(bundle.join("gate"), orders).unwrap();
+        // What the real gate would keep of it: without that, `delete` has nothing to ask the gate for.
+        fs::create_dir_all(gate_state(id)).unwrap();
         bundle
     }
 
