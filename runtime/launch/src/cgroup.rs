@@ -128,7 +128,7 @@ pub(crate) fn apply(cgroup_path: &str, id: &str, resources: &LinuxResources) -> 
     if resources.devices().as_ref().is_some_and(|d| !d.is_empty()) {
         return Err(LaunchError::Unsupported("device rules cannot be changed by an update".into()));
     }
-    cgroup2::before_update(resources)?;
+    let kept = cgroup2::before_update(cgroup_path, resources)?;
     let failed = |e: &dyn std::fmt::Display| LaunchError::Other(format!("cannot apply the new limits: {e}"));
     let config = CgroupConfig {
         cgroup_path: cgroup2::manager_path(cgroup_path)?.into(),
@@ -138,7 +138,7 @@ pub(crate) fn apply(cgroup_path: &str, id: &str, resources: &LinuxResources) -> 
     let manager = create_cgroup_manager(config).map_err(|e| failed(&e))?;
     let options = ControllerOpt { resources, disable_oom_killer: false, oom_score_adj: None, freezer_state: None };
     manager.apply(&options).map_err(|e| failed(&e))?;
-    cgroup2::updated(cgroup_path, resources)
+    cgroup2::updated(cgroup_path, resources, &kept)
 }
 
 /// Kills everything in the container's cgroups and removes them. Nothing there is success.

@@ -74,14 +74,32 @@ pub(crate) fn settle(path: &str, linux: &Linux) -> Result<(), LaunchError> {
     linux.resources().as_ref().map_or(Ok(()), |resources| complete(&folder, resources))
 }
 
+/// What systemd forgets when it sets other properties of the scope: it has its own idea of this one.
+pub(crate) struct Kept(Option<String>);
+
+const OOM_GROUP: &str = "memory.oom.group";
+
 /// Before libcontainer's manager sets new limits: what could not be set is refused.
-pub(crate) fn before_update(resources: &LinuxResources) -> Result<(), LaunchError> {
-    if is_unified()? { settings(resources.unified().as_ref()).map(drop) } else { only_on_v2(resources) }
+pub(crate) fn before_update(path: &str, resources: &LinuxResources) -> Result<Kept, LaunchError> {
+    if !is_unified()? {
+        return only_on_v2(resources).map(|()| Kept(None));
+    }
+    settings(resources.unified().as_ref())?;
+    if !is_managed(path)? {
+        return Ok(Kept(None));
+    }
+    let text = std::fs::read_to_string(folder(path)?.join(OOM_GROUP)).map_err(LaunchError::io("read the OOM setting"));
+    text.map(|text| Kept(Some(text.trim_end().to_owned())))
 }
 
 /// After it has set them.
-pub(crate) fn updated(path: &str, resources: &LinuxResources) -> Result<(), LaunchError> {
-    if is_unified()? { complete(&folder(path)?, resources) } else { Ok(()) }
+pub(crate) fn updated(path: &str, resources: &LinuxResources, kept: &Kept) -> Result<(), LaunchError> {
+    if !is_unified()? {
+        return Ok(());
+    }
+    let folder = folder(path)?;
+    kept.0.as_ref().map_or(Ok(()), |value| set(&folder, OOM_GROUP, value))?;
+    complete(&folder, resources)
 }
 
 fn folder(path: &str) -> Result<PathBuf, LaunchError> {

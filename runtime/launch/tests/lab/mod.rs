@@ -32,7 +32,10 @@ pub const CAPABILITIES: &[&str] = &["CAP_CHOWN", "CAP_NET_BIND_SERVICE"];
 impl Lab {
     pub fn new(top: PathBuf, cgroup: &str, name: &str) -> Self {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SHARED, None::<&str>).unwrap();
+        // Shared, as a host's mounts are, but not with this host.
+        for kind in [MsFlags::MS_PRIVATE, MsFlags::MS_SHARED] {
+            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | kind, None::<&str>).unwrap();
+        }
         mount(Some("tmpfs"), &top, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
         let layer = top.join("layer");
         for dir in ["bin", "etc", "dev", "proc", "sys", "tmp", "data", "run", "root"] {
@@ -63,6 +66,10 @@ impl Lab {
     /// From here on a node with cgroup v2 alone.
     pub fn on_cgroup_v2(&mut self) {
         let at = "/sys/fs/cgroup";
+        // Another mount of it would change the options of the one that is there, for everybody.
+        if crate::scenarios::unified() {
+            return;
+        }
         nix::mount::umount2(at, nix::mount::MntFlags::MNT_DETACH).unwrap();
         mount(Some("cgroup2"), at, Some("cgroup2"), MsFlags::empty(), None::<&str>).unwrap();
         self.mounts_before = fs::read_to_string("/proc/self/mountinfo").unwrap();

@@ -94,7 +94,7 @@ pub(super) fn out_of_memory(mut lab: Lab) {
 }
 
 /// The only hierarchy here is v2.
-pub(super) fn unified() -> bool {
+pub fn unified() -> bool {
     std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
@@ -150,32 +150,68 @@ pub(super) fn on_cgroup_v2(mut lab: Lab) {
     lab.nothing_left();
 }
 
-/// kubelet's systemd form on a host without systemd: the folder that systemd would have made.
-pub(super) fn slice_without_systemd(mut lab: Lab) {
-    lab.on_cgroup_v2();
-    assert!(!std::path::Path::new("/run/systemd/system").exists(), "systemd would be asked here");
+/// kubelet's systemd form: the scope is systemd's where that is the init, and elsewhere the folder that it would have
+/// made. Limits, device rules, exec, update and delete are the same for both.
+pub(super) fn slice(mut lab: Lab) {
+    let systemd = PathBuf::from("/run/systemd/system").exists();
+    if !systemd {
+        lab.on_cgroup_v2();
+    }
     let slice = format!("boltseal{}-pod1.slice", std::process::id());
     let top = format!("/sys/fs/cgroup/{}", slice.replace("-pod1", ""));
-    lab.table.cgroup_path = format!("{slice}:cri:{}", lab.name);
+    lab.table.cgroup_path = format!("{slice}:cri:{}", lab.name.replace('_', "-"));
     lab.spec["linux"]["cgroupsPath"] = json!(lab.table.cgroup_path);
-    lab.spec["linux"]["resources"] = json!({"devices": standard_rules()});
+    let mut resources = json!({"devices": standard_rules()});
+    let limited = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap().contains("memory");
+    if limited {
+        resources["memory"] = json!({"limit": 64 << 20, "swap": 64 << 20});
+        resources["pids"] = json!({"limit": 50});
+        resources["cpu"] = json!({"quota": 20_000, "period": 100_000, "shares": 512});
+        resources["unified"] = json!({"memory.oom.group": "1"});
+    }
+    lab.spec["linux"]["resources"] = resources;
     let (parked, _) = lab.args(&["/bin/sleep", "100"]).create();
     let parked = parked.unwrap();
-    let folder = format!("{top}/{slice}/cri-{}.scope", lab.name);
+    let folder = format!("{top}/{slice}/cri-{}.scope", lab.name.replace('_', "-"));
     assert_eq!(parked.cgroups, [(String::new(), folder.clone())]);
+    let value = |file: &str| fs::read_to_string(format!("{folder}/{file}")).unwrap().trim_end().to_owned();
+    if limited {
+        assert_eq!((value("memory.max"), value("memory.swap.max")), ((64 << 20).to_string(), "0".into()));
+        assert_eq!((value("pids.max"), value("memory.oom.group")), ("50".into(), "1".into()));
+        assert_eq!(value("cpu.max"), "20000 100000");
+    }
+    assert_eq!(probe(&lab, &folder, (1, 11)), (libc::EPERM, libc::EPERM));
+    assert_eq!(probe(&lab, &folder, (1, 3)), (0, 0));
     let known = (parked.pid, parked.start_time);
     assert_eq!(start(parked), "");
     let (result, _) = execute(&lab, known, &process(&["/bin/sleep", "100"], 1000));
     let execed = result.unwrap().pid;
     let members = fs::read_to_string(format!("{folder}/cgroup.procs")).unwrap();
     assert_eq!(members, format!("{}\n{execed}\n", known.0));
-    update(&lab.state, &lab.name, &serde_json::from_value(json!({})).unwrap()).unwrap();
+    let new = if limited { json!({"memory": {"limit": 32 << 20}, "pids": {"limit": 20}}) } else { json!({}) };
+    update(&lab.state, &lab.name, &serde_json::from_value(new).unwrap()).unwrap();
+    if limited {
+        assert_eq!((value("memory.max"), value("pids.max")), ((32 << 20).to_string(), "20".into()));
+        assert_eq!(value("memory.oom.group"), "1");
+    }
+    if systemd {
+        // systemd sets its own view of every unit anew.
+        let reloaded = std::process::Command::new("systemctl").arg("daemon-reload").status().unwrap();
+        assert!(reloaded.success());
+        assert_eq!((value("memory.max"), value("pids.max")), ((32 << 20).to_string(), "20".into()));
+        // memory.oom.group is systemd's own: a reload takes it back, whoever set it.
+        assert_eq!(value("memory.swap.max"), "0");
+    }
+    assert_eq!(probe(&lab, &folder, (1, 11)), (libc::EPERM, libc::EPERM), "after the update");
     delete(&lab.state, &lab.name).unwrap();
     // The exec first: its pid namespace does not end before it is reaped.
     assert_eq!((wait(execed), wait(known.0)), (128 + 9, 128 + 9));
-    // The slices are the pod's: who made the pod removes them.
-    fs::remove_dir(format!("{top}/{slice}")).unwrap();
-    fs::remove_dir(top).unwrap();
+    assert!(!PathBuf::from(folder).exists());
+    if !systemd {
+        // The slices are the pod's: who made the pod removes them. systemd lets go of its own.
+        fs::remove_dir(format!("{top}/{slice}")).unwrap();
+        fs::remove_dir(top).unwrap();
+    }
     lab.nothing_left();
 }
 

@@ -2,7 +2,7 @@
 mod cgroups;
 mod labels;
 
-pub use cgroups::standard_rules;
+pub use cgroups::{standard_rules, unified};
 
 use crate::lab::{CAPABILITIES, Lab, pipe, start, status, wait};
 use boltseal_launch::{ExecRequest, Execed, LaunchError, Parked, delete, exec};
@@ -57,7 +57,7 @@ pub const ALL: &[Scenario] = &[
     ("out_of_memory", cgroups::out_of_memory),
     ("on_cgroup_v2", cgroups::on_cgroup_v2),
     ("devices_on_cgroup_v2", cgroups::devices_on_cgroup_v2),
-    ("slice_without_systemd", cgroups::slice_without_systemd),
+    ("slice", cgroups::slice),
     ("cgroup_mount", cgroups::cgroup_mount),
     ("cgroup_in_use", cgroups::cgroup_in_use),
     ("seccomp_in_the_spec", seccomp_in_the_spec),
@@ -103,7 +103,7 @@ fn parked_released_gone(mut lab: Lab) {
     assert_eq!(parked.seccomp_filters, 1);
     assert_eq!(parked.expected_label, "");
     assert!(parked.start_time > 0 && parked.console.is_none());
-    assert!(parked.cgroups.len() >= if cgroups::unified() { 1 } else { 4 }, "{:?}", parked.cgroups);
+    assert!(parked.cgroups.len() >= if unified() { 1 } else { 4 }, "{:?}", parked.cgroups);
     for (_, folder) in &parked.cgroups {
         contains(&fs::read_to_string(format!("{folder}/cgroup.procs")).unwrap(), &pid.to_string());
     }
@@ -499,7 +499,7 @@ fn exec_in_a_running_container(mut lab: Lab) {
             contains(&text, part);
         }
         contains(&text, &format!("\n{uid}\n"));
-        contains(&text, if cgroups::unified() { "0::/\n" } else { "pids:/\n" });
+        contains(&text, if unified() { "0::/\n" } else { "pids:/\n" });
     }
     // A terminal of its own.
     let mut with_terminal = process(&["tty"], 1000);
