@@ -53,9 +53,10 @@ fn programs(stage: &Path) -> Result<String> {
     let project = stack::private::project();
     let mut digest = Digest::new(&SHA256);
     let built = Path::new("target").join(TARGET).join("release");
+    let made = made();
     fs::create_dir_all(stage.join(&built))?;
     for name in stack::node::BINARIES {
-        let from = project.join(&built).join(name);
+        let from = made.join(name);
         let bytes = fs::read(&from).with_context(|| format!("{}. Fix: make build", from.display()))?;
         digest.update(&bytes);
         fs::write(stage.join(&built).join(name), bytes)?;
@@ -72,6 +73,12 @@ fn programs(stage: &Path) -> Result<String> {
         strip(&program, &stage.join("node").join(name))?;
     }
     Ok(digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Folder of the three programs; like in the tests, `BOLTSEAL_PROFILE` names another build than the one that is shipped.
+fn made() -> PathBuf {
+    let profile = std::env::var("BOLTSEAL_PROFILE").unwrap_or_else(|_| "release".into());
+    stack::private::project().join("target").join(TARGET).join(profile)
 }
 
 /// A program of this crate, built beside this one.
@@ -99,7 +106,7 @@ fn tests() -> Result<PathBuf> {
 /// Signed images, registry and keys, made in a private machine of this one; kept until what makes them changes.
 fn images() -> Result<PathBuf> {
     let project = stack::private::project();
-    let mut all = fs::read(project.join("target").join(TARGET).join("release/boltseal")).context("make build")?;
+    let mut all = fs::read(made().join("boltseal")).context("make build")?;
     for file in ["image.rs", "node.rs", "sign.rs", "given.rs"] {
         all.extend(fs::read(project.join("integration/tests/src").join(file))?);
     }

@@ -57,7 +57,8 @@ fn key(built: &Built) -> Result<String> {
     all.extend(Lsm::ALL.map(Lsm::cmdline));
     all.push(sha256(&fs::read(cache().join("stub.efi"))?));
     all.push(sha256(&fs::read(vm::KEYS)?));
-    all.push(format!("{MEASURED:?}"));
+    // How the policy is made of it.
+    all.push(sha256(include_bytes!("enrol.rs")));
     Ok(sha256(all.join("\n").as_bytes()))
 }
 
@@ -102,6 +103,9 @@ fn policy(built: &Built, etc: &Path, pem: &str, accepted: BTreeMap<u32, BTreeSet
         let values: Vec<String> = accepted.get(&pcr).context("PCR")?.iter().cloned().collect();
         policy.set(&format!("node.pcrs.{pcr}"), values)?;
     }
+    // After kexec the PCRs are the old kernel's: what was measured must be the command line that is in force.
+    policy.set("node.log.command_line_never", vec!["init=".to_owned()])?;
+    policy.set("node.log.secure_boot", true)?;
     let trust = etc.join("trust");
     fs::create_dir_all(&trust)?;
     fs::write(etc.join("policy.toml"), policy.text()?)?;

@@ -16,6 +16,9 @@ pub(crate) const KEYS: &str = "/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd";
 /// No keys: Secure Boot off.
 pub(crate) const NO_KEYS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 
+/// The TPM's control socket, in the folder of the boot's log.
+const SOCKET: &str = "tpm.sock";
+
 /// What a boot takes.
 #[derive(Debug)]
 pub(crate) struct Machine<'a> {
@@ -50,19 +53,18 @@ pub(crate) fn boot(machine: &Machine<'_>) -> Result<Duration> {
     let start = Instant::now();
     let variables = machine.log.join("variables.fd");
     fs::copy(machine.variables, &variables).with_context(|| machine.variables.to_owned())?;
-    // Short, whatever the checkout's path: the name of a socket has 107 bytes.
-    let socket = PathBuf::from(format!("/tmp/boltseal-tpm-{}", std::process::id()));
+    // Relative, for both programs: the name of a socket has 107 bytes, and a checkout may lie deep.
+    let socket = machine.log.join(SOCKET);
     let mut tpm = Daemon::start(
         "swtpm",
         Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "swtpm", "socket", "--tpm2", "--terminate", "--tpmstate"])
             .arg(format!("dir={}", machine.tpm.display()))
-            .arg("--ctrl")
-            .arg(format!("type=unixio,path={}", socket.display())),
+            .args(["--ctrl", &format!("type=unixio,path={SOCKET}")])
+            .current_dir(machine.log),
         &machine.log.join("swtpm.log"),
     )?;
-    let ended =
-        tpm.wait_until(Duration::from_secs(10), || socket.exists()).and_then(|()| qemu(machine, &variables, &socket));
+    let ended = tpm.wait_until(Duration::from_secs(10), || socket.exists()).and_then(|()| qemu(machine, &variables));
     tpm.stop()?;
     if socket.exists() {
         fs::remove_file(&socket)?;
@@ -72,7 +74,7 @@ pub(crate) fn boot(machine: &Machine<'_>) -> Result<Duration> {
     Ok(start.elapsed())
 }
 
-fn qemu(machine: &Machine<'_>, variables: &Path, socket: &Path) -> Result<()> {
+fn qemu(machine: &Machine<'_>, variables: &Path) -> Result<()> {
     let root = cache().join("root.ext4");
     let mut command = Command::new("setpriv");
     command
@@ -83,7 +85,7 @@ fn qemu(machine: &Machine<'_>, variables: &Path, socket: &Path) -> Result<()> {
         .arg(format!("file:{}", console(machine.log).display()))
         .args(["-drive", &format!("if=pflash,format=raw,unit=0,readonly=on,file={FIRMWARE}")])
         .args(["-drive", &format!("if=pflash,format=raw,unit=1,file={}", variables.display())])
-        .args(["-chardev", &format!("socket,id=tpm,path={}", socket.display())])
+        .args(["-chardev", &format!("socket,id=tpm,path={SOCKET}")])
         .args(["-tpmdev", "emulator,id=tpm,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm"]);
     for (name, disk, more) in [
         ("boot", machine.boot, ",readonly=on"),
@@ -98,6 +100,7 @@ fn qemu(machine: &Machine<'_>, variables: &Path, socket: &Path) -> Result<()> {
     }
     let errors = machine.log.join("qemu.log");
     let mut child = command
+        .current_dir(machine.log)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(fs::File::create(&errors)?)

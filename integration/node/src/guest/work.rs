@@ -97,8 +97,7 @@ fn start(outcome: &mut Outcome) -> Result<()> {
     fs::create_dir_all(&scratch)?;
     let node = Node::make(&scratch, false)?;
     let mut world = World::start(node, Version::V2_1)?;
-    let mut request = world.request("app", &["/bin/sh", "-c", "cat /proc/self/attr/current; exec sleep 600"])?;
-    if let Some(list) = request.spec["mounts"].as_array_mut() { list.retain(|m| m["type"] != "mqueue"); } // EXPERIMENT
+    let request = world.request("app", &["/bin/sh", "-c", "cat /proc/self/attr/current; exec sleep 600"])?;
     match world.run(&request) {
         Err(status) => outcome.refusal = Some(stack::cases::first_line(&status)),
         Ok(_) => {
