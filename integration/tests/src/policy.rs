@@ -133,6 +133,15 @@ expires = "2099-01-01"
         Ok(())
     }
 
+    /// Sets a key of the scope of that repository.
+    pub fn set_scope(&mut self, repository: &str, key: &str, value: impl Into<Value>) -> Result<()> {
+        let list = self.table.get_mut("scope").and_then(Value::as_array_mut).context("no scopes")?;
+        let named = list.iter_mut().find(|item| item.get("repository").and_then(Value::as_str) == Some(repository));
+        let scope = named.and_then(Value::as_table_mut).with_context(|| format!("no scope {repository}"))?;
+        scope.insert(key.into(), value.into());
+        Ok(())
+    }
+
     /// Removes the exceptions of a rule.
     pub fn without_exception(&mut self, rule: &str) -> Result<()> {
         let list = self.table.get_mut("exception").and_then(Value::as_array_mut).context("no exceptions")?;

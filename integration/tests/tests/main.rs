@@ -1,6 +1,6 @@
 //! The main job and everything that is refused, on containerd 1.6 and 2.1. One binary, one private machine, in turn:
 //!
-//!   cargo test -p boltseal-integration-tests [-- PART..]     parts: life, cri, cases, warn; 1.6, 2.1; a part of a case's name
+//!   cargo test -p boltseal-integration-tests [-- PART..]     parts: life, cri, cases, warn, policies, odd; 1.6, 2.1; a part of a case's name
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod checks;
@@ -8,6 +8,7 @@ mod cri;
 mod life;
 mod node;
 mod odd;
+mod policies;
 mod warn;
 
 use anyhow::{Result, bail};
@@ -120,6 +121,9 @@ fn on(world: &mut World, version: Version, choice: &Choice, report: &mut Report)
     }
     if choice.wants("node") {
         node::all(world, report, &name);
+    }
+    if choice.wants("policies") {
+        policies::all(world, report, &name);
     }
     if choice.wants("odd") {
         odd::all(world, report, &name);

@@ -45,6 +45,10 @@ pub struct ContainerRecord {
     pub repository: String,
     /// How well the bytes that run are bound to the signature: `unpacked`, ...
     pub integrity: String,
+    /// What it is trusted with, as its permit says: a level, `*` beside everything, empty where nobody asked. Left out when
+    /// empty, so that a gate of the version before still reads the record.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sensitivity: String,
     /// Id of the decision in the trail.
     pub decision: String,
 }

@@ -2,6 +2,7 @@
 //! What cannot be had becomes `Unknown` and denies; it never becomes a default.
 use crate::image::{self, NoProof, Signer};
 use crate::refuse::{Refused, Result, single};
+use crate::sensitivity::{self, Turn};
 use crate::trail::{Book, bare};
 use crate::worker::Jail;
 use crate::{bundle, node, paths, state, sys};
@@ -49,6 +50,8 @@ pub(crate) struct Gathered {
     /// A status that says more than the rule's own.
     pub(crate) code: Option<Code>,
 }
+    /// Held until the container has its record.
+    pub(crate) turn: Option<Turn>,
 
 /// Loads the bundle. One that is missing, malformed or writable by others denies everything, recorded as BS-NOD-004.
 pub(crate) fn policy(request: &Request, book: &mut Book, door: Door, exec_id: &str) -> Result<InForce> {
@@ -128,7 +131,10 @@ pub(crate) fn create(
 
     let records = record::load_node(Path::new(paths::RUN)).map_err(|e| e.to_string());
     facts.subject = subject(request, &parsed);
+    let turn = sensitivity::turn(&policy.rules.sensitivity, deadline);
     let netns = containerd_facts(request, create, policy, &records, &mut facts, deadline);
+    facts.sensitivity = sensitivity::named(parsed.annotation(sensitivity::ANNOTATION));
+    facts.neighbours = sensitivity::neighbours(request, &records, &turn);
     ours(request, netns.as_deref(), &records, &mut facts);
     host::hook_digests(&mut facts.hooks);
     let path = parsed.spec.linux().as_ref().and_then(|l| l.cgroups_path().clone()).unwrap_or_default();
@@ -148,7 +154,7 @@ pub(crate) fn create(
             container_name: &facts.subject.container_name,
         },
     );
-    Ok(Gathered { facts, spec: parsed.spec, code: None })
+    Ok(Gathered { facts, spec: parsed.spec, code: None, turn: turn.ok().flatten() })
 }
 
 /// The facts of an exec: bounded by the container's own record, without containerd.
@@ -254,6 +260,8 @@ fn cgroups() -> Result<host::Cgroups> {
 
 fn floor() -> Result<Option<i32>> {
     host::oom_score_floor().map_err(Refused::internal)
+        sensitivity: Fact::Absent,
+        neighbours: Fact::Absent,
 }
 
 fn owner(annotation: Option<&str>) -> Fact<String> {
@@ -501,6 +509,7 @@ pub(crate) fn boottime_ns() -> Result<u64> {
     let time = Duration::from(time);
     u64::try_from(time.as_nanos()).map_err(|_| Refused::internal("CLOCK_BOOTTIME is beyond its range"))
 }
+        sensitivity: terms.sensitivity.clone(),
 
 #[cfg(test)]
 mod tests {

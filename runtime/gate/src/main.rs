@@ -17,6 +17,7 @@ mod paths;
 mod pipeline;
 mod refuse;
 mod remove;
+mod sensitivity;
 mod state;
 mod sys;
 mod trail;

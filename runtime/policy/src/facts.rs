@@ -71,6 +71,10 @@ pub struct Facts {
     /// The policy bundle that judges. One that does not load at all denies before there are facts.
     pub bundle: Fact<Bundle>,
     pub kexec: Fact<Kexec>,
+    /// What the pod's annotation `boltseal.dev/sensitivity` names. It narrows: nothing is granted for it.
+    pub sensitivity: Fact<String>,
+    /// The other containers that run on this node under boltseal, while nobody else starts one.
+    pub neighbours: Fact<Vec<Neighbour>>,
     /// Landlock ABI of this kernel; 0 without Landlock.
     pub landlock: Fact<u32>,
     /// Whether the trail can take a record now.
@@ -408,6 +412,15 @@ pub struct Bundle {
     /// What differs from what `boltseal-attest` measured in this boot (bundle, pinned key, programs), one line each; empty
     /// where nothing does. Absent: nothing was measured in this boot.
     pub measured: Fact<Vec<String>>,
+}
+
+/// A container that runs, by its own sealed record.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbour {
+    /// containerd namespace and id.
+    pub id: String,
+    /// As its permit says: a level, `*`, or empty where nobody asked when it started.
+    pub sensitivity: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -30,6 +30,7 @@ pub fn policy() -> Policy {
         authorities: vec!["ci".into()],
         level: None,
         modes: BTreeMap::new(),
+        sensitivity: String::new(),
     }];
     p.owner.patterns = vec!["*@corp.example".into()];
     p.node.attestation_key = "ak.pub".into();
@@ -145,6 +146,8 @@ pub fn facts() -> Facts {
             measured: Fact::Is(Vec::new()),
         }),
         kexec: Fact::Is(Kexec { load_disabled: true, ..Default::default() }),
+        sensitivity: Fact::Absent,
+        neighbours: Fact::Is(Vec::new()),
         landlock: Fact::Is(6),
         audit: Fact::Is(()),
     }

@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn every_rules_message() {
         type Change = fn(&mut Policy, &mut Facts);
-        let cases: [(&str, Change); 26] = [
+        let cases: [(&str, Change); 28] = [
             ("BS-IMG-001", |_, f| {
                 f.image = Fact::Is(crate::facts::Image {
                     signatures: Vec::new(),
@@ -174,6 +174,18 @@ mod tests {
             ("BS-NOD-001", |_, f| f.node = Fact::Absent),
             ("BS-NOD-002", |_, f| {
                 f.kexec = Fact::Is(crate::facts::Kexec { lockdown: "none".into(), ..Default::default() });
+            }),
+            ("BS-NOD-003", |p, f| {
+                p.sensitivity.levels = vec!["internal".into()];
+                f.sensitivity = Fact::Is("secret".into());
+            }),
+            ("BS-NOD-003", |p, f| {
+                p.sensitivity.levels = vec!["internal".into(), "secret".into()];
+                f.sensitivity = Fact::Is("secret".into());
+                f.neighbours = Fact::Is(vec![crate::facts::Neighbour {
+                    id: "k8s.io/3f9a".into(),
+                    sensitivity: "internal".into(),
+                }]);
             }),
             ("BS-NOD-004", |_, f| {
                 if let Fact::Is(b) = &mut f.bundle {

@@ -63,6 +63,8 @@ pub struct Policy {
     #[serde(default)]
     pub owner: OwnerRules,
     #[serde(default)]
+    pub sensitivity: SensitivityRules,
+    #[serde(default)]
     pub bundle: BundleRules,
     #[serde(default)]
     pub node: NodeRules,
@@ -104,7 +106,13 @@ pub struct Scope {
     pub level: Option<Level>,
     #[serde(default)]
     pub modes: BTreeMap<String, Mode>,
+    /// One of `sensitivity.levels`, or [`NEUTRAL`]; empty: the pod says.
+    #[serde(default)]
+    pub sensitivity: String,
 }
+
+/// Sensitivity of what runs beside everything.
+pub const NEUTRAL: &str = "*";
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -179,6 +187,15 @@ pub struct OwnerRules {
     pub level: String,
     /// Patterns with `*`; the owner must match one. Empty allows none.
     pub patterns: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SensitivityRules {
+    /// What this node may run, one at a time. Empty: BS-NOD-003 asks nothing of a pod that names none.
+    pub levels: Vec<String>,
+    /// Of a pod that names none; empty: it is refused.
+    pub default: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 /// A change that makes a request worse (asks for more, or is known less), by number.
 fn worsen(f: &mut Facts, which: u8) {
     let unknown = || "not gathered".to_owned();
-    match which % 37 {
+    match which % 39 {
         0 => f.image = Fact::Unknown(unknown()),
         1 => f.image = Fact::Absent,
         2 => f.rootfs = Fact::Unknown(unknown()),
@@ -82,6 +82,8 @@ fn worsen(f: &mut Facts, which: u8) {
                 b.measured = Fact::Is(vec!["a program".into()]);
             }
         }
+        36 => f.sensitivity = Fact::Is("unheard of".into()),
+        37 => f.neighbours = Fact::Is(vec![crate::facts::Neighbour { id: "x".into(), sensitivity: "y".into() }]),
         _ => f.user_namespace = Some(UserNamespace { uids: vec![(0, 0, 1)], gids: vec![], overlaps: vec![] }),
     }
 }
@@ -94,6 +96,7 @@ fn forget(f: &mut Facts) {
     f.owner = Fact::Unknown(why());
     f.node = Fact::Unknown(why());
     f.bundle = Fact::Unknown(why());
+    f.sensitivity = Fact::Unknown(why());
     f.kexec = Fact::Unknown(why());
     f.audit = Fact::Unknown(why());
     f.bound = Fact::Unknown(why());
@@ -103,7 +106,7 @@ fn forget(f: &mut Facts) {
 
 /// A change that makes a policy stricter.
 fn restrict(p: &mut Policy, which: u8) {
-    match which % 10 {
+    match which % 11 {
         0 => p.level = Level::Strict,
         1 => p.modes.clear(),
         2 => p.exceptions.clear(),
@@ -113,6 +116,7 @@ fn restrict(p: &mut Policy, which: u8) {
         6 => p.process.sysctls.clear(),
         7 => p.owner.patterns.clear(),
         8 => p.bundle.signed = true,
+        9 => p.sensitivity.levels = vec!["only".into()],
         _ => p.devices.allow.clear(),
     }
 }
@@ -203,7 +207,7 @@ proptest! {
     fn a_worse_request_is_never_allowed_where_a_better_was_not(p in a_policy(), f in some_facts(), which in any::<u8>()) {
         let mut worse = f.clone();
         worsen(&mut worse, which);
-        prop_assert!(allows(&p, &f) || !allows(&p, &worse), "{}", which % 37);
+        prop_assert!(allows(&p, &f) || !allows(&p, &worse), "{}", which % 39);
     }
 
     #[test]

@@ -48,6 +48,7 @@ pub(crate) fn terms(ctx: &Ctx<'_>) -> Terms {
         pod_seccomp: ctx.facts.seccomp.present && ctx.facts.seccomp.unusable.is_empty(),
         repository,
         authority,
+        sensitivity: rules::granted_sensitivity(ctx),
         sandbox: matches!(ctx.identity, Identity::Pinned(_)),
     }
 }

@@ -59,6 +59,8 @@ pub struct Terms {
     /// The image's verified repository and the authority that signed it; None for a pinned sandbox image.
     pub repository: Option<String>,
     pub authority: Option<String>,
+    /// Sensitivity of the container, for its record: a level, `*` beside everything, empty where nobody asks.
+    pub sensitivity: String,
     /// The image is one of `[sandbox]`'s digests, started with its own arguments.
     pub sandbox: bool,
 }

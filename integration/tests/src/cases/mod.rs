@@ -5,6 +5,7 @@ mod exec;
 mod host;
 mod image;
 mod node;
+mod sensitivity;
 mod spec;
 mod update;
 
@@ -141,6 +142,7 @@ pub fn all() -> Vec<Case> {
     all.extend(update::cases());
     all.extend(node::cases());
     all.extend(bundle::cases());
+    all.extend(sensitivity::cases());
     all
 }
 

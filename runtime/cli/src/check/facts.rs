@@ -7,11 +7,12 @@ use crate::screen::Failure;
 use boltseal_audit::Trail;
 use boltseal_evidence::spec::ParsedSpec;
 use boltseal_evidence::{host, mountinfo, mounts, namespaces, record, spec_facts};
-use boltseal_policy::facts::{Bundle, Door, Facts, Node, Subject};
+use boltseal_policy::facts::{Bundle, Door, Facts, Neighbour, Node, Subject};
 use boltseal_policy::{Fact, Policy};
 use std::path::Path;
 
 const OWNER: &str = "boltseal.dev/owner";
+const SENSITIVITY: &str = "boltseal.dev/sensitivity";
 const OFFLINE: &str = "a start asks containerd for it; offline it is not known";
 
 pub(crate) fn gather(bundle: &Path, parsed: &ParsedSpec, chosen: &Chosen) -> Result<Facts, Failure> {
@@ -53,6 +54,8 @@ pub(crate) fn gather(bundle: &Path, parsed: &ParsedSpec, chosen: &Chosen) -> Res
             .map_or(Fact::Absent, |owner| Fact::Is(owner.to_owned())),
         node: node_fact(chosen),
         bundle: bundle_fact(chosen),
+        sensitivity: parsed.annotation(SENSITIVITY).map_or(Fact::Absent, |name| Fact::Is(name.to_owned())),
+        neighbours: neighbours(),
         kexec: host::kexec(Fact::Is(node::kexec_is_absent())),
         landlock: Fact::Is((1..=policy.landlock.abi).rev().find(|abi| has_landlock(*abi)).unwrap_or(0)),
         audit,
@@ -126,6 +129,24 @@ fn ours(facts: &mut Facts, parsed: &ParsedSpec) {
     namespaces::resolve(&mut facts.namespaces, &context);
     if let Some(user) = &mut facts.user_namespace {
         user.overlaps = namespaces::overlaps(user, &context);
+    }
+}
+
+/// What runs now, the container itself among it if it is running.
+fn neighbours() -> Fact<Vec<Neighbour>> {
+    match record::load_node(Path::new(RUN)) {
+        Err(problem) => Fact::Unknown(problem.to_string()),
+        Ok(records) => match records.incomplete.first() {
+            Some(why) => Fact::Unknown(why.clone()),
+            None => Fact::Is(
+                records
+                    .records
+                    .iter()
+                    .filter(|r| r.alive())
+                    .map(|r| Neighbour { id: format!("{}/{}", r.namespace, r.id), sensitivity: r.sensitivity.clone() })
+                    .collect(),
+            ),
+        },
     }
 }
 

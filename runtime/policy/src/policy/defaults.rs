@@ -1,7 +1,7 @@
 //! What is in force when a policy file says nothing.
 use super::{
     BundleRules, DeviceRules, ImageRules, LabelRules, LandlockRules, Level, LimitRules, MountRules, NodeRules,
-    OwnerRules, Policy, ProcessRules, Registries, Sandbox,
+    OwnerRules, Policy, ProcessRules, Registries, Sandbox, SensitivityRules,
 };
 use crate::standard;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +29,7 @@ impl Default for Policy {
             mounts: MountRules::default(),
             devices: DeviceRules::default(),
             owner: OwnerRules::default(),
+            sensitivity: SensitivityRules::default(),
             bundle: BundleRules::default(),
             node: NodeRules::default(),
             landlock: LandlockRules::default(),

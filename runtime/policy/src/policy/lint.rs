@@ -1,5 +1,5 @@
 //! What a well-formed policy may still get wrong. Each problem is one line that names the key.
-use super::{Allowance, Exception, Mode, Policy, Scope};
+use super::{Allowance, Exception, Mode, NEUTRAL, Policy, Scope};
 use crate::{date, pattern, rules, standard, text};
 use std::collections::BTreeSet;
 
@@ -19,6 +19,7 @@ impl Policy {
         }
         modes("modes", &self.modes, &mut out);
         self.images(&mut out);
+        self.sensitivities(&mut out);
         self.numbers_and_paths(&mut out);
         self.names(&mut out);
         self.node_rules(&mut out);
@@ -80,6 +81,34 @@ impl Policy {
             }
         }
         modes(&at, &scope.modes, out);
+        if !scope.sensitivity.is_empty() && scope.sensitivity != NEUTRAL {
+            self.named_level(&format!("{at}: `sensitivity`"), &scope.sensitivity, out);
+        }
+    }
+
+    fn sensitivities(&self, out: &mut Vec<String>) {
+        let rules = &self.sensitivity;
+        let mut seen = BTreeSet::new();
+        for level in &rules.levels {
+            if !plain_name(level) || !seen.insert(level) {
+                out.push(format!(
+                    "sensitivity.levels: \"{}\" must be letters, digits, `-`, `_`, `.`, named once",
+                    text::show(level)
+                ));
+            }
+        }
+        if !rules.default.is_empty() {
+            self.named_level("sensitivity.default", &rules.default, out);
+        }
+    }
+
+    /// A scope may name what runs on other nodes, so only where this node names levels can a name be wrong.
+    fn named_level(&self, at: &str, name: &str, out: &mut Vec<String>) {
+        if !plain_name(name) {
+            out.push(format!("{at}: \"{}\" must be letters, digits, `-`, `_`, `.`", text::show(name)));
+        } else if at == "sensitivity.default" && !self.sensitivity.levels.iter().any(|level| level == name) {
+            out.push(format!("{at}: \"{}\" is none of sensitivity.levels", text::show(name)));
+        }
     }
 
     fn numbers_and_paths(&self, out: &mut Vec<String>) {
@@ -394,6 +423,17 @@ mod tests {
             ("[mounts]\nkubelet_root = \"var\"".into(), "mounts.kubelet_root"),
             ("[mounts]\nsensitive = [\"/a/../b\"]".into(), "mounts.sensitive"),
             ("[devices]\nallow = [\"/etc/passwd\"]".into(), "below /dev"),
+            ("[sensitivity]\nlevels = [\"a b\"]".into(), "sensitivity.levels"),
+            ("[sensitivity]\nlevels = [\"*\"]".into(), "sensitivity.levels"),
+            ("[sensitivity]\nlevels = [\"a\", \"a\"]".into(), "named once"),
+            ("[sensitivity]\nlevels = [\"a\"]\ndefault = \"b\"".into(), "none of sensitivity.levels"),
+            ("[sensitivity]\ndefault = \"b\"".into(), "none of sensitivity.levels"),
+            (
+                format!(
+                    "{AUTHORITY}[[scope]]\nrepository = \"ghcr.io/corp\"\nauthorities = [\"ci\"]\nsensitivity = \"a b\""
+                ),
+                "`sensitivity`: \"a b\"",
+            ),
             ("[node]\ntpm = \"/tmp/x\"".into(), "node.tpm"),
             ("[node]\nttl = 0".into(), "node.ttl"),
             ("[node]\nenrolled = \"yes\"".into(), "node.enrolled"),

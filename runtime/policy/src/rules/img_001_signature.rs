@@ -273,6 +273,7 @@ mod tests {
             authorities: vec!["x".into()],
             level: None,
             modes: Default::default(),
+            sensitivity: String::new(),
         };
         assert_eq!(table(|p, _| p.scopes.push(narrow.clone())), ["deny wrong-authority"]);
         let unpinned = |p: &mut Policy, f: &mut Facts| {

@@ -13,6 +13,7 @@ mod img_003_registry;
 mod mac_001_label;
 mod nod_001_attested;
 mod nod_002_kexec;
+mod nod_003_sensitivity;
 mod nod_004_bundle;
 mod own_001_owner;
 mod prc_001_seccomp;
@@ -31,6 +32,7 @@ use crate::verdict::{Finding, Outcome};
 use crate::{pattern, text};
 
 pub(crate) use mac_001_label::granted as granted_label;
+pub(crate) use nod_003_sensitivity::granted as granted_sensitivity;
 pub(crate) use nod_004_bundle::of_no_author;
 pub(crate) use prc_002_capabilities::kept as kept_capabilities;
 pub(crate) use prc_006_limits::{filled as filled_limits, oom_score};
@@ -84,6 +86,7 @@ static ALL_RULES: &[&Rule] = &[
     &own_001_owner::RULE,
     &nod_001_attested::RULE,
     &nod_002_kexec::RULE,
+    &nod_003_sensitivity::RULE,
     &nod_004_bundle::RULE,
     &aud_001_trail::RULE,
 ];
