@@ -49,9 +49,9 @@ pub(crate) struct Gathered {
     pub(crate) spec: Spec,
     /// A status that says more than the rule's own.
     pub(crate) code: Option<Code>,
-}
     /// Held until the container has its record.
     pub(crate) turn: Option<Turn>,
+}
 
 /// Loads the bundle. One that is missing, malformed or writable by others denies everything, recorded as BS-NOD-004.
 pub(crate) fn policy(request: &Request, book: &mut Book, door: Door, exec_id: &str) -> Result<InForce> {
@@ -129,12 +129,12 @@ pub(crate) fn create(
     host::label(&mut facts.label, policy.rules.label.apparmor.first().map(String::as_str));
     facts.owner = owner(parsed.annotation(OWNER));
 
-    let records = record::load_node(Path::new(paths::RUN)).map_err(|e| e.to_string());
-    facts.subject = subject(request, &parsed);
     let turn = sensitivity::turn(&policy.rules.sensitivity, deadline);
-    let netns = containerd_facts(request, create, policy, &records, &mut facts, deadline);
+    let records = record::load_node(Path::new(paths::RUN)).map_err(|e| e.to_string());
     facts.sensitivity = sensitivity::named(parsed.annotation(sensitivity::ANNOTATION));
     facts.neighbours = sensitivity::neighbours(request, &records, &turn);
+    facts.subject = subject(request, &parsed);
+    let netns = containerd_facts(request, create, policy, &records, &mut facts, deadline);
     ours(request, netns.as_deref(), &records, &mut facts);
     host::hook_digests(&mut facts.hooks);
     let path = parsed.spec.linux().as_ref().and_then(|l| l.cgroups_path().clone()).unwrap_or_default();
@@ -250,6 +250,8 @@ fn common(door: Door, book: &Book, policy: &InForce) -> Facts {
         seccomp: Default::default(),
         label: Default::default(),
         owner: Fact::Absent,
+        sensitivity: Fact::Absent,
+        neighbours: Fact::Absent,
     }
 }
 
@@ -260,8 +262,6 @@ fn cgroups() -> Result<host::Cgroups> {
 
 fn floor() -> Result<Option<i32>> {
     host::oom_score_floor().map_err(Refused::internal)
-        sensitivity: Fact::Absent,
-        neighbours: Fact::Absent,
 }
 
 fn owner(annotation: Option<&str>) -> Fact<String> {
@@ -499,6 +499,7 @@ pub(crate) fn record(
         digest: image.map(|i| i.manifest.clone()).unwrap_or_default(),
         repository: terms.repository.clone().unwrap_or_default(),
         integrity: facts.rootfs.is().map(|rootfs| rootfs.integrity.clone()).unwrap_or_default(),
+        sensitivity: terms.sensitivity.clone(),
         decision: decision.into(),
     }
 }
@@ -509,7 +510,6 @@ pub(crate) fn boottime_ns() -> Result<u64> {
     let time = Duration::from(time);
     u64::try_from(time.as_nanos()).map_err(|_| Refused::internal("CLOCK_BOOTTIME is beyond its range"))
 }
-        sensitivity: terms.sensitivity.clone(),
 
 #[cfg(test)]
 mod tests {
