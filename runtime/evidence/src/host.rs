@@ -109,6 +109,34 @@ pub fn label(label: &mut Label, default_apparmor: Option<&str>) {
         .is_ok_and(|text| text.as_deref().map(str::trim_end) == Some("1"));
 }
 
+/// SELinux: whether the kernel's policy knows the label that the spec names, and the policy's default type. `mode` and
+/// `default_mode` become [`KNOWN`] or say why not.
+pub fn selinux_types(label: &mut Label, default_type: Option<&str>) {
+    if label.lsm != Lsm::Selinux {
+        return;
+    }
+    let at = Path::new("/sys/fs/selinux/context");
+    label.mode = label.selinux.as_deref().map(|context| knows(at, context));
+    // Any two categories do: the type is what may be missing.
+    label.default_mode = default_type.map(|kind| knows(at, &format!("system_u:system_r:{kind}:s0:c0,c1")));
+}
+
+/// See [`selinux_types`].
+pub const KNOWN: &str = "known";
+
+/// The kernel takes a context that its policy knows and refuses any other (selinuxfs, `context`).
+fn knows(at: &Path, context: &str) -> String {
+    let written = std::fs::File::options().write(true).open(at).and_then(|mut file| {
+        let count = std::io::Write::write(&mut file, context.as_bytes())?;
+        if count == context.len() { Ok(()) } else { Err(std::io::ErrorKind::WriteZero.into()) }
+    });
+    match written {
+        Ok(()) => KNOWN.into(),
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => "not known to the kernel's policy".into(),
+        Err(e) => format!("not to be asked of the kernel: {e}"),
+    }
+}
+
 fn lsm() -> Lsm {
     let read = || -> Result<Lsm, String> {
         let apparmor = optional(Path::new("/sys/module/apparmor/parameters/enabled"))?;
@@ -386,6 +414,19 @@ mod tests {
         v1.ancestor_limits("/a/b/c", &mut limits).unwrap();
         assert_eq!((limits.ancestor_memory, limits.ancestor_pids), (Some(5), None));
         assert!(!v1.devices_enforced());
+    }
+
+    #[test]
+    fn a_context_is_known_when_the_kernel_takes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("context");
+        assert!(knows(&at, "u:r:t:s0").starts_with("not to be asked"));
+        std::fs::write(&at, "").unwrap();
+        assert_eq!(knows(&at, "u:r:t:s0"), KNOWN);
+        assert_eq!(std::fs::read_to_string(&at).unwrap(), "u:r:t:s0");
+        let mut other = Label { lsm: Lsm::AppArmor, mode: Some("enforce".into()), ..Default::default() };
+        selinux_types(&mut other, Some("boltseal_t"));
+        assert_eq!((other.mode.as_deref(), other.default_mode), (Some("enforce"), None));
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(super) static RULE: Rule = Rule {
         ("no-lsm", "neither AppArmor nor SELinux is active in this kernel"),
         ("unconfined", "the request asks to be unconfined"),
         ("unknown-profile", "the profile or type is not listed in the policy"),
-        ("not-loaded", "the profile is not loaded in the kernel"),
+        ("not-loaded", "the profile is not loaded in the kernel, or its policy does not know the label"),
         ("complain", "the profile only complains"),
         ("not-enforcing", "the LSM or the profile does not enforce"),
         ("other-lsm", "a label of the LSM that is not active is named"),
@@ -65,8 +65,12 @@ pub(crate) fn granted(ctx: &Ctx<'_>) -> (Option<String>, Option<String>) {
             (if ctx.facts.door == Door::Exec { exec } else { create }, None)
         }
         Lsm::Selinux => {
-            let create = || {
-                selinux.map(str::to_owned).or_else(|| ctx.policy.label.selinux.first().map(|kind| context(ctx, kind)))
+            let create = || match selinux {
+                Some(label) => not_known(l.mode.as_deref()).is_none().then(|| label.to_owned()),
+                None => {
+                    let default = ctx.policy.label.selinux.first();
+                    default.filter(|_| not_known(l.default_mode.as_deref()).is_none()).map(|kind| context(ctx, kind))
+                }
             };
             (None, if ctx.facts.door == Door::Exec { exec } else { create() })
         }
@@ -204,13 +208,26 @@ fn selinux(ctx: &Ctx<'_>) -> Finding {
             (Some(has), _) => pass(has),
         };
     }
+    let unknown = |label: &str, why: &str| {
+        let fix = "boltseal install adds boltseal_t; or load a policy that has the type";
+        RULE.deny_fix("not-loaded", format!("label \"{}\" is {}", text::show(label), text::show(why)), fix)
+    };
     match (label, ctx.policy.label.selinux.first()) {
-        (Some(label), _) => misnamed_selinux(ctx, label).unwrap_or_else(|| pass(label)),
-        (None, Some(default)) => {
-            RULE.sealed("injected", format!("{} set; the request names no label", context(ctx, default)))
-        }
+        (Some(label), _) => misnamed_selinux(ctx, label)
+            .or_else(|| not_known(l.mode.as_deref()).map(|why| unknown(label, why)))
+            .unwrap_or_else(|| pass(label)),
+        (None, Some(default)) => match not_known(l.default_mode.as_deref()) {
+            Some(why) => unknown(&context(ctx, default), why),
+            None => RULE.sealed("injected", format!("{} set; the request names no label", context(ctx, default))),
+        },
         (None, None) => RULE.deny("unconfined", "no label is named, and label.selinux has no default"),
     }
+}
+
+/// Why the kernel's policy does not know an SELinux label; None when it does. One that was not asked about is the
+/// launch's to refuse: the write of an unknown label fails.
+fn not_known(mode: Option<&str>) -> Option<&str> {
+    mode.filter(|mode| *mode != "known")
 }
 
 fn pass(label: &str) -> Finding {
@@ -308,6 +325,22 @@ mod tests {
         assert_eq!(selinux(Some("a:b:other_t:s0"), true).0, "deny unknown-profile");
         assert_eq!(selinux(Some("container_t"), true).0, "deny unknown-profile");
         assert_eq!(selinux(Some("a:b:container_t"), true).0, "deny unknown-profile");
+        for (named, asked) in [(Some(good), true), (None, false)] {
+            for (mode, outcome) in [("known", None), ("not known to the kernel's policy", Some("deny not-loaded"))] {
+                let (found, (_, label)) = table(|l| {
+                    *l = Label {
+                        lsm: Lsm::Selinux,
+                        selinux: named.map(str::to_owned),
+                        enforcing: true,
+                        ..Default::default()
+                    };
+                    *(if asked { &mut l.mode } else { &mut l.default_mode }) = Some(mode.into());
+                });
+                let expected = outcome.unwrap_or(if asked { "pass" } else { "seal injected" });
+                assert_eq!(found, expected, "{named:?} {mode}");
+                assert_eq!((found.starts_with("deny"), label.is_none()), (outcome.is_some(), outcome.is_some()));
+            }
+        }
         let (outcome, label) = selinux(None, true);
         assert_eq!(outcome, "seal injected");
         assert!(label.unwrap().starts_with("system_u:system_r:boltseal_t:s0:c"));
