@@ -127,6 +127,7 @@ pub(crate) fn create(
     facts.restore = !create.checkpoint.is_empty() || !create.parent_checkpoint.is_empty();
     facts.log_programs = log_programs(&create.stdio);
     host::label(&mut facts.label, policy.rules.label.apparmor.first().map(String::as_str));
+    host::selinux_types(&mut facts.label, policy.rules.label.selinux.first().map(String::as_str));
     facts.owner = owner(parsed.annotation(OWNER));
 
     let turn = sensitivity::turn(&policy.rules.sensitivity, deadline);
@@ -184,6 +185,7 @@ pub(crate) fn exec(
     facts.foreign_fields = foreign;
     facts.log_programs = log_programs(&exec.stdio);
     host::label(&mut facts.label, policy.rules.label.apparmor.first().map(String::as_str));
+    host::selinux_types(&mut facts.label, policy.rules.label.selinux.first().map(String::as_str));
     facts.seccomp.available = host::seccomp_available();
     Ok((facts, parsed.process, record))
 }

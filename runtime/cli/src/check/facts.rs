@@ -61,6 +61,7 @@ pub(crate) fn gather(bundle: &Path, parsed: &ParsedSpec, chosen: &Chosen) -> Res
         audit,
     };
     host::label(&mut facts.label, policy.label.apparmor.first().map(String::as_str));
+    host::selinux_types(&mut facts.label, policy.label.selinux.first().map(String::as_str));
     host::hook_digests(&mut facts.hooks);
     let path = parsed.spec.linux().as_ref().and_then(|l| l.cgroups_path().clone()).unwrap_or_default();
     if let Err(why) = cgroups.ancestor_limits(&path.to_string_lossy(), &mut facts.limits) {
