@@ -34,6 +34,38 @@ pub(crate) fn write() -> io::Result<()> {
     answer.truncate(1 + 48 * 6);
     put("node_log_answer", "events", &answer)?;
     put("node_log_answer", "error", &propose(&log[..100]))?;
+    let fixture = |name: &str| {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../runtime/trust/tests/fixtures/jws");
+        std::fs::read(std::path::Path::new(folder).join(name))
+    };
+    for name in ["rs256", "ps256"] {
+        put("trust_token", name, &fixture(&format!("{name}.jwt"))?)?;
+        put("trust_jwks", name, &fixture(&format!("{name}.jwks"))?)?;
+    }
+    let (hash, zero) = ("ab".repeat(32), "00".repeat(32));
+    let pcrs = format!("\"pcrs\":{{\"7\":\"{hash}\"}}");
+    for (name, text) in [
+        (
+            "request",
+            format!(
+                r#"{{"version":1,"node":"n","ak_spki_pem":"x","ek_certificates":["AAAA"],{pcrs},"nonce":"{zero}","attest":"AAAA","signature":"AAAA"}}"#
+            ),
+        ),
+        (
+            "approval",
+            r#"{"version":1,"node":"n","ak_name":"000b","endorsement_key":"p256","credential":"AAAA","secret":"AAAA"}"#
+                .into(),
+        ),
+        (
+            "pending",
+            format!(
+                r#"{{"version":1,"node":"n","ak_spki_pem":"x","ak_name":"000b","ek_certificate":"{hash}",{pcrs},"expects":"{zero}"}}"#
+            ),
+        ),
+        ("proof", format!(r#"{{"version":1,"node":"n","ak_name":"000b","proof":"{zero}"}}"#)),
+    ] {
+        put("node_enrolment", name, text.as_bytes())?;
+    }
     put("node_command_line", "line", b"root=/dev/vda1 ro x=\"a b\" -- init=/x")
 }
 

@@ -2,6 +2,9 @@
 #![allow(clippy::panic, reason = "a target panics when its property does not hold")]
 use crate::targets::outcome;
 use boltseal_node::log::{Events, Known, LogRules, judge, propose, words};
+use boltseal_node::parties::{self, Approval, Pending, Proof, Request};
+use boltseal_trust::ear::{Expected, accept};
+use boltseal_trust::jws::Jwks;
 
 /// What firmware wrote: parsed, crossed, replayed and judged.
 pub(crate) fn log(bytes: &[u8]) -> u64 {
@@ -47,4 +50,53 @@ pub(crate) fn command_line(bytes: &[u8]) -> u64 {
     assert!(words.iter().all(|word| !word.is_empty() && !word.contains('"')));
     assert!(text.contains('"') || words.iter().all(|word| !word.contains(' ')));
     outcome(&"x".repeat(words.len().min(40)))
+}
+
+const KEYS: &str = include_str!("../../../runtime/trust/tests/fixtures/jws/rs256.jwks");
+const TOKEN: &str = include_str!("../../../runtime/trust/tests/fixtures/jws/rs256.jwt");
+
+/// The input as a token: only the one that was truly signed verifies, and it attests nothing.
+pub(crate) fn token(bytes: &[u8]) -> u64 {
+    let keys = Jwks::parse(KEYS.as_bytes()).unwrap_or_else(|e| panic!("{e}"));
+    let verified = std::str::from_utf8(bytes).ok().map(|text| keys.verify(text));
+    if let Some(Ok(_)) = &verified {
+        assert_eq!(bytes, TOKEN.as_bytes(), "forged");
+    }
+    let expected = Expected {
+        issuer: "https://verifier.test",
+        audience: "node",
+        ak_claim: "/ak",
+        nonce_claim: "",
+        ak_der: b"der",
+        ak_name: "000b",
+        nonce: &[7; 32],
+        now: 1_800_000_000,
+    };
+    let accepted = accept(bytes, &keys, &expected);
+    assert!(accepted.is_err());
+    outcome(&(verified.map(|v| v.map(drop)), accepted.map(drop)))
+}
+
+/// The input as a set of keys: whichever it is, it says nothing of a token but by a true signature.
+pub(crate) fn jwks(bytes: &[u8]) -> u64 {
+    let keys = Jwks::parse(bytes);
+    if let Ok(keys) = &keys
+        && let Ok(verified) = keys.verify(TOKEN)
+    {
+        let n = KEYS.split("\"n\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or("none");
+        let same = String::from_utf8_lossy(bytes).contains(n) || bytes.contains(&b'\\');
+        assert!(same && verified.claims.get("aud").is_some(), "verified by another key");
+    }
+    outcome(&keys.map(drop))
+}
+
+/// Files of an enrolment: what is read can be written and read again.
+pub(crate) fn enrolment(bytes: &[u8]) -> u64 {
+    let request = parties::read::<Request>(bytes).map(drop);
+    let approval = parties::read::<Approval>(bytes).map(drop);
+    let (pending, proof) = (parties::read::<Pending>(bytes), parties::read::<Proof>(bytes));
+    if let (Ok(pending), Ok(proof)) = (&pending, &proof) {
+        panic!("one file is two things: {pending:?} {proof:?}");
+    }
+    outcome(&(request, approval, pending.map(drop), proof.map(drop)))
 }

@@ -117,6 +117,13 @@ pub(crate) const ALL: &[Target] = &[
         holds: "words are split where the kernel splits them",
         run: crate::node_targets::command_line,
     },
+    Target {
+        name: "trust_token",
+        holds: "only the token that was truly signed verifies",
+        run: crate::node_targets::token,
+    },
+    Target { name: "trust_jwks", holds: "only the key that signed verifies", run: crate::node_targets::jwks },
+    Target { name: "node_enrolment", holds: "no file is two things", run: crate::node_targets::enrolment },
     Target { name: "policy_toml", holds: "no panic", run: policy_toml },
     Target {
         name: "evidence_spec",

@@ -13,11 +13,11 @@ use crate::screen::{Exit, Failure, Screen};
 use boltseal_node::log::{Kernel, LogRules, LogSource};
 use boltseal_node::measured::PCR;
 use boltseal_node::text::{accepted, digests};
-use boltseal_node::{Boot, Error, LogPolicy, NodePolicy, Status};
-use boltseal_policy::policy::{self as rules, NodeRules};
+use boltseal_node::{Boot, Error, LogPolicy, NodePolicy, Status, TokenPolicy, check_token, is_software};
+use boltseal_policy::policy::{self as rules, EarRules, NodeRules};
 use clap::Subcommand;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const DEVICE: &str = "/dev/tpmrm0";
 const LIMIT: Duration = Duration::from_secs(30);
@@ -86,7 +86,37 @@ pub(crate) fn look(loaded: &Loaded) -> Result<Option<Status>, Failure> {
     let source = Kernel { tpm: &rules.tpm };
     let node = node_policy(rules, key, &source)?;
     let boot = Boot::current().map_err(Failure::undecided)?;
-    Ok(Some(boltseal_node::status(Path::new(RUN), &node, &loaded.bundle.digest, &boot, Instant::now() + LIMIT)))
+    let token = rules.ear.as_ref().map(|ear| token(loaded, ear, key, &boot));
+    if let (Some(token), true) = (&token, rules.ear.as_ref().is_some_and(|ear| ear.instead)) {
+        return Ok(Some(Status {
+            software: is_software(&rules.tpm).map_err(|e| Failure::new(Exit::BadPolicy, e))?,
+            verified: token.is_ok(),
+            problems: token.as_ref().err().cloned().into_iter().collect(),
+            ..Status::default()
+        }));
+    }
+    let deadline = Instant::now() + LIMIT;
+    let mut status = boltseal_node::status(Path::new(RUN), &node, &loaded.bundle.digest, &boot, deadline);
+    if let Some(Err(why)) = token {
+        status.verified = false;
+        status.problems.push(why);
+    }
+    Ok(Some(status))
+}
+
+/// The verifier's token, as a start would take it; the clock is compared with no record here.
+fn token(loaded: &Loaded, rules: &EarRules, key: &str, boot: &Boot) -> Result<(), String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|e| e.to_string())?.as_secs();
+    let jwks =
+        loaded.bundle.trust(&rules.jwks).ok_or_else(|| format!("trust/{} of [node.ear] is missing", rules.jwks))?;
+    let policy = TokenPolicy {
+        jwks,
+        issuer: &rules.issuer,
+        audience: &rules.audience,
+        ak_claim: &rules.ak_claim,
+        nonce_claim: &rules.nonce_claim,
+    };
+    check_token(Path::new(RUN), &policy, key, boot, now).map(drop).map_err(|e| e.to_string())
 }
 
 /// The kernel has no kexec: the switch that would turn it off comes with it.

@@ -4,7 +4,7 @@ use crate::{paths, state};
 use boltseal_node::log::{Kernel, LogRules, LogSource, propose};
 use boltseal_node::measured::{Log, PCR};
 use boltseal_node::text::{accepted, digests};
-use boltseal_node::{Boot, Error, LogPolicy, NodePolicy, check};
+use boltseal_node::{Boot, Error, LogPolicy, NodePolicy, TokenPolicy, check, check_token, is_software};
 use boltseal_policy::Fact;
 use boltseal_policy::facts::Node;
 use boltseal_policy::policy::{self, NodeRules};
@@ -14,27 +14,49 @@ use std::time::{Duration, Instant};
 /// Longest wait for a TPM in the way of a start.
 const TPM_TIME: Duration = Duration::from_secs(5);
 
-/// `key` is the enrolled AK's PEM, None when the bundle has none. What was `measured` of boltseal in this boot is one more
-/// PCR that the quote must show.
-pub(crate) fn fact(rules: &NodeRules, key: Option<&[u8]>, policy_digest: &str, measured: Option<&Log>) -> Fact<Node> {
-    let Some(key) = key.and_then(|bytes| std::str::from_utf8(bytes).ok()) else {
-        return Fact::Absent;
-    };
-    if rules.pcrs.is_empty() && rules.log.is_none() {
-        return Fact::Absent;
-    }
-    attested(rules, key, policy_digest, measured).unwrap_or_else(Fact::Unknown)
+/// What the bundle and this boot give beside the rules.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Given<'a> {
+    /// The enrolled AK's PEM, None when the bundle has none.
+    pub(crate) key: Option<&'a [u8]>,
+    /// The verifier's keys.
+    pub(crate) jwks: Option<&'a [u8]>,
+    pub(crate) policy_digest: &'a str,
+    /// What was measured of boltseal in this boot: one more PCR that the quote must show.
+    pub(crate) measured: Option<&'a Log>,
+    pub(crate) now: &'a Fact<u64>,
 }
 
-fn attested(rules: &NodeRules, key: &str, policy_digest: &str, measured: Option<&Log>) -> Result<Fact<Node>, String> {
+pub(crate) fn fact(rules: &NodeRules, given: &Given<'_>) -> Fact<Node> {
+    let Some(key) = given.key.and_then(|bytes| std::str::from_utf8(bytes).ok()) else {
+        return Fact::Absent;
+    };
+    let instead = rules.ear.as_ref().is_some_and(|ear| ear.instead);
+    if rules.pcrs.is_empty() && rules.log.is_none() && !instead {
+        return Fact::Absent;
+    }
+    attested(rules, key, given).unwrap_or_else(Fact::Unknown)
+}
+
+fn attested(rules: &NodeRules, key: &str, given: &Given<'_>) -> Result<Fact<Node>, String> {
     let said = |e: Error| e.to_string();
     let boot = Boot::current().map_err(|e| format!("this boot has no identity: {e}"))?;
     state::run_folder()?;
+    let token = rules.ear.as_ref().map(|ear| token(ear, key, &boot, given));
+    if let (Some(token), true) = (&token, rules.ear.as_ref().is_some_and(|ear| ear.instead)) {
+        let software = is_software(&rules.tpm).map_err(said)?;
+        return Ok(Fact::Is(Node {
+            tpm: if software { "software".into() } else { "hardware".into() },
+            verified: token.is_ok(),
+            problems: token.as_ref().err().cloned().into_iter().collect(),
+            ..Node::default()
+        }));
+    }
     let deadline = Instant::now() + TPM_TIME;
     let source = Jailed { kernel: Kernel { tpm: &rules.tpm }, deadline };
     let log = rules.log.as_ref().map(log_rules).transpose().map_err(said)?;
     let mut pcrs = accepted(&rules.pcrs).map_err(said)?;
-    pcrs.extend(measured.map(|log| (PCR, vec![log.value()])));
+    pcrs.extend(given.measured.map(|log| (PCR, vec![log.value()])));
     let policy = NodePolicy {
         tpm: &rules.tpm,
         ak_spki_pem: key,
@@ -42,7 +64,11 @@ fn attested(rules: &NodeRules, key: &str, policy_digest: &str, measured: Option<
         log: log.map(|rules| LogPolicy { rules, source: &source }),
         ttl: Duration::from_secs(rules.ttl),
     };
-    let state = check(Path::new(paths::RUN), &policy, policy_digest, &boot, deadline);
+    let mut state = check(Path::new(paths::RUN), &policy, given.policy_digest, &boot, deadline);
+    if let Some(Err(why)) = token {
+        state.verified = false;
+        state.problems.push(why);
+    }
     Ok(Fact::Is(Node {
         tpm: if state.software { "software".into() } else { "hardware".into() },
         verified: state.verified,
@@ -50,6 +76,22 @@ fn attested(rules: &NodeRules, key: &str, policy_digest: &str, measured: Option<
         notes: state.notes,
         wrong_pcrs: state.wrong_pcrs,
     }))
+}
+
+/// The verifier's token. The gate parses nothing of it before a pinned key has verified it.
+fn token(rules: &policy::EarRules, key: &str, boot: &Boot, given: &Given<'_>) -> Result<(), String> {
+    let Fact::Is(now) = given.now else {
+        return Err("the verifier's token: the time is not known, so it may have expired".into());
+    };
+    let jwks = given.jwks.ok_or_else(|| format!("trust/{} of [node.ear] is missing", rules.jwks))?;
+    let policy = TokenPolicy {
+        jwks,
+        issuer: &rules.issuer,
+        audience: &rules.audience,
+        ak_claim: &rules.ak_claim,
+        nonce_claim: &rules.nonce_claim,
+    };
+    check_token(Path::new(paths::RUN), &policy, key, boot, *now).map(drop).map_err(|e| e.to_string())
 }
 
 fn log_rules(rules: &policy::LogRules) -> Result<LogRules, Error> {
@@ -95,13 +137,30 @@ mod tests {
 
     #[test]
     fn what_does_not_read_is_unknown_and_nothing_enrolled_is_absent() {
-        assert_eq!(fact(&rules(), None, "d", None), Fact::Absent);
-        assert_eq!(fact(&NodeRules::default(), Some(b"pem"), "d", None), Fact::Absent);
+        let none = Given { key: None, ..given() };
+        assert_eq!(fact(&rules(), &none), Fact::Absent);
+        assert_eq!(fact(&NodeRules::default(), &given()), Fact::Absent);
         let bad = NodeRules { pcrs: [("24".into(), vec![])].into(), ..rules() };
-        assert!(matches!(attested(&bad, "pem", "d", None), Err(why) if why.contains("no PCR")));
+        assert!(matches!(attested(&bad, "pem", &given()), Err(why) if why.contains("no PCR")));
         let log = policy::LogRules { images: ["x".to_owned()].into(), ..Default::default() };
         let bad = NodeRules { log: Some(log), ..rules() };
-        assert!(matches!(attested(&bad, "pem", "d", None), Err(why) if why.contains("log.images")));
+        assert!(matches!(attested(&bad, "pem", &given()), Err(why) if why.contains("log.images")));
+    }
+
+    fn given() -> Given<'static> {
+        Given { key: Some(b"pem"), jwks: None, policy_digest: "d", measured: None, now: &Fact::Is(1_800_000_000) }
+    }
+
+    /// A clock that went back, a key set that is missing, no token: each is a reason, none is a pass.
+    #[test]
+    fn a_token_needs_a_clock_keys_and_itself() {
+        let ear = policy::EarRules { jwks: "ear.jwks".into(), instead: true, ..Default::default() };
+        let boot = Boot::current().unwrap();
+        let why = |given: &Given<'_>| token(&ear, "pem", &boot, given).unwrap_err();
+        let back = Fact::Unknown("the clock is before the last record".into());
+        assert!(why(&Given { now: &back, ..given() }).contains("may have expired"));
+        assert!(why(&given()).contains("trust/ear.jwks"));
+        assert!(why(&Given { jwks: Some(b"{}"), ..given() }).contains("attestation key"));
     }
 
     /// A worker takes a log apart, also one that is none; whatever kills it is told.

@@ -186,6 +186,14 @@ fn wrong_pcr(policy: &NodePolicy<'_>, pcr: u32, value: &str) -> String {
     )
 }
 
+/// The TPM at this address is a program at a socket, not a kernel device.
+///
+/// # Errors
+/// An address that is neither.
+pub fn is_software(tpm: &str) -> Result<bool, Error> {
+    Ok(Address::parse(tpm)?.software())
+}
+
 impl NodePolicy<'_> {
     pub(crate) fn key(&self) -> Result<AttestationKey, Error> {
         AttestationKey::from_pem(self.ak_spki_pem)

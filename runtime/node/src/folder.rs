@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 const VERDICT: &str = "node.json";
 const NEXT: &str = "node.json.next";
 const LOCK: &str = "node.lock";
+const TOKEN: &str = "node.jwt";
 
 /// An open folder, root-owned and closed to others.
 #[derive(Debug)]
@@ -47,20 +48,26 @@ impl Folder {
     /// # Errors
     /// When what is there was not put there by boltseal: a symlink, a fifo, a file of another owner, or one that others may write.
     pub(crate) fn read(&self) -> Result<Option<Vec<u8>>, Error> {
+        self.read_file(VERDICT)
+    }
+
+    /// A verifier's token, under the same conditions.
+    pub(crate) fn token(&self) -> Result<Option<Vec<u8>>, Error> {
+        self.read_file(TOKEN)
+    }
+
+    fn read_file(&self, file: &str) -> Result<Option<Vec<u8>>, Error> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let fd = match openat(&self.fd, VERDICT, flags, Mode::empty()) {
+        let fd = match openat(&self.fd, file, flags, Mode::empty()) {
             Ok(fd) => fd,
             Err(Errno::ENOENT) => return Ok(None),
-            Err(Errno::ELOOP) => return Err(self.in_the_way(VERDICT, "a symbolic link")),
-            Err(Errno::ENXIO) => return Err(self.in_the_way(VERDICT, "a socket")),
-            Err(e) => return Err(Error::io(self.name(VERDICT), e)),
+            Err(Errno::ELOOP) => return Err(self.in_the_way(file, "a symbolic link")),
+            Err(Errno::ENXIO) => return Err(self.in_the_way(file, "a socket")),
+            Err(e) => return Err(Error::io(self.name(file), e)),
         };
-        self.own(VERDICT, &fd)?;
+        self.own(file, &fd)?;
         let mut bytes = Vec::with_capacity(4096);
-        File::from(fd)
-            .take(MAX_FILE as u64 + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|e| Error::io(self.name(VERDICT), e))?;
+        File::from(fd).take(MAX_FILE as u64 + 1).read_to_end(&mut bytes).map_err(|e| Error::io(self.name(file), e))?;
         Ok(Some(bytes))
     }
 
@@ -188,7 +195,7 @@ mod tests {
 
     #[test]
     fn what_boltseal_did_not_put_there_is_reported() {
-        for file in [VERDICT, LOCK] {
+        for file in [VERDICT, TOKEN, LOCK] {
             for (kind, said) in [
                 ("symlink", "symbolic link"),
                 ("fifo", "regular file"),
@@ -220,6 +227,7 @@ mod tests {
                 };
                 let error = match file {
                     VERDICT => folder.read().unwrap_err(),
+                    TOKEN => folder.token().unwrap_err(),
                     _ => folder.lock(soon()).map(drop).unwrap_err(),
                 };
                 assert!(error.to_string().contains(said), "{file} {kind}: {error}");

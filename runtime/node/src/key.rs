@@ -98,9 +98,14 @@ impl AttestationKey {
         }
     }
 
+    /// SubjectPublicKeyInfo.
+    pub fn to_der(&self) -> Vec<u8> {
+        [&SPKI[..], &self.point].concat()
+    }
+
     /// RFC 7468, 64 characters a line.
     pub fn to_pem(&self) -> String {
-        let text = STANDARD.encode([&SPKI[..], &self.point].concat());
+        let text = STANDARD.encode(self.to_der());
         let (first, second) = text.split_at(64);
         format!("{BEGIN}\n{first}\n{second}\n{END}\n")
     }

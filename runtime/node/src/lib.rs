@@ -30,14 +30,16 @@ pub mod quote;
 pub mod reply;
 mod status;
 pub mod text;
+mod token;
 pub mod tpm;
 pub mod verdict;
 pub mod wire;
 
 pub use boot::Boot;
 pub use chain::Makers;
-pub use check::{LogPolicy, NodePolicy, NodeState, check};
+pub use check::{LogPolicy, NodePolicy, NodeState, check, is_software};
 pub use enroll::{Enrolment, enroll};
 pub use error::Error;
 pub use floor::Floor;
 pub use status::{LogSeen, Status, status};
+pub use token::{Binding, TokenPolicy, binding, check_token};

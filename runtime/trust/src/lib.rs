@@ -14,7 +14,10 @@
 
 mod bind;
 pub mod bundle;
+mod claims;
 mod digest;
+pub mod ear;
+pub mod jws;
 mod key;
 mod pin;
 mod propose;
@@ -25,6 +28,7 @@ mod verify;
 mod wire;
 
 pub use bind::{Link, Unbound, bind_child, bind_config, bind_diff_ids, chain_id};
+pub use claims::Json;
 pub use digest::{Digest, NotADigest, digest};
 pub use key::{Key, KeyError};
 pub use pin::{Floor, Pin};

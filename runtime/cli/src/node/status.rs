@@ -1,8 +1,9 @@
 //! `boltseal node status`.
-use super::{look, not_enrolled};
+use super::{hex, key, look, not_enrolled};
 use crate::paths::POLICY;
 use crate::policy::{Bad, load};
 use crate::screen::{Colour, Exit, Failure, Screen};
+use boltseal_node::{Boot, binding};
 use std::path::Path;
 
 pub(crate) fn status(screen: &mut Screen) -> Result<Exit, Failure> {
@@ -12,10 +13,14 @@ pub(crate) fn status(screen: &mut Screen) -> Result<Exit, Failure> {
     };
     let rules = &loaded.policy.node;
     let exit = if status.verified && status.problems.is_empty() { Exit::Ok } else { Exit::Findings };
+    // What a verifier has to answer in this boot.
+    let binding = key(&loaded).zip(Boot::current().ok()).and_then(|(key, boot)| binding(key, &boot).ok());
+    let nonce = binding.map(|binding| hex(&binding.nonce));
     if screen.json() {
         let mut document = serde_json::to_value(&status).map_err(Failure::undecided)?;
         if let Some(map) = document.as_object_mut() {
             map.insert("enrolled".into(), rules.enrolled.as_str().into());
+            map.insert("ear_nonce".into(), nonce.as_deref().into());
         }
         screen.document(&document)?;
         return Ok(exit);
@@ -39,6 +44,9 @@ pub(crate) fn status(screen: &mut Screen) -> Result<Exit, Failure> {
     if let Some(log) = &status.log {
         let (mark, colour) = if log.good { ('✓', Colour::Good) } else { ('✗', Colour::Bad) };
         screen.row(mark, colour, &format!("event log {}, booted by {:?}", log.digest, log.boot_path))?;
+    }
+    if let (Some(_), Some(nonce)) = (&rules.ear, &nonce) {
+        screen.row('·', Colour::Dim, &format!("nonce for the verifier {nonce}"))?;
     }
     for problem in &status.problems {
         screen.row('!', Colour::Doubt, problem)?;

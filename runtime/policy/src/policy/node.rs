@@ -34,6 +34,8 @@ pub struct EarRules {
     pub audience: String,
     /// JSON pointer (RFC 6901) to the claim with the attestation key: PEM, base64 of its DER, or its TPM name in hex.
     pub ak_claim: String,
+    /// JSON pointer to the claim with the nonce; empty: `/eat_nonce`.
+    pub nonce_claim: String,
     /// The token replaces the local policy; otherwise both must hold.
     pub instead: bool,
 }
@@ -89,6 +91,9 @@ impl EarRules {
             if value.is_empty() {
                 out.push(format!("node.ear.{name}: missing; a token must be made by someone, for this node"));
             }
+        }
+        if !self.nonce_claim.is_empty() && !self.nonce_claim.starts_with('/') {
+            out.push("node.ear.nonce_claim: a JSON pointer, such as /eat_nonce".into());
         }
         if !self.ak_claim.starts_with('/') {
             out.push(
@@ -155,6 +160,7 @@ mod tests {
             ("\"https://v\"", "\"\"", "node.ear.issuer"),
             ("\"node\"", "\"\"", "node.ear.audience"),
             ("\"/ak\"", "\"ak\"", "node.ear.ak_claim"),
+            ("\"/ak\"", "\"/ak\"\nnonce_claim = \"x\"", "node.ear.nonce_claim"),
         ] {
             let found = problems(&EAR.replace(change, by));
             assert!(found.iter().any(|p| p.contains(said)), "{said}: {found:?}");
