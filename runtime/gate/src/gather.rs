@@ -38,6 +38,7 @@ pub(crate) struct InForce {
     pub(crate) stamps: Vec<FileStamp>,
     signers: Vec<Signer>,
     node_key: Option<Vec<u8>>,
+    node_jwks: Option<Vec<u8>>,
     bundle: Bundle,
     measured: Option<Log>,
 }
@@ -82,7 +83,8 @@ fn load_policy() -> std::result::Result<InForce, String> {
         None => None,
         Some(name) => Some(files.trust(name).ok_or_else(|| format!("trust/{name} of [node] is missing"))?.to_vec()),
     };
-    Ok(InForce { digest: files.digest, stamps, rules, signers, node_key, bundle: fact, measured })
+    let node_jwks = rules.node.ear.as_ref().and_then(|ear| files.trust(&ear.jwks)).map(<[u8]>::to_vec);
+    Ok(InForce { digest: files.digest, stamps, rules, signers, node_key, node_jwks, bundle: fact, measured })
 }
 
 /// The facts of a create.
@@ -222,15 +224,23 @@ pub(crate) fn update(
 
 /// What every door asks: the trail, the clock, the node.
 fn common(door: Door, book: &Book, policy: &InForce) -> Facts {
+    let now = match book.last_time() {
+        Ok(last) => host::now(last, policy.rules.signed_at),
+        Err(why) => Fact::Unknown(why),
+    };
+    let given = node::Given {
+        key: policy.node_key.as_deref(),
+        jwks: policy.node_jwks.as_deref(),
+        policy_digest: &policy.digest,
+        measured: policy.measured.as_ref(),
+        now: &now,
+    };
     Facts {
         door,
-        now: match book.last_time() {
-            Ok(last) => host::now(last, policy.rules.signed_at),
-            Err(why) => Fact::Unknown(why),
-        },
+        node: node::fact(&policy.rules.node, &given),
+        now,
         landlock: Fact::Is(boltseal_launch::landlock_abi()),
         audit: book.ready(),
-        node: node::fact(&policy.rules.node, policy.node_key.as_deref(), &policy.digest, policy.measured.as_ref()),
         bundle: Fact::Is(policy.bundle.clone()),
         kexec: host::kexec(Fact::Is(sys::kexec_is_absent())),
         subject: Subject::default(),
