@@ -76,7 +76,9 @@ impl Node {
             fs::remove_file(&key)?;
         }
         let tpm = format!("unix:{}", crate::tpm::SOCKET);
-        run(Command::new("boltseal").args(["node", "enroll", "--trust-on-first-use", "--tpm", &tpm, "--write-key"]).arg(key))?;
+        run(Command::new("boltseal")
+            .args(["node", "enroll", "--trust-on-first-use", "--tpm", &tpm, "--write-key"])
+            .arg(key))?;
         Ok(())
     }
 
