@@ -5,6 +5,7 @@
 
 mod checks;
 mod cri;
+mod hooks;
 mod life;
 mod node;
 mod odd;
@@ -118,6 +119,9 @@ fn on(world: &mut World, version: Version, choice: &Choice, report: &mut Report)
     }
     if version == Version::V1_6 {
         warn::all(world, choice, report, &name);
+    }
+    if choice.wants("hooks") {
+        hooks::all(world, report, &name);
     }
     if choice.wants("node") {
         node::all(world, report, &name);

@@ -1,7 +1,7 @@
 //! What the node's own files say: time, kexec, security modules, cgroups.
-use crate::file::{self, kernel};
+use crate::file::kernel;
 use crate::mountinfo::Table;
-use boltseal_policy::facts::{Fact, Hook, Kexec, Label, Limits, Lsm};
+use boltseal_policy::facts::{Fact, Kexec, Label, Limits, Lsm};
 use nix::time::{ClockId, clock_gettime};
 use std::path::{Path, PathBuf};
 
@@ -311,22 +311,6 @@ pub fn ancestors(cgroups_path: &str) -> Result<Vec<PathBuf>, String> {
         .collect())
 }
 
-/// Hashes the file of each hook: `sha256:<hex>`. Root's, no link, at most 64 MiB; else Unknown.
-pub fn hook_digests(hooks: &mut [Hook]) {
-    for hook in hooks {
-        let path = Path::new(&hook.path);
-        let read = || -> Result<String, file::Problem> {
-            let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-            let folder = file::Folder::open(path.parent().unwrap_or(path), file::Owner::Root)?;
-            folder.read(name, 64 << 20, file::Owner::Root).map(|(bytes, _)| file::sha256(&bytes))
-        };
-        hook.digest = match read() {
-            Ok(hex) => Fact::Is(format!("sha256:{hex}")),
-            Err(problem) => Fact::Unknown(problem.to_string()),
-        };
-    }
-}
-
 /// A file that may be missing.
 fn optional(path: &Path) -> Result<Option<String>, String> {
     match kernel(path, CAP) {
@@ -440,23 +424,5 @@ mod tests {
         assert!(!enforced(&["memory"], Some("/sys/fs/cgroup")));
         assert!(!enforced(&[], Some("/sys/fs/cgroup/unified")), "libcontainer takes this for v1");
         assert!(!enforced(&[], None));
-    }
-
-    #[test]
-    fn hooks_are_hashed_or_unknown() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("h");
-        std::fs::write(&path, "#!").unwrap();
-        let hook = |path: &Path| Hook {
-            stage: "prestart".into(),
-            path: path.to_str().unwrap().into(),
-            args: vec![],
-            env: vec![],
-            digest: Fact::default(),
-        };
-        let mut hooks = [hook(&path), hook(&dir.path().join("none"))];
-        hook_digests(&mut hooks);
-        assert_eq!(hooks[0].digest, Fact::Is(format!("sha256:{}", file::sha256(b"#!"))));
-        assert!(matches!(hooks[1].digest, Fact::Unknown(_)));
     }
 }

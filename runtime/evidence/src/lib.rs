@@ -9,6 +9,7 @@ pub mod bundle;
 pub mod containerd;
 pub mod cri;
 pub mod file;
+pub mod hooks;
 pub mod host;
 pub mod json;
 pub mod mountinfo;

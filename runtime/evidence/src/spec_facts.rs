@@ -25,7 +25,7 @@ pub struct SpecContext<'a> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SpecFacts {
     pub process: Process,
-    /// Digests are Unknown; see `host::hook_digests`.
+    /// Digests are Unknown and there are no copies; see `hooks::read`.
     pub hooks: Vec<Hook>,
     /// Ancestors are not in it; see `host::ancestor_limits`.
     pub limits: Limits,
@@ -138,6 +138,7 @@ fn hook_facts(hooks: &oci::Hooks) -> Vec<Hook> {
         args: list(hook.args()).to_vec(),
         env: list(hook.env()).to_vec(),
         digest: Fact::Unknown("not read".into()),
+        copy: String::new(),
     })
     .collect()
 }

@@ -8,7 +8,7 @@ use crate::worker::Jail;
 use crate::{bundle, node, paths, state, sys};
 use boltseal_evidence::containerd::{self, Client, Container};
 use boltseal_evidence::record::{self, ContainerRecord, Records};
-use boltseal_evidence::{host, mountinfo, mounts, namespaces, rootfs, spec, spec_facts};
+use boltseal_evidence::{hooks, host, mountinfo, mounts, namespaces, rootfs, spec, spec_facts};
 use boltseal_launch::Parked;
 use boltseal_message::{Code, Create, Exec, FileStamp, Request, Stdio};
 use boltseal_node::measured::Log;
@@ -17,6 +17,7 @@ use boltseal_policy::{Fact, Policy};
 use boltseal_seal::{Label, Sealed};
 use boltseal_trust::Key;
 use oci_spec::runtime::{LinuxResources, Process, Spec};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,8 @@ pub(crate) struct Gathered {
     pub(crate) code: Option<Code>,
     /// Held until the container has its record.
     pub(crate) turn: Option<Turn>,
+    /// Copies of the hooks' files, which the facts name: they last as long as this.
+    pub(crate) hooks: Vec<OwnedFd>,
 }
 
 /// Loads the bundle. One that is missing, malformed or writable by others denies everything, recorded as BS-NOD-004.
@@ -139,7 +142,7 @@ pub(crate) fn create(
     facts.subject = subject(request, &parsed);
     let netns = containerd_facts(request, create, policy, &records, &mut facts, deadline);
     ours(request, netns.as_deref(), &records, &mut facts);
-    host::hook_digests(&mut facts.hooks);
+    let hooks = hooks::read(&mut facts.hooks);
     let path = parsed.spec.linux().as_ref().and_then(|l| l.cgroups_path().clone()).unwrap_or_default();
     if let Err(why) = cgroups.ancestor_limits(&path.to_string_lossy(), &mut facts.limits) {
         facts.foreign_fields.push(format!("linux.cgroupsPath ({why})"));
@@ -157,7 +160,7 @@ pub(crate) fn create(
             container_name: &facts.subject.container_name,
         },
     );
-    Ok(Gathered { facts, spec: parsed.spec, code: None, turn: turn.ok().flatten() })
+    Ok(Gathered { facts, spec: parsed.spec, code: None, hooks, turn: turn.ok().flatten() })
 }
 
 /// The facts of an exec: bounded by the container's own record, without containerd.

@@ -27,7 +27,8 @@ pub(crate) fn create(request: &Request, create: &Create, fds: Vec<OwnedFd>) -> R
     let mut book = Book::open();
 
     let policy = gather::policy(request, &mut book, Door::Create, "")?;
-    let Gathered { facts, spec, code, turn: _turn } = gather::create(request, create, &mut book, &policy, deadline)?;
+    let Gathered { facts, spec, code, hooks: _hooks, turn: _turn } =
+        gather::create(request, create, &mut book, &policy, deadline)?;
 
     let permit = match decide(&policy.rules, &facts) {
         Verdict::Allow(permit) => permit,

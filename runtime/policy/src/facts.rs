@@ -246,6 +246,8 @@ pub struct Hook {
     pub args: Vec<String>,
     pub env: Vec<String>,
     pub digest: Fact<String>,
+    /// Path of our own copy of exactly the bytes of `digest`, which is what runs; empty when there is none.
+    pub copy: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -41,6 +41,7 @@ fn worsen(f: &mut Facts, which: u8) {
             args: vec![],
             env: vec![],
             digest: Fact::Unknown(unknown()),
+            copy: String::new(),
         }),
         20 => f.restore = true,
         21 => f.log_programs.push("binary:///x".into()),

@@ -124,14 +124,17 @@ fn own_uts(input: &Input<'_>) -> bool {
     !input.terms.host_namespaces.contains("uts")
 }
 
-/// Only hooks that were judged, by their own words, with an empty environment: without one libcontainer gives them the
-/// container's (CVE-2025-23266).
+/// Only hooks that were judged, from the copy of the bytes that were judged, by their own words, with an empty environment:
+/// without one libcontainer gives them the container's (CVE-2025-23266).
 fn hooks(input: &Input<'_>) -> Result<Value, String> {
     let mut stages = serde_json::Map::new();
     for hook in &input.facts.hooks {
+        if hook.copy.is_empty() {
+            return Err(format!("the {} hook {:?} has no copy of what was judged", hook.stage, hook.path));
+        }
         let list = stages.entry(hook.stage.clone()).or_insert_with(|| json!([]));
         let list = list.as_array_mut().ok_or("a hook stage is no list")?;
-        list.push(json!({ "path": hook.path, "args": hook.args, "env": [], "timeout": HOOK_TIMEOUT }));
+        list.push(json!({ "path": hook.copy, "args": hook.args, "env": [], "timeout": HOOK_TIMEOUT }));
     }
     Ok(if stages.is_empty() { Value::Null } else { Value::Object(stages) })
 }

@@ -214,6 +214,7 @@ fn requests() -> impl Strategy<Value = Facts> {
                 args: vec!["hook".into()],
                 env: vec!["LD_PRELOAD=/x".into()],
                 digest: Fact::Is(fixture::digest('d')),
+                copy: "/proc/1/fd/9".into(),
             });
         }
         if b[7] {
@@ -334,6 +335,24 @@ fn the_permit_is_for_its_facts_and_its_spec() {
     exec.door = boltseal_policy::facts::Door::Update;
     assert!(seal(permit_for(&policy, &exec), spec_of(&exec), &exec).is_err());
     assert!(sealed(&policy, &facts).is_ok());
+}
+
+#[test]
+fn a_hook_runs_from_its_copy_or_not_at_all() {
+    let mut facts = fixture::facts();
+    facts.hooks.push(Hook {
+        stage: "createRuntime".into(),
+        path: "/opt/hook".into(),
+        args: vec!["hook".into()],
+        env: vec!["LD_PRELOAD=/x".into()],
+        digest: Fact::Is(fixture::digest('d')),
+        copy: "/proc/1/fd/9".into(),
+    });
+    let spec = sealed(&permissive(), &facts).unwrap().spec;
+    let hook = spec.hooks().as_ref().unwrap().create_runtime().as_ref().unwrap()[0].clone();
+    assert_eq!((hook.path().to_str(), hook.env().as_deref()), (Some("/proc/1/fd/9"), Some(&[][..])));
+    facts.hooks[0].copy.clear();
+    assert!(sealed(&permissive(), &facts).unwrap_err().contains("no copy"));
 }
 
 /// The whole of a sealed spec, for the eye.

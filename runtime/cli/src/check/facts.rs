@@ -6,7 +6,7 @@ use crate::paths::{RUN, TRAIL};
 use crate::screen::Failure;
 use boltseal_audit::Trail;
 use boltseal_evidence::spec::ParsedSpec;
-use boltseal_evidence::{host, mountinfo, mounts, namespaces, record, spec_facts};
+use boltseal_evidence::{hooks, host, mountinfo, mounts, namespaces, record, spec_facts};
 use boltseal_policy::facts::{Bundle, Door, Facts, Neighbour, Node, Subject};
 use boltseal_policy::{Fact, Policy};
 use std::path::Path;
@@ -62,7 +62,8 @@ pub(crate) fn gather(bundle: &Path, parsed: &ParsedSpec, chosen: &Chosen) -> Res
     };
     host::label(&mut facts.label, policy.label.apparmor.first().map(String::as_str));
     host::selinux_types(&mut facts.label, policy.label.selinux.first().map(String::as_str));
-    host::hook_digests(&mut facts.hooks);
+    // Only their digests are wanted here.
+    drop(hooks::read(&mut facts.hooks));
     let path = parsed.spec.linux().as_ref().and_then(|l| l.cgroups_path().clone()).unwrap_or_default();
     if let Err(why) = cgroups.ancestor_limits(&path.to_string_lossy(), &mut facts.limits) {
         facts.foreign_fields.push(format!("linux.cgroupsPath ({why})"));

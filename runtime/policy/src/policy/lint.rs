@@ -258,10 +258,9 @@ impl Policy {
             plain_path(&format!("{at}: `exec_volumes`"), path, out);
         }
         for hook in &a.hooks {
-            if !["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"]
-                .contains(&hook.stage.as_str())
-            {
-                out.push(format!("{at}: \"{}\" is no hook stage", text::show(&hook.stage)));
+            if !rules::HOOK_STAGES.contains(&hook.stage.as_str()) {
+                let run = rules::HOOK_STAGES.join(", ");
+                out.push(format!("{at}: \"{}\" is no hook stage that runs ({run})", text::show(&hook.stage)));
             }
             plain_path(&format!("{at}: `hooks.path`"), &hook.path, out);
             if !pattern::is_digest(&hook.digest) {
@@ -469,7 +468,7 @@ mod tests {
             (allowance("mounts = [{ source = \"/etc/cni\", writable = true }]"), "never writable"),
             (allowance("mounts = [{ source = \"/var\", writable = true }]"), "never writable"),
             (allowance("host_namespaces = [\"mount\"]"), "host_namespaces may name"),
-            (allowance("hooks = [{ stage = \"x\", path = \"/a\", digest = \"1\" }]"), "is no hook stage"),
+            (allowance("hooks = [{ stage = \"x\", path = \"/a\", digest = \"1\" }]"), "is no hook stage that runs"),
             (
                 allowance("").replace("authority = \"ci\"\nrepository", "authority = \"xx\"\nrepository"),
                 "no authority is named \"xx\"",

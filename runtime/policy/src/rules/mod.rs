@@ -35,6 +35,7 @@ pub(crate) use mac_001_label::granted as granted_label;
 pub(crate) use nod_003_sensitivity::granted as granted_sensitivity;
 pub(crate) use nod_004_bundle::of_no_author;
 pub(crate) use prc_002_capabilities::kept as kept_capabilities;
+pub(crate) use prc_005_programs::RUN as HOOK_STAGES;
 pub(crate) use prc_006_limits::{filled as filled_limits, oom_score};
 
 /// One rule: what a person reads about it, and the function that checks it.

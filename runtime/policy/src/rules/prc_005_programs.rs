@@ -13,8 +13,9 @@ pub(super) static RULE: Rule = Rule {
     misfit: "deny",
     doors: PROCESSES,
     reads: "hooks, restore, log_programs, allowance hooks",
-    predicate: "each hook is granted by stage, path, file digest and exact arguments, with an empty environment; no checkpoint is \
-        named; stdio names no program.",
+    predicate: "each hook is of a stage that runs (prestart, createRuntime, createContainer) and granted by stage, path, file \
+        digest and exact arguments, with an empty environment; what runs is a copy of exactly the bytes of that digest. No \
+        checkpoint is named; stdio names no program.",
     fix: "remove it; a hook can be granted by an [[allowance]] (path, digest, args)",
     conditions: &[
         ("hook", "a hook that no allowance grants"),
@@ -24,6 +25,9 @@ pub(super) static RULE: Rule = Rule {
     cves: &["CVE-2025-23266", "CVE-2024-0132", "CVE-2026-53488", "CVE-2026-53492", "CVE-2026-53489"],
     check,
 };
+
+/// Stages whose hooks run: between the making of the container and its last inspection.
+pub(crate) const RUN: [&str; 3] = ["prestart", "createRuntime", "createContainer"];
 
 fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
     let mut out: Vec<Finding> = Vec::new();
@@ -49,6 +53,10 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
 
 fn judge(ctx: &Ctx<'_>, hook: &Hook) -> Finding {
     let what = format!("{} hook {}", text::show(&hook.stage), text::show(&hook.path));
+    if !RUN.contains(&hook.stage.as_str()) {
+        let fact = format!("{what}: hooks of this stage are never run here");
+        return RULE.deny_fix("hook", fact, "use prestart, createRuntime or createContainer, or remove it");
+    }
     let digest = match &hook.digest {
         Fact::Is(digest) => digest.as_str(),
         Fact::Absent => return RULE.deny("hook", format!("{what} does not exist")),
@@ -90,6 +98,7 @@ mod tests {
                 args: granted.args.clone(),
                 env: Vec::new(),
                 digest: Fact::Is(granted.digest.clone()),
+                copy: String::new(),
             };
             change(&mut hook);
             f.hooks.push(hook);
@@ -101,6 +110,9 @@ mod tests {
         assert_eq!(table(|_| {}), ["pass"]);
         assert_eq!(hook(|_| {}), ["allowed test"]);
         assert_eq!(hook(|h| h.stage = "prestart".into()), ["deny hook"]);
+        for never_run in ["startContainer", "poststart", "poststop", "x"] {
+            assert_eq!(hook(|h| h.stage = never_run.into()), ["deny hook"]);
+        }
         assert_eq!(hook(|h| h.path = "/bin/sh".into()), ["deny hook"]);
         assert_eq!(hook(|h| h.args.push("x".into())), ["deny hook"]);
         assert_eq!(hook(|h| h.env.push("LD_PRELOAD=/x".into())), ["deny hook"]);
