@@ -58,6 +58,8 @@ pub(crate) fn labels(policy: Option<&Policy>) -> Check {
     let wanted = policy.and_then(|p| p.label.apparmor.first()).map_or("boltseal-default", String::as_str);
     let mut label = Label::default();
     host::label(&mut label, Some(wanted));
+    let wanted_type = policy.and_then(|p| p.label.selinux.first()).map_or("boltseal_t", String::as_str);
+    host::selinux_types(&mut label, Some(wanted_type));
     match (&label.lsm, label.default_mode.as_deref()) {
         (Lsm::AppArmor, Some("enforce")) => Check::ok("lsm", format!("AppArmor, profile {wanted} in enforce mode")),
         (Lsm::AppArmor, Some(mode)) => Check::fail(
@@ -70,7 +72,15 @@ pub(crate) fn labels(policy: Option<&Policy>) -> Check {
             Check::fail("lsm", format!("AppArmor, but profile {wanted} is not loaded (BS-MAC-001)"), "boltseal install")
                 .unless_excepted(policy, "BS-MAC-001", &["not-loaded"])
         }
-        (Lsm::Selinux, _) if label.enforcing => Check::ok("lsm", "SELinux, enforcing"),
+        (Lsm::Selinux, mode) if label.enforcing && mode != Some(host::KNOWN) => Check::fail(
+            "lsm",
+            format!("SELinux, but type {wanted_type} is {} (BS-MAC-001)", mode.unwrap_or("not known")),
+            "boltseal install",
+        )
+        .unless_excepted(policy, "BS-MAC-001", &["not-loaded"]),
+        (Lsm::Selinux, _) if label.enforcing => {
+            Check::ok("lsm", format!("SELinux, enforcing, type {wanted_type} is known"))
+        }
         (Lsm::Selinux, _) => Check::fail("lsm", "SELinux, but permissive (BS-MAC-001)", "setenforce 1")
             .unless_excepted(policy, "BS-MAC-001", &["not-enforcing"]),
         (Lsm::Neither, _) => Check::fail(
