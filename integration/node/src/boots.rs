@@ -1,16 +1,15 @@
 //! The boots, as a table: what is changed against the enrolled node, and what must come of it.
+use crate::boot::{self, Boot};
 use crate::build::{self, Built};
 use crate::enrol::{self, Enrolled};
-use crate::job::{JOB, Job, OUTCOME, Outcome, What};
-use crate::{cache, disk, uki, vm};
-use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use crate::job::{Job, Outcome, What};
+use crate::trail::{Verdict, verdict};
+use crate::{cache, predict, uki, vm};
+use anyhow::{Context, Result, ensure};
 use stack::cases::SHOWN;
 use stack::process::run as command;
 use std::fs::{self, File};
-use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lsm {
@@ -171,23 +170,32 @@ fn one(built: &Built, enrolled: &Enrolled, plan: &Plan, tally: &mut Tally) -> Re
         Change::Initrd => parts.initrd.extend([0; 512]),
         Change::Nothing | Change::SecureBootOff | Change::Kexec => {}
     }
-    let variables = if plan.change == Change::SecureBootOff { vm::NO_KEYS } else { vm::KEYS };
+    let program = built.work.join("node.efi");
+    uki::program(&cache().join("stub.efi"), &parts, &built.work, &program)?;
+    let predicted = predict::next_boot(built, enrolled, plan.lsm, &program)?;
+    let boot = Boot {
+        program: &program,
+        variables: if plan.change == Change::SecureBootOff { vm::NO_KEYS } else { vm::KEYS },
+        tpm: &built.work.join("tpm"),
+        etc: Some(&enrolled.etc),
+        name: plan.name,
+    };
+    if boot.tpm.exists() {
+        fs::remove_dir_all(boot.tpm)?;
+    }
+    command(Command::new("cp").arg("-a").arg(&enrolled.tpm).arg(boot.tpm))?;
     let job = Job {
         what: if plan.more == More::Nothing { What::Start } else { What::Job(plan.more.words()) },
         kexec: (plan.change == Change::Kexec).then(|| format!("{} init=/bin/sh", plan.lsm.cmdline())),
     };
-    let tpm = built.work.join("tpm");
-    if tpm.exists() {
-        fs::remove_dir_all(&tpm)?;
-    }
-    command(Command::new("cp").arg("-a").arg(&enrolled.tpm).arg(&tpm))?;
-    let (outcome, took) = boot(built, &parts, variables, &tpm, Some(&enrolled.etc), &job, plan.name)?;
+    let (outcome, took) = boot.run(built, &job)?;
 
     let facts = outcome.boot.clone().context("no facts of the boot")?;
     ensure!(facts.secure_boot == (plan.change != Change::SecureBootOff), "Secure Boot is {}", facts.secure_boot);
-    let verdict = verdict(&logs(plan.name).join("back/trail"), &facts.boot_id)?;
+    let back = boot::logs(plan.name).join("back");
+    let verdict = verdict(&back.join("trail"), &facts.boot_id)?;
     tally.boots += 1;
-    let good = enrolled.good.iter().find(|good| good.lsm == facts.lsm).context("no such boot was enrolled")?;
+    let good = enrolled.good(plan.lsm)?;
     let moved: Vec<String> = facts
         .pcrs
         .iter()
@@ -213,96 +221,27 @@ fn one(built: &Built, enrolled: &Enrolled, plan: &Plan, tally: &mut Tally) -> Re
         }
     };
     println!("{:<16} {said} [{moved}; {} s]", plan.name, took.as_secs());
-    if plan.more != More::Nothing {
-        let passed = outcome.report.iter().filter(|line| line.starts_with("ok ")).count();
-        let failed: Vec<&String> = outcome.report.iter().filter(|line| line.starts_with("FAIL")).collect();
-        println!("{:<16} main job: {passed} passed, {} failed", "", failed.len());
-        if !outcome.passed {
-            tally.wrong.push(format!("{}: the main job failed", plan.name));
-            tally.wrong.extend(failed.into_iter().cloned());
+    for (pcr, value) in &predicted {
+        if facts.pcrs.get(pcr) != Some(value) {
+            tally.wrong.push(format!(
+                "{}: PCR {pcr} was predicted to be {value}, it is {:?}",
+                plan.name,
+                facts.pcrs.get(pcr)
+            ));
         }
+    }
+    if plan.more != More::Nothing {
+        main_job(plan, &outcome, tally);
     }
     Ok(())
 }
 
-/// What the trail says of the first start.
-#[derive(Debug)]
-enum Verdict {
-    Started,
-    Denied { rules: Vec<String>, fact: String },
-}
-
-fn verdict(trail: &Path, boot_id: &str) -> Result<Verdict> {
-    let mut files: Vec<_> = fs::read_dir(trail).context("no trail came back")?.collect::<Result<_, _>>()?;
-    files.sort_by_key(fs::DirEntry::file_name);
-    let mut records = Vec::new();
-    for file in files {
-        if file.path().extension().is_some_and(|extension| extension == "jsonl") {
-            for line in fs::read_to_string(file.path())?.lines() {
-                records.push(serde_json::from_str::<Value>(line)?);
-            }
-        }
+fn main_job(plan: &Plan, outcome: &Outcome, tally: &mut Tally) {
+    let passed = outcome.report.iter().filter(|line| line.starts_with("ok ")).count();
+    let failed: Vec<&String> = outcome.report.iter().filter(|line| line.starts_with("FAIL")).collect();
+    println!("{:<16} main job: {passed} passed, {} failed", "", failed.len());
+    if !outcome.passed {
+        tally.wrong.push(format!("{}: the main job failed", plan.name));
+        tally.wrong.extend(failed.into_iter().cloned());
     }
-    let own = |record: &&Value| record["ev"] == "decision" && record["boot_id"] == boot_id;
-    let decision = records.iter().find(own).context("the trail holds no decision of this boot")?;
-    if decision["decision"] == "allow" {
-        let started = records.iter().any(|record| record["ev"] == "started" && record["of"] == decision["id"]);
-        ensure!(started, "allowed, and not started");
-        return Ok(Verdict::Started);
-    }
-    let denials: Vec<&Value> =
-        decision["findings"].as_array().into_iter().flatten().filter(|finding| finding["outcome"] == "deny").collect();
-    let Some(first) = denials.first() else { bail!("denied without a rule: {decision}") };
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let mut rules: Vec<String> = denials.iter().map(|finding| text(&finding["rule"])).collect();
-    rules.dedup();
-    Ok(Verdict::Denied { rules, fact: text(&first["fact"]) })
-}
-
-/// Folder of what is kept of a boot: console, what the guest brought back.
-fn logs(name: &str) -> std::path::PathBuf {
-    cache().join("last").join(name.replace(' ', "-"))
-}
-
-/// One boot with one job.
-pub(crate) fn boot(
-    built: &Built,
-    parts: &uki::Parts,
-    variables: &str,
-    tpm: &Path,
-    etc: Option<&Path>,
-    job: &Job,
-    name: &str,
-) -> Result<(Outcome, Duration)> {
-    let log = logs(name);
-    if log.exists() {
-        fs::remove_dir_all(&log)?;
-    }
-    fs::create_dir_all(&log)?;
-    let stage = built.work.join("exchange");
-    fs::create_dir_all(&stage)?;
-    fs::write(stage.join(JOB), serde_json::to_vec_pretty(job)?)?;
-    if let Some(etc) = etc {
-        command(Command::new("cp").arg("-a").arg(etc).arg(stage.join("etc")))?;
-    }
-    let exchange = built.work.join("exchange.img");
-    disk::write_exchange(&stage, &exchange)?;
-    fs::remove_dir_all(&stage)?;
-    let boot = built.work.join("boot.img");
-    uki::boot_disk(&cache().join("stub.efi"), parts, &built.work, &boot)?;
-    // A boot with the main job takes minutes without hardware help.
-    let limit = Duration::from_secs(if matches!(job.what, What::Job(_)) { 420 } else { 180 });
-    let machine =
-        vm::Machine { variables, tpm, boot: &boot, payload: &built.payload, exchange: &exchange, log: &log, limit };
-    let took = vm::boot(&machine)?;
-    let back = log.join("back");
-    disk::read_exchange(&exchange, &back)?;
-    fs::remove_file(&exchange)?;
-    let file = back.join(OUTCOME);
-    let Ok(bytes) = fs::read(&file) else { bail!("the guest brought nothing back:\n{}", vm::tail(&log)) };
-    let outcome: Outcome = serde_json::from_slice(&bytes)?;
-    if let Some(error) = &outcome.error {
-        bail!("in the guest: {error}\n{}", vm::tail(&log));
-    }
-    Ok((outcome, took))
 }

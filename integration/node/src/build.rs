@@ -76,7 +76,7 @@ fn programs(stage: &Path) -> Result<String> {
 }
 
 /// Folder of the three programs; like in the tests, `BOLTSEAL_PROFILE` names another build than the one that is shipped.
-fn made() -> PathBuf {
+pub(crate) fn made() -> PathBuf {
     let profile = std::env::var("BOLTSEAL_PROFILE").unwrap_or_else(|_| "release".into());
     stack::private::project().join("target").join(TARGET).join(profile)
 }

@@ -3,7 +3,7 @@
 use crate::boots::{self, Lsm};
 use crate::build::Built;
 use crate::job::{Boot, Job, Outcome, What};
-use crate::{cache, vm};
+use crate::{boot, cache, uki, vm};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use stack::image::sha256;
@@ -23,13 +23,25 @@ pub(crate) struct Enrolled {
     /// Its `/etc/boltseal`.
     pub(crate) etc: PathBuf,
     /// Facts of the good boots.
-    pub(crate) good: Vec<Boot>,
+    good: BTreeMap<String, Boot>,
+    folder: PathBuf,
+}
+
+impl Enrolled {
+    pub(crate) fn good(&self, lsm: Lsm) -> Result<&Boot> {
+        self.good.get(lsm.name()).with_context(|| format!("{} was not enrolled", lsm.name()))
+    }
+
+    /// The firmware's event log of that boot.
+    pub(crate) fn log(&self, lsm: Lsm) -> PathBuf {
+        self.folder.join(format!("{}.log", lsm.name()))
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Kept {
     key: String,
-    good: Vec<Boot>,
+    good: BTreeMap<String, Boot>,
 }
 
 pub(crate) fn enrolled(built: &Built) -> Result<Enrolled> {
@@ -48,7 +60,7 @@ pub(crate) fn enrolled(built: &Built) -> Result<Enrolled> {
             good
         }
     };
-    Ok(Enrolled { tpm: folder.join("tpm"), etc: folder.join("etc"), good })
+    Ok(Enrolled { tpm: folder.join("tpm"), etc: folder.join("etc"), good, folder })
 }
 
 fn key(built: &Built) -> Result<String> {
@@ -58,27 +70,32 @@ fn key(built: &Built) -> Result<String> {
     all.push(sha256(&fs::read(cache().join("stub.efi"))?));
     all.push(sha256(&fs::read(vm::KEYS)?));
     // How the policy is made of it.
-    all.push(sha256(include_bytes!("enrol.rs")));
+    all.extend([include_str!("enrol.rs"), include_str!("uki.rs")].map(|text| sha256(text.as_bytes())));
     Ok(sha256(all.join("\n").as_bytes()))
 }
 
-fn enrol(built: &Built, folder: &Path) -> Result<Vec<Boot>> {
+fn enrol(built: &Built, folder: &Path) -> Result<BTreeMap<String, Boot>> {
     let tpm = folder.join("tpm");
     vm::new_tpm(&tpm)?;
     let mut accepted: BTreeMap<u32, BTreeSet<String>> = BTreeMap::new();
     let mut keys = BTreeSet::new();
-    let mut good = Vec::new();
+    let mut good = BTreeMap::new();
     for lsm in Lsm::ALL {
         let job = Job { what: What::Enrol, kexec: None };
         let name = format!("enrol-{}", lsm.name());
-        let (outcome, took) = boots::boot(built, &boots::parts(built, lsm), vm::KEYS, &tpm, None, &job, &name)?;
+        let program = built.work.join("node.efi");
+        uki::program(&cache().join("stub.efi"), &boots::parts(built, lsm), &built.work, &program)?;
+        let machine = boot::Boot { program: &program, variables: vm::KEYS, tpm: &tpm, etc: None, name: &name };
+        let (outcome, took) = machine.run(built, &job)?;
+        let log = boot::logs(&name).join("back/binary_bios_measurements");
+        fs::copy(&log, folder.join(format!("{}.log", lsm.name()))).context("the firmware's event log")?;
         let (boot, pem) = said(outcome).with_context(|| name.clone())?;
         println!("node: enrolled {} ({} s)", lsm.name(), took.as_secs());
         for pcr in MEASURED {
             accepted.entry(pcr).or_default().insert(boot.pcrs.get(&pcr).context("PCR")?.clone());
         }
         keys.insert(pem);
-        good.push(boot);
+        good.insert(lsm.name().to_owned(), boot);
     }
     ensure!(keys.len() == 1, "the TPM's key is another one at each boot");
     policy(built, &folder.join("etc"), &keys.into_iter().next().unwrap_or_default(), accepted)?;

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
 
+mod boot;
 mod boots;
 mod build;
 mod disk;
@@ -14,6 +15,8 @@ mod enrol;
 mod guest;
 mod initrd;
 mod job;
+mod predict;
+mod trail;
 mod uki;
 mod vm;
 

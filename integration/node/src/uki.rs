@@ -22,29 +22,27 @@ pub(crate) struct Parts {
     pub(crate) initrd: Vec<u8>,
 }
 
-/// Writes the boot disk: one FAT file system with the signed program at the path that firmware tries by itself.
-pub(crate) fn boot_disk(stub: &Path, parts: &Parts, work: &Path, disk: &Path) -> Result<()> {
+/// Makes the signed program.
+pub(crate) fn program(stub: &Path, parts: &Parts, work: &Path, signed: &Path) -> Result<()> {
     let stub = fs::read(stub).with_context(|| stub.display().to_string())?;
-    let sections: [(&str, &[u8]); 4] = [
-        (".osrel", b"ID=boltseal-test-node\nVERSION_ID=1\n"),
-        (".cmdline", parts.cmdline.as_bytes()),
-        (".initrd", &parts.initrd),
-        (".linux", &parts.kernel),
-    ];
-    let unsigned = work.join("node.efi");
-    let signed = work.join("node.signed.efi");
+    // No .osrel: systemd 257 would hand it on inside the initrd, which PCR 9 then shows.
+    let sections: [(&str, &[u8]); 3] =
+        [(".cmdline", parts.cmdline.as_bytes()), (".initrd", &parts.initrd), (".linux", &parts.kernel)];
+    let unsigned = work.join("unsigned.efi");
     fs::write(&unsigned, append(stub, &sections)?)?;
-    sign(&unsigned, &signed, work)?;
-    let megabytes = fs::metadata(&signed)?.len().div_ceil(1 << 20) + 8;
+    sign(&unsigned, signed, work)?;
+    Ok(fs::remove_file(unsigned)?)
+}
+
+/// Writes the boot disk: one FAT file system with the program at the path that firmware tries by itself.
+pub(crate) fn boot_disk(program: &Path, disk: &Path) -> Result<()> {
+    let megabytes = fs::metadata(program)?.len().div_ceil(1 << 20) + 8;
     let file = fs::File::create(disk)?;
     file.set_len(megabytes << 20)?;
     run(Command::new("mkfs.fat").args(["-i", "b0175ea1"]).arg(disk))?;
     let at = disk.display().to_string();
     run(Command::new("mmd").args(["-i", &at, "::/EFI", "::/EFI/BOOT"]))?;
-    run(Command::new("mcopy").args(["-i", &at]).arg(&signed).arg("::/EFI/BOOT/BOOTX64.EFI"))?;
-    fs::remove_file(unsigned)?;
-    fs::remove_file(signed)?;
-    Ok(())
+    run(Command::new("mcopy").args(["-i", &at]).arg(program).arg("::/EFI/BOOT/BOOTX64.EFI")).map(|_| ())
 }
 
 /// Signs a kernel with that key alone: kexec of a locked-down kernel looks at the first signature only, Debian's own.
