@@ -41,6 +41,18 @@ pub(crate) fn all(world: &mut World, report: &mut Report, name: &dyn Fn(&str) ->
     check("CRI: a container with an unsigned image is refused, the pod lives on", unsigned);
     check("CRI: privileged is refused", privileged);
     check("CRI: a host path is refused", host_path);
+    // It bends the node's policy, which the others only read.
+    report.check(&name("CRI: a pod beside one of another sensitivity is refused"), || {
+        let clean = Snapshot::take()?;
+        let mut bent = world.node.policy.clone();
+        bent.set("sensitivity.levels", vec![toml::Value::from("public"), toml::Value::from("secret")])?;
+        bent.write()?;
+        let outcome = sensitivities(world);
+        world.node.policy.write()?;
+        outcome?;
+        clean.compare()?;
+        Ok(String::new())
+    });
 }
 
 fn with_pod(
@@ -124,6 +136,44 @@ fn ownerless(world: &World) -> Result<()> {
     let logs = world.node.work.join("logs-ownerless");
     std::fs::create_dir_all(&logs)?;
     refused(cri.run_pod(&pod("ownerless", &logs, None), "boltseal").map(|_| ()), "BS-OWN-001")
+}
+
+/// Sandbox and container carry the pod's annotation, and containerd hands it on to both.
+fn sensitivities(world: &World) -> Result<()> {
+    let cri = Cri::new()?;
+    let logs = world.node.work.join("logs-sensitivity");
+    std::fs::create_dir_all(&logs)?;
+    let labelled = |name: &str, sensitivity: Option<&str>| {
+        let mut config = pod(name, &logs, Some(OWNER));
+        let label = sensitivity.map(|s| ("boltseal.dev/sensitivity".to_owned(), s.to_owned()));
+        config.annotations.extend(label);
+        config
+    };
+    let start = |config: &cri::v1::PodSandboxConfig, pod: &str| {
+        let config_of = container("app", &world.node.images.get("app")?.name, &["/bin/sleep", "600"], &annotations());
+        let id = cri.create(pod, config, &config_of)?;
+        cri.start(&id)?;
+        anyhow::Ok(())
+    };
+    let public = labelled("public", Some("public"));
+    let first = cri.run_pod(&public, "boltseal").context("the first pod")?;
+    let outcome = (|| {
+        start(&public, &first).context("its container")?;
+        refused(cri.run_pod(&labelled("secret", Some("secret")), "boltseal").map(|_| ()), "BS-NOD-003")?;
+        // A pinned sandbox runs beside everything; what would run in it is asked.
+        let unlabelled = labelled("unlabelled", None);
+        let second = cri.run_pod(&unlabelled, "boltseal").context("a sandbox without a label")?;
+        let refusal = start(&unlabelled, &second).err().map(|e| format!("{e:#}")).unwrap_or_default();
+        cri.remove_pod(&second)?;
+        ensure!(refusal.contains("denied by BS-NOD-003"), "{refusal}");
+        let twin = labelled("twin", Some("public"));
+        let third = cri.run_pod(&twin, "boltseal").context("the twin")?;
+        let started = start(&twin, &third).context("the twin's container");
+        cri.remove_pod(&third)?;
+        started
+    })();
+    cri.remove_pod(&first)?;
+    outcome
 }
 
 fn try_container(

@@ -82,6 +82,9 @@ fn last_good(world: &mut World) -> Result<String> {
         .args(["genpkey", "-quiet", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out"])
         .arg(&key))?;
     run(Command::new("openssl").args(["pkey", "-pubout", "-in"]).arg(&key).arg("-out").arg(&public))?;
+    if draft.exists() {
+        fs::remove_dir_all(&draft)?;
+    }
     run(Command::new("cp").arg("-r").arg(policy::FOLDER).arg(&draft))?;
     run(Command::new("boltseal").args(["policy", "sign", "--key"]).arg(&key).arg(&draft))?;
     let tpm = format!("unix:{}", tpm::SOCKET);

@@ -1,7 +1,6 @@
 //! `boltseal check`: the decision of a start about an OCI bundle, as far as it can be had without containerd.
 mod facts;
 
-use crate::paths::POLICY;
 use crate::policy::{self, Bad, Loaded};
 use crate::screen::{Colour, Exit, Failure, Screen, column};
 use boltseal_evidence::spec;
@@ -71,7 +70,7 @@ impl Chosen {
 
 fn choose(named: Option<&str>) -> Result<Chosen, Failure> {
     let text = match named {
-        None => return policy::load(Path::new(POLICY)).map(|l| Chosen::InForce(Box::new(l))).map_err(Bad::failure),
+        None => return policy::load().map(|l| Chosen::InForce(Box::new(l))).map_err(Bad::failure),
         Some(level) if LEVELS.contains(&level) => format!("version = 1\nlevel = \"{level}\""),
         Some(file) => fs::read_to_string(file).map_err(|e| {
             Failure::undecided(format!("{file}: {e}. Fix: name a policy file, or one of {}", LEVELS.join(", ")))

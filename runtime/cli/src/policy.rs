@@ -1,10 +1,12 @@
 //! `boltseal policy lint`, and loading for the commands that need a policy.
 use crate::doctor::{self, State};
-use crate::paths::POLICY;
+use crate::paths::{LIB, POLICY};
 use crate::policy_sign;
-use crate::screen::{Colour, Exit, Failure, Screen, count};
+use crate::screen::{Colour, Exit, Failure, Screen, count, talk};
+use boltseal_evidence::bundle;
 use boltseal_evidence::file::Owner;
 use boltseal_evidence::policy_files::{self, PolicyBundle};
+use boltseal_policy::facts::Bundle;
 use boltseal_policy::policy::Level;
 use boltseal_policy::{Fact, Policy};
 use serde_json::json;
@@ -14,6 +16,8 @@ use std::path::Path;
 pub(crate) struct Loaded {
     pub(crate) bundle: PolicyBundle,
     pub(crate) policy: Policy,
+    /// What BS-NOD-004 knows of it; only of what is in force.
+    pub(crate) fact: Bundle,
 }
 
 /// Every problem, one line each.
@@ -31,9 +35,24 @@ impl Bad {
     }
 }
 
-/// The bundle in `dir` as a start would take it: files, syntax, keys, and the keys' files.
-pub(crate) fn load(dir: &Path) -> Result<Loaded, Bad> {
-    load_of(dir, Owner::Root)
+/// The bundle in force, as a start would take it: what lies in /etc/boltseal, or the last good one where that does not
+/// load and a key is pinned.
+pub(crate) fn load() -> Result<Loaded, Bad> {
+    let read = |dir: &Path| {
+        let loaded = load_of(dir, Owner::Root).map_err(|bad| bad.0.join("; "))?;
+        Ok(Loaded { fact: policy_sign::standing(&loaded.bundle)?, ..loaded })
+    };
+    let pinned = bundle::pinned(Path::new(LIB)).map_err(|why| Bad(vec![why]))?.is_some();
+    if !pinned {
+        return load_of(Path::new(POLICY), Owner::Root);
+    }
+    let last = || read(&Path::new(LIB).join(bundle::LAST_GOOD));
+    let found = bundle::in_force(read(Path::new(POLICY)), last, |loaded| &mut loaded.fact);
+    let loaded = found.map_err(|why| Bad(vec![why]))?;
+    if let Some(why) = &loaded.fact.stale {
+        talk(&format!("the last good policy is in force; what lies in {POLICY} is not: {why}"));
+    }
+    Ok(loaded)
 }
 
 /// The same for a folder that need not be root's: where a policy is written, before a node takes it.
@@ -55,7 +74,7 @@ fn read(dir: &Path, owner: Owner) -> Result<Loaded, Bad> {
         Some(((_, main), drop_ins)) => Policy::parse(main, drop_ins),
         None => Err(vec![format!("{}: no policy.toml", dir.display())]),
     };
-    Ok(Loaded { policy: parsed.map_err(Bad)?, bundle })
+    Ok(Loaded { policy: parsed.map_err(Bad)?, bundle, fact: Bundle::default() })
 }
 
 /// Keys that the policy names and the bundle does not hold, or that are no keys.
@@ -135,7 +154,7 @@ fn standing(files: &PolicyBundle, screen: &mut Screen) -> Result<(), Failure> {
 pub(crate) fn lint(dir: Option<&Path>, screen: &mut Screen) -> Result<Exit, Failure> {
     // The loader walks from the root, to see who may write to each folder on the way.
     let dir = std::path::absolute(dir.unwrap_or(Path::new(POLICY))).map_err(Failure::undecided)?;
-    let loaded = match load(&dir) {
+    let loaded = match load_of(&dir, Owner::Root) {
         Ok(loaded) => loaded,
         Err(Bad(problems)) => {
             if screen.json() {

@@ -228,6 +228,36 @@ fn what_does_not_load_or_is_not_signed_changes_nothing() {
 }
 
 #[test]
+fn the_last_good_policy_judges_where_the_first_does_not_load() {
+    let world = World::new();
+    world.trust();
+    let new = world.draft("second");
+    world.sign("ci", &[]);
+    world.ok(&["policy", "apply", &new]);
+    let bundle = world.path("oci");
+    world.node.write("oci/config.json", include_str!("config.json"));
+    let judged = |says: &str| {
+        let (_, said) = world.run(&["check", &bundle]);
+        let line = said.lines().find(|line| line.contains("BS-NOD-004")).unwrap_or_else(|| panic!("{said}"));
+        assert!(line.contains(says), "{line}");
+        said
+    };
+    assert!(!judged("is version 1, signed by").contains("last good"));
+    for text in ["version = ", &policy("mallory")] {
+        world.node.write("etc/boltseal/policy.toml", text);
+        assert!(judged("is version 1, signed by").contains("the last good policy is in force"));
+        // Lint tells of what lies there.
+        let (code, said) = world.run(&["policy", "lint"]);
+        assert!(code == 4 || said.contains("it is not in force"), "{said}");
+    }
+    // One that was tampered with, too, is none.
+    world.node.write("lib/boltseal/policy/policy.toml", &policy("mallory"));
+    judged("bundle.sig is over other files");
+    world.node.write("etc/boltseal/policy.toml", "version = ");
+    assert_eq!(world.run(&["check", &bundle]).0, 4);
+}
+
+#[test]
 fn versions_go_up_and_keys_are_keys() {
     let world = World::new();
     let new = world.draft("second");

@@ -38,6 +38,45 @@ pub fn fact(pin: Option<&Pin>, floor: Fact<u64>, bundle: &PolicyBundle) -> Bundl
     Bundle { digest: bundle.digest.clone(), signer, signed, floor, stale: None, measured: Fact::Absent }
 }
 
+/// Why a bundle does not judge where a key is pinned: it is not its authors', or an older one of theirs. None: it does.
+#[must_use]
+pub fn unsound(fact: &Bundle) -> Option<String> {
+    match (&fact.signed, &fact.floor) {
+        (Fact::Is(version), Fact::Is(floor)) if version < floor => {
+            Some(format!("version {version} is below the floor, {floor}"))
+        }
+        (Fact::Is(_), _) => None,
+        (Fact::Absent, _) => Some("it has no bundle.sig".into()),
+        (Fact::Unknown(why), _) => Some(why.clone()),
+    }
+}
+
+/// Which bundle judges where a key is pinned: `first`, what lies in `/etc/boltseal`; or, where that does not load or is not
+/// sound, the `last` good one, if that is, its fact marked as stale. A half-copied policy then stops nothing. What does
+/// not help is `first`, judged as it is.
+///
+/// # Errors
+/// Why `first` does not load, when the last good one does not judge either.
+pub fn in_force<T>(
+    first: Result<T, String>,
+    last: impl FnOnce() -> Result<T, String>,
+    fact: impl Fn(&mut T) -> &mut Bundle,
+) -> Result<T, String> {
+    let (first, why) = match first {
+        Err(why) => (Err(why.clone()), why),
+        Ok(mut found) => match unsound(fact(&mut found)) {
+            None => return Ok(found),
+            Some(why) => (Ok(found), why),
+        },
+    };
+    let Ok(mut last) = last() else { return first };
+    if unsound(fact(&mut last)).is_some() {
+        return first;
+    }
+    fact(&mut last).stale = Some(why);
+    Ok(last)
+}
+
 /// The version that `key` signed these files as.
 #[must_use]
 pub fn signed(key: &Key, bundle: &PolicyBundle) -> Fact<u64> {
@@ -63,6 +102,33 @@ mod tests {
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8.as_ref(), &random).unwrap();
         let key = Key::from_point(pair.public_key().as_ref()).unwrap();
         (pair, key)
+    }
+
+    #[test]
+    fn the_last_good_bundle_judges_only_where_it_is_sound_and_the_first_is_not() {
+        let bundle = |name: &str, signed: Fact<u64>| {
+            Ok::<_, String>(Bundle { digest: name.into(), signed, floor: Fact::Is(5), ..Bundle::default() })
+        };
+        let choose = |first: Result<Bundle, String>, last: Result<Bundle, String>| {
+            in_force(first, || last, |bundle| bundle).map(|found| (found.digest, found.stale.is_some()))
+        };
+        let sound = |name| bundle(name, Fact::Is(5));
+        let (older, unsigned, forged) = (Fact::Is(4), Fact::Absent, Fact::Unknown("forged".into()));
+        assert_eq!(choose(sound("first"), sound("last")), Ok(("first".into(), false)));
+        assert_eq!(choose(Err("broken".into()), sound("last")), Ok(("last".into(), true)));
+        assert_eq!(choose(Err("broken".into()), Err("none".into())), Err("broken".into()));
+        for bad in [older, unsigned, forged] {
+            assert_eq!(choose(bundle("first", bad.clone()), sound("last")), Ok(("last".into(), true)));
+            assert_eq!(choose(bundle("first", bad.clone()), bundle("last", bad.clone())), Ok(("first".into(), false)));
+            assert_eq!(choose(Err("broken".into()), bundle("last", bad.clone())), Err("broken".into()));
+            assert_eq!(choose(bundle("first", bad), Err("none".into())), Ok(("first".into(), false)));
+        }
+        // A floor that is not known speaks for neither.
+        let mut unknown = sound("first");
+        if let Ok(bundle) = &mut unknown {
+            bundle.floor = Fact::Unknown("no TPM".into());
+        }
+        assert_eq!(choose(unknown, sound("last")), Ok(("first".into(), false)));
     }
 
     #[test]

@@ -33,8 +33,18 @@ pub(crate) struct Loaded {
 /// # Errors
 /// A pin or a bundle that is missing, malformed, or writable by others: file, fact and fix.
 pub(crate) fn load() -> Result<Loaded, String> {
-    let mut loaded = chosen()?;
-    let pin = bundle::pinned(Path::new(paths::LIB))?.map(|(pin, _)| pin.id());
+    let (pin, stamp) = bundle::pinned(Path::new(paths::LIB))?.unzip();
+    let floor = floor(pin.as_ref());
+    let read = |dir: &Path| read(dir, pin.as_ref(), stamp.as_ref(), &floor);
+    let first = read(Path::new(paths::POLICY));
+    let mut loaded = match &pin {
+        None => first?,
+        Some(_) => {
+            let last = || read(&Path::new(paths::LIB).join(LAST_GOOD));
+            bundle::in_force(first, last, |loaded| &mut loaded.fact)?
+        }
+    };
+    let pin = pin.map(|pin| pin.id());
     let now = Now { signer: pin.as_deref(), bundle: &loaded.fact.digest };
     (loaded.fact.measured, loaded.measured) = match log() {
         Ok(None) => (Fact::Absent, None),
@@ -53,28 +63,6 @@ fn log() -> Result<Option<Log>, String> {
     measured::read(Path::new(paths::RUN), &boot).map_err(|e| e.to_string())
 }
 
-fn chosen() -> Result<Loaded, String> {
-    let (pin, stamp) = bundle::pinned(Path::new(paths::LIB))?.unzip();
-    let floor = floor(pin.as_ref());
-    let first = read(Path::new(paths::POLICY), pin.as_ref(), stamp.as_ref(), &floor);
-    let why = match &first {
-        _ if pin.is_none() => return first,
-        Ok(loaded) => match unsound(&loaded.fact) {
-            None => return first,
-            Some(why) => why,
-        },
-        Err(why) => why.clone(),
-    };
-    let last = read(&Path::new(paths::LIB).join(LAST_GOOD), pin.as_ref(), stamp.as_ref(), &floor);
-    match last {
-        Ok(mut last) if unsound(&last.fact).is_none() => {
-            last.fact.stale = Some(why);
-            Ok(last)
-        }
-        _ => first,
-    }
-}
-
 fn read(dir: &Path, pin: Option<&Pin>, stamp: Option<&FileStamp>, floor: &Fact<u64>) -> Result<Loaded, String> {
     let files = policy_files::load(dir).map_err(|e| e.to_string())?;
     let texts = files.policy_texts().map_err(|e| e.to_string())?;
@@ -87,18 +75,6 @@ fn read(dir: &Path, pin: Option<&Pin>, stamp: Option<&FileStamp>, floor: &Fact<u
     let fact = bundle::fact(pin, floor.clone(), &files);
     let stamps = files.stamps.iter().chain(stamp).cloned().collect();
     Ok(Loaded { rules, files, fact, stamps, measured: None })
-}
-
-/// Why a bundle is not its authors', or an older one of theirs.
-fn unsound(fact: &Bundle) -> Option<String> {
-    match (&fact.signed, &fact.floor) {
-        (Fact::Is(version), Fact::Is(floor)) if version < floor => {
-            Some(format!("version {version} is below the floor, {floor}"))
-        }
-        (Fact::Is(_), _) => None,
-        (Fact::Absent, _) => Some("it has no bundle.sig".into()),
-        (Fact::Unknown(why), _) => Some(why.clone()),
-    }
 }
 
 /// The lowest version that this node still takes.

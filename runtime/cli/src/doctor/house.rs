@@ -1,7 +1,7 @@
 //! What is installed: binaries, containerd's configuration, policy, signatures, TPM, trail.
 use super::Check;
 use super::process::run;
-use crate::paths::{POLICY, SIGNATURES, TRAIL};
+use crate::paths::{SIGNATURES, TRAIL};
 use crate::screen::count;
 use crate::{explain, policy};
 use boltseal_audit::Trail;
@@ -17,7 +17,7 @@ const BIN: [&str; 4] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/
 const TYPE: &str = "io.containerd.boltseal.v1";
 
 pub(crate) fn policy() -> (Option<Policy>, Check) {
-    match policy::load(Path::new(POLICY)) {
+    match policy::load() {
         Ok(loaded) => {
             let (keys, exceptions) = (
                 count(loaded.policy.authorities.len(), "authority"),

@@ -1,6 +1,6 @@
 //! `boltseal node attest`: the verdict on this boot, made before anything starts.
 use super::{key, node_policy, not_enrolled, token};
-use crate::paths::{POLICY, RUN};
+use crate::paths::RUN;
 use crate::policy::{Bad, load};
 use crate::policy_measured;
 use crate::screen::{Colour, Exit, Failure, Screen, talk};
@@ -14,7 +14,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub(crate) fn attest(wait: Duration, screen: &mut Screen) -> Result<Exit, Failure> {
-    let loaded = load(Path::new(POLICY)).map_err(Bad::failure)?;
+    let loaded = load().map_err(Bad::failure)?;
     let rules = &loaded.policy.node;
     let key = key(&loaded).ok_or_else(not_enrolled)?;
     let boot = Boot::current().map_err(Failure::undecided)?;

@@ -1,13 +1,11 @@
 //! `boltseal node status`.
 use super::{hex, key, look, not_enrolled};
-use crate::paths::POLICY;
 use crate::policy::{Bad, load};
 use crate::screen::{Colour, Exit, Failure, Screen};
 use boltseal_node::{Boot, binding};
-use std::path::Path;
 
 pub(crate) fn status(screen: &mut Screen) -> Result<Exit, Failure> {
-    let loaded = load(Path::new(POLICY)).map_err(Bad::failure)?;
+    let loaded = load().map_err(Bad::failure)?;
     let Some(status) = look(&loaded)? else {
         return Err(not_enrolled());
     };
