@@ -34,6 +34,9 @@ pub(crate) enum NodeCommand {
         /// Read the event log from this file; the TPM is not asked, nothing proves the log
         #[arg(long, value_name = "FILE")]
         log: Option<PathBuf>,
+        /// The command line of that log's boot; by default this boot's
+        #[arg(long, value_name = "TEXT", requires = "log")]
+        cmdline: Option<String>,
         /// Name accepted values also where rules judge all of a PCR
         #[arg(long)]
         values: bool,
@@ -53,7 +56,9 @@ pub(crate) enum NodeCommand {
 pub(crate) fn run(command: &NodeCommand, screen: &mut Screen) -> Result<Exit, Failure> {
     match command {
         NodeCommand::Enroll(options) => enroll::run(options, screen),
-        NodeCommand::Policy { tpm, log, values } => policy::policy(tpm.as_deref(), log.as_deref(), *values, screen),
+        NodeCommand::Policy { tpm, log, cmdline, values } => {
+            policy::policy(tpm.as_deref(), log.as_deref(), cmdline.as_deref(), *values, screen)
+        }
         NodeCommand::Attest { wait } => attest::attest(Duration::from_secs((*wait).min(600)), screen),
         NodeCommand::Predict(options) => predict::predict(options, screen),
         NodeCommand::Status => status::status(screen),

@@ -230,6 +230,13 @@ fn policy_prints_what_a_log_gives() {
     let document: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(document["draft"]["images"][0]["digest"], image);
     assert!(document["policy"].as_str().unwrap().contains("\n4 = [\""), "{out}");
+    // A real boot's, with its own command line: vouched for, and judged by rules.
+    let real = concat!(env!("CARGO_MANIFEST_DIR"), "/../node/tests/fixtures/uki-secure-boot.log");
+    let line = "console=ttyS0 panic=-1 quiet lsm=landlock,lockdown,yama,integrity,apparmor,bpf";
+    let (code, out, err) = node.run(&["node", "policy", "--log", real, "--cmdline", line]);
+    assert!(code == 0 && !err.contains("vouches"), "{err}");
+    let policy = boltseal_policy::Policy::parse(&format!("version = 1\n{out}"), &[]).unwrap();
+    assert_eq!((policy.validate(), policy.node.pcrs.len()), (vec![], 2), "{out}");
     // A software TPM has no log, and a broken one is told.
     let (code, _, err) = node.run(&["node", "policy", "--tpm", "unix:/run/tpm"]);
     assert!(code == 3 && err.contains("has no event log"), "{err}");

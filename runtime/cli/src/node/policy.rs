@@ -19,6 +19,7 @@ const NEVER: [&str; 6] =
 pub(crate) fn policy(
     tpm: Option<&str>,
     log: Option<&Path>,
+    cmdline: Option<&str>,
     values: bool,
     screen: &mut Screen,
 ) -> Result<Exit, Failure> {
@@ -39,7 +40,10 @@ pub(crate) fn policy(
     let wanted = pcrs.into_iter().filter(|(pcr, _)| PCRS.contains(pcr) || *pcr == 8).collect();
     let log_digest = hex(&events.digest());
     let proven = events.prove(&wanted).map_err(Failure::undecided)?;
-    let line = kernel.command_line().map_err(Failure::undecided)?;
+    let line = match cmdline {
+        Some(text) => text.as_bytes().to_vec(),
+        None => kernel.command_line().map_err(Failure::undecided)?,
+    };
     let draft = draft(&proven, &line);
     let text = snippet(&wanted, &draft, values);
     if screen.json() {

@@ -1,6 +1,6 @@
 //! The rules that a boot's own log would pass: what an operator starts a policy from, on a node that is known good.
 use super::judge::certificate;
-use super::shape::{SEPARATOR, TEXTS, grub_command_line, variable};
+use super::shape::{SEPARATOR, TEXTS, grub_command_line, is_load_options, variable};
 use super::{Proven, stub_digests};
 use crate::hex;
 use crate::log::events::hash;
@@ -52,7 +52,7 @@ pub fn draft(log: &Proven<'_>, command_line: &[u8]) -> Draft {
     for event in log.of(9) {
         if lines.contains(&event.digest) {
             out.command_line_vouched = true;
-        } else {
+        } else if !is_load_options(event, log.data(event)) {
             push(&mut out.files, &event.digest, label(log.data(event)));
         }
     }

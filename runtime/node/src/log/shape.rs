@@ -64,6 +64,11 @@ pub(crate) fn is_load_options(event: &Event, data: &[u8]) -> bool {
     event.kind == TAG && data.get(8..).is_some_and(|label| label.starts_with(LOAD_OPTIONS))
 }
 
+/// systemd-stub names the sections that it measures in UTF-16; older ones in ASCII.
+fn is_section(data: &[u8], name: &str) -> bool {
+    data == utf16(name, true) || data.strip_suffix(&[0]).unwrap_or(data) == name.as_bytes()
+}
+
 /// How this boot came to its kernel, as far as labels tell. For an operator's eyes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -86,7 +91,7 @@ impl Known<'_, '_> {
         let any = |test: &dyn Fn(&Event, &[u8]) -> bool| self.0.list.iter().any(|e| test(e, data(e)));
         if any(&|e, d| e.pcr == 8 && grub_command_line(d).is_some()) {
             BootPath::Grub
-        } else if any(&|e, d| e.pcr == 11 && e.kind == IPL && d.starts_with(b".linux")) {
+        } else if any(&|e, d| e.pcr == 11 && e.kind == IPL && is_section(d, ".linux")) {
             BootPath::Uki
         } else if any(&|e, d| e.pcr == 9 && is_load_options(e, d)) {
             BootPath::EfiStub
@@ -172,6 +177,7 @@ pub(crate) mod tests {
             BootPath::EfiStub
         );
         assert_eq!(path(Written::new().event(11, 13, [1; 32], b".linux\0")), BootPath::Uki);
+        assert_eq!(path(Written::new().event(11, 13, [1; 32], &utf16(".linux", true))), BootPath::Uki);
         assert_eq!(path(Written::new().event(8, 13, [1; 32], b"kernel_cmdline: /vmlinuz\0")), BootPath::Grub);
     }
 }
