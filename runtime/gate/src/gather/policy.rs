@@ -1,0 +1,56 @@
+//! The policy bundle in force: which files, which keys, which digest.
+use crate::bundle;
+use crate::image::Signer;
+use crate::refuse::{Result, single};
+use crate::trail::{Book, bare};
+use boltseal_message::{Code, FileStamp, Request};
+use boltseal_node::measured::Log;
+use boltseal_policy::Policy;
+use boltseal_policy::facts::{Bundle, Door};
+use boltseal_trust::Key;
+
+/// The policy bundle in force.
+#[derive(Debug)]
+pub(crate) struct InForce {
+    pub(crate) rules: Policy,
+    pub(crate) digest: String,
+    pub(crate) stamps: Vec<FileStamp>,
+    pub(super) signers: Vec<Signer>,
+    pub(super) node_key: Option<Vec<u8>>,
+    pub(super) node_jwks: Option<Vec<u8>>,
+    pub(super) bundle: Bundle,
+    pub(super) measured: Option<Log>,
+}
+
+/// Loads the bundle. One that is missing, malformed or writable by others denies everything, recorded as BS-NOD-004.
+pub(crate) fn policy(request: &Request, book: &mut Book, door: Door, exec_id: &str) -> Result<InForce> {
+    load_policy()
+        .map_err(|why| {
+            let fix = "repair the bundle and run `boltseal policy lint`";
+            let denial = single("BS-NOD-004", "policy-unreadable", why, fix);
+            book.refuse(bare(request, door, exec_id), denial, Some(Code::FailedPrecondition))
+        })
+        .inspect(|policy| {
+            book.policy.clone_from(&policy.digest);
+            book.level = format!("{:?}", policy.rules.level).to_lowercase();
+        })
+}
+
+fn load_policy() -> std::result::Result<InForce, String> {
+    let bundle::Loaded { rules, files, fact, stamps, measured } = bundle::load()?;
+    let mut signers = Vec::new();
+    for authority in &rules.authorities {
+        let file = || format!("trust/{} of authority \"{}\"", authority.key, authority.name);
+        let pem = files.trust(&authority.key).ok_or_else(|| format!("{} is missing", file()))?;
+        let pem = std::str::from_utf8(pem).map_err(|e| format!("{}: {e}", file()))?;
+        let key = Key::from_spki_pem(pem).map_err(|e| format!("{}: {}", file(), e.0))?;
+        signers.push(Signer { authority: authority.name.clone(), key });
+    }
+    let node_key = Some(&rules.node.attestation_key).filter(|name| !name.is_empty());
+    let node_key = match node_key {
+        None => None,
+        Some(name) => Some(files.trust(name).ok_or_else(|| format!("trust/{name} of [node] is missing"))?.to_vec()),
+    };
+    let node_jwks = rules.node.ear.as_ref().and_then(|ear| files.trust(&ear.jwks)).map(<[u8]>::to_vec);
+    Ok(InForce { digest: files.digest, stamps, rules, signers, node_key, node_jwks, bundle: fact, measured })
+}
