@@ -7,7 +7,7 @@ mod measure;
 mod table;
 
 use anyhow::{Context, Result};
-use measure::{Cost, gate_cpu, one, shim_memory};
+use measure::{Cost, Output, gate_cpu, one, shim_memory};
 use stack::client::{BOLTSEAL, RUNC};
 use stack::containerd::Version;
 use stack::node::{Node, World};
@@ -33,6 +33,7 @@ fn bench(scratch: &Path) -> Result<()> {
     let mut world = World::start(node, Version::V1_6)?;
     let cgroup = measure::cgroup_of_containerd(&world)?;
 
+    let output = Output::make()?;
     let mut costs: [Vec<Cost>; 2] = [Vec::new(), Vec::new()];
     for run in 0..runs + WARM_UP {
         // Each comes first as often as the other.
@@ -40,17 +41,17 @@ fn bench(scratch: &Path) -> Result<()> {
         for which in order {
             world.runtime = if which == 0 { BOLTSEAL } else { RUNC };
             std::thread::sleep(PAUSE);
-            let cost = one(&mut world, &cgroup).with_context(|| world.runtime.to_owned())?;
+            let cost = one(&mut world, &output, &cgroup).with_context(|| world.runtime.to_owned())?;
             if let (true, Some(list)) = (run >= WARM_UP, costs.get_mut(which)) {
                 list.push(cost);
             }
         }
     }
     world.runtime = BOLTSEAL;
-    let ours = shim_memory(&mut world)?;
-    let gate = gate_cpu(&mut world, runs)?;
+    let ours = shim_memory(&mut world, &output)?;
+    let gate = gate_cpu(&mut world, &output, runs)?;
     world.runtime = RUNC;
-    let theirs = shim_memory(&mut world)?;
+    let theirs = shim_memory(&mut world, &output)?;
     let [boltseal, runc] = &costs;
     table::report(boltseal, runc, &ours, &theirs, &gate)
 }

@@ -1,12 +1,15 @@
 //! What one start costs, what the shim holds, what the gate takes.
 use anyhow::{Context, Result, bail, ensure};
 use boltseal_message::Mount;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 use serde_json::json;
 use stack::client::Request;
 use stack::containerd::SOCKET;
 use stack::gate;
 use stack::node::{NAMESPACE, World};
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -54,8 +57,28 @@ fn cpu_of(pid: u32) -> Result<f64> {
     Ok(sum)
 }
 
-fn request(world: &mut World, args: &[&str]) -> Result<Request> {
+/// The fifos that a client of containerd makes for a container's output, and holds open.
+pub(crate) struct Output {
+    stdout: (PathBuf, File),
+    stderr: (PathBuf, File),
+}
+
+impl Output {
+    pub(crate) fn make() -> Result<Self> {
+        let fifo = |name: &str| -> Result<(PathBuf, File)> {
+            let path = Path::new("/run").join(name);
+            nix::unistd::mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR)?;
+            let file = File::options().read(true).write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&path)?;
+            Ok((path, file))
+        };
+        Ok(Self { stdout: fifo("bench-stdout")?, stderr: fifo("bench-stderr")? })
+    }
+}
+
+fn request(world: &mut World, output: &Output, args: &[&str]) -> Result<Request> {
     let mut request = world.request("app", args)?;
+    request.stdout = output.stdout.0.display().to_string();
+    request.stderr = output.stderr.0.display().to_string();
     request.spec["linux"]["cgroupsPath"] = json!(format!("/bench/{}", request.id));
     Ok(request)
 }
@@ -71,8 +94,8 @@ fn timed<T, E: std::error::Error + Send + Sync + 'static>(
 }
 
 /// Task Create, Start, Wait, Delete, as a client of containerd sees them.
-pub(crate) fn one(world: &mut World, cgroup: &Path) -> Result<Cost> {
-    let request = request(world, &["/bin/true"])?;
+pub(crate) fn one(world: &mut World, output: &Output, cgroup: &Path) -> Result<Cost> {
+    let request = request(world, output, &["/bin/true"])?;
     let client = &world.client;
     let mounts = client.create_container(&request)?;
     let mut cost = Cost::default();
@@ -99,8 +122,8 @@ pub(crate) struct Memory {
     pub(crate) threads: u64,
 }
 
-pub(crate) fn shim_memory(world: &mut World) -> Result<Memory> {
-    let request = request(world, &["/bin/sleep", "600"])?;
+pub(crate) fn shim_memory(world: &mut World, output: &Output) -> Result<Memory> {
+    let request = request(world, output, &["/bin/sleep", "600"])?;
     let pid = world.run(&request)?;
     std::thread::sleep(Duration::from_secs(1));
     let memory = memory_of(pid);
@@ -134,12 +157,12 @@ fn field(file: &str, name: &str) -> Result<u64> {
 
 /// CPU of the gate alone for evidence, verification, decision and record, milliseconds per run: a request that is right
 /// but for a hook, so that it goes all the way to the verdict and is not launched.
-pub(crate) fn gate_cpu(world: &mut World, runs: usize) -> Result<Vec<f64>> {
+pub(crate) fn gate_cpu(world: &mut World, output: &Output, runs: usize) -> Result<Vec<f64>> {
     let folder = Path::new(CPUACCT).join("gate");
     fs::create_dir_all(&folder)?;
     let mut all = Vec::new();
     for _ in 0..runs {
-        let mut request = request(world, &["/bin/true"])?;
+        let mut request = request(world, output, &["/bin/true"])?;
         request.spec["hooks"] = json!({ "prestart": [{ "path": "/bin/busybox" }] });
         let mounts = world.client.create_container(&request)?;
         let before = usage(&folder)?;

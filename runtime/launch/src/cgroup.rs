@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// How long removal waits for killed processes to be gone.
@@ -54,8 +55,13 @@ pub(crate) fn path_in_hierarchy(path: &str) -> String {
     if scope.ends_with(".slice") { format!("{folder}/{scope}") } else { format!("{folder}/{scope}.scope") }
 }
 
-/// Where each hierarchy is mounted: (controllers, empty for v2; folder).
-fn hierarchies() -> Result<Vec<(String, PathBuf)>, LaunchError> {
+/// Where each hierarchy is mounted: (controllers, empty for v2; folder). Looked up once in a run, which is shorter than
+/// anything that could mount another.
+fn hierarchies() -> Result<&'static [(String, PathBuf)], LaunchError> {
+    static FOUND: OnceLock<Vec<(String, PathBuf)>> = OnceLock::new();
+    if let Some(found) = FOUND.get() {
+        return Ok(found);
+    }
     let text = sys::read_kernel("/proc/self/mountinfo").map_err(LaunchError::io("read mountinfo"))?;
     let mut all: Vec<(String, PathBuf)> = Vec::new();
     for entry in mountinfo::parse(&text).map_err(LaunchError::Other)? {
@@ -74,7 +80,7 @@ fn hierarchies() -> Result<Vec<(String, PathBuf)>, LaunchError> {
             all.push((controllers, PathBuf::from(entry.point)));
         }
     }
-    Ok(all)
+    Ok(FOUND.get_or_init(|| all))
 }
 
 /// The container's folders that exist: (controllers, empty for v2; absolute path on the host).
@@ -84,7 +90,7 @@ pub(crate) fn folders(cgroup_path: &str) -> Result<Vec<(String, PathBuf)>, Launc
     if below.is_empty() || below.split('/').any(|p| p == ".." || p == ".") {
         return Err(LaunchError::Other(format!("cgroup path {cgroup_path:?} is no folder of its own")));
     }
-    let all = hierarchies()?.into_iter().map(|(c, mount)| (c, mount.join(below)));
+    let all = hierarchies()?.iter().map(|(c, mount)| (c.clone(), mount.join(below)));
     Ok(all.filter(|(_, folder)| folder.is_dir()).collect())
 }
 
