@@ -35,6 +35,9 @@ pub(super) fn limits(mut lab: Lab) {
     } else {
         assert_eq!(value("memory.limit_in_bytes"), memory.to_string());
         assert_eq!((value("cpu.cfs_quota_us"), value("cpu.shares")), ("20000".into(), "512".into()));
+        if disk.is_some() {
+            assert!(value("blkio.throttle.read_bps_device").ends_with(" 1048576"));
+        }
     }
     let new =
         json!({"pids": {"limit": 20}, "memory": {"limit": memory / 2}, "cpu": {"quota": 30_000, "period": 100_000}});
