@@ -1,9 +1,17 @@
 //! Facts that the spec alone holds. Pure: what a bind source or a namespace path is, others find out (`mounts`,
 //! `namespaces`); until then those facts are Unknown.
+mod filter;
+mod mount;
+mod process;
+
+use filter::unusable;
+use mount::mount_facts;
+use process::process_facts;
+
 use crate::spec::{ParsedProcess, ParsedSpec};
 use boltseal_policy::facts::{
-    Capabilities, Device, DeviceRule, Devices, Fact, Hook, Label, Limits, Mount, Namespace, NamespaceOrigin,
-    Namespaces, Process, Root, Seccomp, UserNamespace,
+    Device, DeviceRule, Devices, Fact, Hook, Label, Limits, Mount, Namespace, NamespaceOrigin, Namespaces, Process,
+    Root, Seccomp, UserNamespace,
 };
 use oci_spec::runtime as oci;
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,42 +91,6 @@ pub fn facts_of_process(parsed: &ParsedProcess, oom_score_floor: Option<i32>) ->
         ..Label::default()
     };
     (process_facts(&parsed.process, oom_score_floor, "", &mut foreign), label, foreign)
-}
-
-fn process_facts(process: &oci::Process, floor: Option<i32>, at: &str, foreign: &mut Vec<String>) -> Process {
-    let set = |caps: &Option<oci::Capabilities>| caps.iter().flatten().map(|cap| format!("CAP_{cap}")).collect();
-    let mut rlimits = BTreeMap::new();
-    for limit in list(process.rlimits()) {
-        if rlimits.insert(limit.typ().to_string(), (limit.soft(), limit.hard())).is_some() {
-            foreign.push(format!("{at}rlimits ({} twice)", limit.typ()));
-        }
-    }
-    let names: Vec<&str> = list(process.env()).iter().map(|v| v.split('=').next().unwrap_or(v)).collect();
-    let env_names: BTreeSet<String> = names.iter().map(|&n| n.to_owned()).collect();
-    if env_names.len() != names.len() {
-        // One reader takes the first, another the last.
-        foreign.push(format!("{at}env (a name twice)"));
-    }
-    Process {
-        args: list(process.args()).to_vec(),
-        env_names,
-        cwd: process.cwd().to_string_lossy().into_owned(),
-        uid: process.user().uid(),
-        gid: process.user().gid(),
-        additional_gids: list(process.user().additional_gids()).to_vec(),
-        terminal: process.terminal().unwrap_or(false),
-        capabilities: process.capabilities().as_ref().map(|caps| Capabilities {
-            bounding: set(caps.bounding()),
-            effective: set(caps.effective()),
-            inheritable: set(caps.inheritable()),
-            permitted: set(caps.permitted()),
-            ambient: set(caps.ambient()),
-        }),
-        no_new_privileges: process.no_new_privileges().unwrap_or(false),
-        oom_score_adj: process.oom_score_adj(),
-        oom_score_floor: floor,
-        rlimits,
-    }
 }
 
 fn hook_facts(hooks: &oci::Hooks) -> Vec<Hook> {
@@ -231,132 +203,6 @@ fn kind(kind: oci::LinuxDeviceType) -> char {
     kind.as_str().chars().next().unwrap_or('a')
 }
 
-fn unusable(seccomp: &oci::LinuxSeccomp) -> Vec<String> {
-    use oci::{Arch, LinuxSeccompAction as Action, LinuxSeccompFilterFlag as Flag};
-    let mut why = Vec::new();
-    if matches!(seccomp.default_action(), Action::ScmpActAllow | Action::ScmpActLog) {
-        why.push(format!("its default is {}: it would allow what it does not name", seccomp.default_action()));
-    }
-    let rules = list(seccomp.syscalls()).iter().map(oci::LinuxSyscall::action);
-    let actions: Vec<_> = rules.chain([seccomp.default_action()]).collect();
-    if actions.contains(&Action::ScmpActNotify) || named_path(seccomp.listener_path().as_ref()) {
-        why.push("it hands calls to a listener (SCMP_ACT_NOTIFY, listenerPath)".into());
-    }
-    if actions.contains(&Action::ScmpActTrace) {
-        why.push("it hands calls to a tracer (SCMP_ACT_TRACE)".into());
-    }
-    let native = [Arch::ScmpArchNative, native()];
-    let arches = list(seccomp.architectures());
-    if !arches.is_empty() && !arches.iter().any(|a| native.contains(a)) {
-        why.push("it is for other machines than this one".into());
-    }
-    if list(seccomp.flags()).contains(&Flag::SeccompFilterFlagSpecAllow) {
-        why.push("it switches the mitigation of speculative store bypass off (SECCOMP_FILTER_FLAG_SPEC_ALLOW)".into());
-    }
-    if list(seccomp.syscalls()).iter().any(|rule| rule.names().is_empty()) {
-        why.push("it has a rule without names".into());
-    }
-    why
-}
-
-fn native() -> oci::Arch {
-    if cfg!(target_arch = "aarch64") { oci::Arch::ScmpArchAarch64 } else { oci::Arch::ScmpArchX86_64 }
-}
-
-fn mount_facts(index: usize, mount: &oci::Mount) -> Mount {
-    let options = list(mount.options()).to_vec();
-    let typ = mount.typ().clone().unwrap_or_default();
-    // As libcontainer decides it: either the type or an option makes a bind.
-    let bind = typ == "bind" || options.iter().any(|o| o == "bind" || o == "rbind");
-    let kind = if bind { "bind".to_owned() } else { typ };
-    let unknown_options = options.iter().filter(|o| !is_known_option(&kind, o)).cloned().collect();
-    let propagation = options.iter().rev().find(|o| is_propagation(o)).cloned();
-    Mount {
-        index,
-        destination: mount.destination().to_string_lossy().into_owned(),
-        source: mount.source().as_ref().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default(),
-        writable: is_writable(&options),
-        unknown_options,
-        propagation,
-        options,
-        object: if bind { Fact::Unknown("the source was not resolved".into()) } else { Fact::Absent },
-        kind,
-    }
-}
-
-/// `ro` and `rw` take effect in their order; `rro` seals what is below too, `rrw` opens it.
-fn is_writable(options: &[String]) -> bool {
-    let last = |a: &str, b: &str| options.iter().rev().find(|o| *o == a || *o == b).map(String::as_str);
-    match (last("ro", "rw"), last("rro", "rrw")) {
-        (_, Some("rrw")) => true,
-        (_, Some(_)) | (Some("ro"), None) => false,
-        (_, None) => true,
-    }
-}
-
-fn is_propagation(option: &str) -> bool {
-    let plain = option.strip_prefix('r').filter(|rest| is_one_propagation(rest));
-    plain.is_some() || is_one_propagation(option)
-}
-
-fn is_one_propagation(option: &str) -> bool {
-    matches!(option, "private" | "shared" | "slave" | "unbindable")
-}
-
-/// Options that libcontainer applies, without those that change what is mounted (`remount`, `idmap`, `mand`).
-fn is_known_option(kind: &str, option: &str) -> bool {
-    const FLAGS: &[&str] = &[
-        "defaults",
-        "ro",
-        "rw",
-        "suid",
-        "nosuid",
-        "dev",
-        "nodev",
-        "exec",
-        "noexec",
-        "sync",
-        "async",
-        "dirsync",
-        "atime",
-        "noatime",
-        "diratime",
-        "nodiratime",
-        "relatime",
-        "norelatime",
-        "strictatime",
-        "nostrictatime",
-        "rro",
-        "rrw",
-        "rnosuid",
-        "rsuid",
-        "rnodev",
-        "rdev",
-        "rnoexec",
-        "rexec",
-        "rnodiratime",
-        "rdiratime",
-        "rrelatime",
-        "rnorelatime",
-        "rnoatime",
-        "ratime",
-        "rstrictatime",
-        "rnostrictatime",
-    ];
-    if FLAGS.contains(&option) || is_propagation(option) {
-        return true;
-    }
-    let data = option.split_once('=');
-    match (kind, data) {
-        ("bind", None) => matches!(option, "bind" | "rbind"),
-        ("tmpfs", Some((name, _))) => matches!(name, "size" | "mode" | "uid" | "gid" | "nr_inodes" | "nr_blocks"),
-        ("devpts", Some((name, _))) => matches!(name, "ptmxmode" | "mode" | "uid" | "gid" | "max"),
-        ("devpts", None) => option == "newinstance",
-        ("proc", Some((name, _))) => matches!(name, "hidepid" | "subset"),
-        _ => false,
-    }
-}
-
 fn list<T>(field: &Option<Vec<T>>) -> &[T] {
     field.as_deref().unwrap_or_default()
 }
@@ -365,16 +211,12 @@ fn named(text: Option<&String>) -> Option<String> {
     text.filter(|t| !t.is_empty()).cloned()
 }
 
-fn named_path(path: Option<&std::path::PathBuf>) -> bool {
-    path.is_some_and(|p| !p.as_os_str().is_empty())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::spec;
 
-    fn facts(spec: &str) -> SpecFacts {
+    pub(super) fn facts(spec: &str) -> SpecFacts {
         let text = format!(
             r#"{{"ociVersion":"1.1.0","process":{{"user":{{"uid":5}},"cwd":"/",{}}},"root":{{"path":"rootfs","readonly":true}},{}}}"#,
             spec.split_once('|').unwrap().0,
@@ -409,24 +251,6 @@ mod tests {
     }
 
     #[test]
-    fn mounts_as_libcontainer_reads_them() {
-        let f = facts(
-            r#""args":[]|"linux":{},"mounts":[
-            {"destination":"/a","type":"overlay","source":"/etc","options":["rbind","rshared","ro","rw","nosymfollow"]},
-            {"destination":"/b","type":"tmpfs","source":"t","options":["nosuid","size=1k","rro","lowerdir=/etc"]},
-            {"destination":"/c","type":"bind","source":"/x","options":["rw","rro","context=x"]}]"#,
-        );
-        assert_eq!((f.mounts[0].kind.as_str(), f.mounts[0].writable), ("bind", true));
-        assert_eq!(f.mounts[0].propagation.as_deref(), Some("rshared"));
-        assert_eq!(f.mounts[0].unknown_options, ["nosymfollow"]);
-        assert!(matches!(f.mounts[0].object, Fact::Unknown(_)));
-        assert_eq!((f.mounts[1].kind.as_str(), f.mounts[1].writable), ("tmpfs", false));
-        assert_eq!(f.mounts[1].unknown_options, ["lowerdir=/etc"]);
-        assert_eq!(f.mounts[1].object, Fact::Absent);
-        assert_eq!((f.mounts[2].writable, f.mounts[2].unknown_options.len()), (false, 1));
-    }
-
-    #[test]
     fn limits_devices_and_namespaces() {
         let f = facts(
             r#""args":[]|"linux":{"resources":{"memory":{"limit":-1},"pids":{"limit":9},
@@ -442,20 +266,6 @@ mod tests {
         assert_eq!(f.foreign_fields, ["linux.namespaces[2] (pid twice)"]);
         assert_eq!(f.user_namespace.unwrap().uids, [(0, 100_000, 65536)]);
         assert_eq!(f.root.propagation.as_deref(), Some("rshared"));
-    }
-
-    #[test]
-    fn filters_that_cannot_be_installed() {
-        let why = |seccomp: &str| facts(&format!(r#""args":[]|"linux":{{"seccomp":{seccomp}}}"#)).seccomp.unusable;
-        assert!(
-            why(r#"{"defaultAction":"SCMP_ACT_ERRNO","architectures":["SCMP_ARCH_X86_64","SCMP_ARCH_X86"]}"#)
-                .is_empty()
-        );
-        assert_eq!(why(r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#).len(), 1);
-        assert_eq!(why(r#"{"defaultAction":"SCMP_ACT_ERRNO","architectures":["SCMP_ARCH_ARM"]}"#).len(), 1);
-        let notify =
-            r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["mount"],"action":"SCMP_ACT_NOTIFY"}]}"#;
-        assert!(why(notify)[0].contains("NOTIFY"));
     }
 
     #[test]

@@ -1,0 +1,116 @@
+//! The trail, the node's files, the policy, and what containerd says.
+use super::{outcome, text};
+use boltseal_audit as audit;
+use boltseal_evidence as evidence;
+use boltseal_message as message;
+use boltseal_node as node;
+use boltseal_policy as policy;
+use boltseal_trust::digest;
+/// The line as it is, and with the sum that a forger would give it.
+pub(super) fn audit_line(bytes: &[u8]) -> u64 {
+    let body = bytes.rsplit(|byte| *byte == b',').next().map_or(bytes, |tail| &bytes[..bytes.len() - tail.len()]);
+    let body = body.strip_suffix(b",").unwrap_or(body);
+    let mut summed = body.to_vec();
+    summed.extend_from_slice(format!(",\"sum\":\"{}\"}}", digest(body).hex()).as_bytes());
+    let read = audit::parse_line(&summed);
+    assert!(!matches!(read, Err(audit::BadLine::NoSum | audit::BadLine::WrongSum)), "the sum is written otherwise");
+    outcome(&(audit::parse_line(bytes).map(|_| ()), read.map(|_| ())))
+}
+
+pub(super) fn audit_text(bytes: &[u8]) -> u64 {
+    let Some(text) = text(bytes) else { return 0 };
+    let shown = audit::clean(text, 200);
+    assert!(!shown.chars().any(char::is_control), "{shown:?}");
+    outcome(&(audit::Head::parse(text), audit::parse_since(text, 1_700_000_000)))
+}
+
+pub(super) fn node_reply(bytes: &[u8]) -> u64 {
+    use node::reply;
+    let parsed = node::wire::parse_reply(bytes).map(|_| ()).map_err(|e| e.to_string());
+    let parts = [
+        reply::primary(bytes).is_ok(),
+        reply::public(bytes).is_ok(),
+        reply::quote(bytes).is_ok(),
+        reply::pcr_values(bytes).is_ok(),
+        reply::time(bytes).is_ok(),
+        reply::random(bytes).is_ok(),
+        reply::property(bytes, 0x105).is_ok(),
+    ];
+    outcome(&(parsed, parts))
+}
+
+pub(super) fn node_verdict(bytes: &[u8]) -> u64 {
+    let read = node::verdict::parse(bytes);
+    if let Ok(verdict) = &read {
+        assert_eq!(verdict.bytes().ok().as_deref(), Some(bytes));
+    }
+    outcome(&read.map(|_| ()).map_err(|e| e.to_string()))
+}
+
+pub(super) fn policy_toml(bytes: &[u8]) -> u64 {
+    let Some(text) = text(bytes) else { return 0 };
+    // The part after a form feed is a drop-in.
+    let read = match text.split_once('\u{c}') {
+        Some((main, drop_in)) => policy::Policy::parse(main, &[("10-more.toml", drop_in)]),
+        None => policy::Policy::parse(text, &[]),
+    };
+    outcome(&read.map(|_| ()))
+}
+
+/// A mount request: kind, source and target, then one option per line.
+pub(super) fn evidence_rootfs(bytes: &[u8]) -> u64 {
+    let Some(text) = text(bytes) else { return 0 };
+    let mut lines = text.split('\n').map(str::to_owned);
+    let mut next = || lines.next().unwrap_or_default();
+    let (kind, source, target) = (next(), next(), next());
+    let mount = message::Mount { kind, source, target, options: lines.collect() };
+    let request = [mount];
+    let (overlay, wrong) = evidence::rootfs::parse(&request);
+    if wrong.is_empty() {
+        assert_eq!((request[0].kind.as_str(), request[0].target.as_str()), ("overlay", ""));
+        assert!(!overlay.lowers.is_empty());
+        for folder in overlay.lowers.iter().chain([&overlay.upper, &overlay.work]) {
+            assert!(folder.starts_with('/'), "{folder:?}");
+            assert!(!folder.split('/').any(|part| part == ".."), "{folder:?}");
+        }
+        assert!(evidence::rootfs::same(&request, &request));
+    }
+    outcome(&wrong)
+}
+
+pub(super) fn evidence_cri(bytes: &[u8]) -> u64 {
+    let mut outcomes = Vec::new();
+    for kind in ["io.cri-containerd.container.metadata", "io.cri-containerd.sandbox.metadata"] {
+        let any = prost_types::Any { type_url: "any".into(), value: bytes.to_vec() };
+        let found = evidence::cri::metadata("c1", &[(kind.to_owned(), any)].into());
+        if let Ok(Some(found)) = &found {
+            assert_eq!(found.is_sandbox, kind.contains("sandbox"));
+            assert!(!found.is_sandbox || found.sandbox_id == "c1");
+        }
+        outcomes.push(found.map(|_| ()));
+    }
+    outcome(&outcomes)
+}
+
+/// A pattern and a text, one line each.
+pub(super) fn policy_pattern(bytes: &[u8]) -> u64 {
+    use policy::pattern;
+    let Some(text) = text(bytes) else { return 0 };
+    let (first, second) = text.split_once('\n').unwrap_or((text, ""));
+    let covers = pattern::covers(first, second);
+    if covers {
+        let rest = &second[first.strip_suffix('/').unwrap_or(first).len()..];
+        assert!(rest.is_empty() || rest.starts_with('/'), "{first:?} covers {second:?}");
+    }
+    assert!(!first.is_empty() || !covers);
+    let matches = pattern::matches(first, second);
+    assert_eq!(matches && !first.contains('*'), first == second && !first.contains('*'));
+    assert!(pattern::matches("*", second) && pattern::matches(&format!("{second}*"), second));
+    if let Some(normal) = pattern::normal(first) {
+        assert_eq!(pattern::normal(&normal).as_ref(), Some(&normal));
+        assert!(pattern::within(&normal, "/"));
+    }
+    let shown = policy::text::show(first);
+    assert!(!shown.chars().any(|c| c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c)), "{shown:?}");
+    outcome(&(covers, matches, pattern::normal(first).is_some(), pattern::is_repository(first), shown.len() / 8))
+}

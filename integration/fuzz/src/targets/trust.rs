@@ -1,0 +1,210 @@
+//! What a worker proposes of an image's files and signatures, and what the gate makes of it.
+use super::{outcome, seed, seeds};
+use boltseal_trust::{
+    Config, Descriptor, Digest, Key, Link, MAX_PROPOSAL, Proposal, Reject, SignatureProposal, Source, Unbound,
+    bind_child, bind_config, bind_diff_ids, bundle_file, decode_answer, digest, encode_answer, import_layout, propose,
+    verify_signature,
+};
+use std::collections::HashSet;
+use std::sync::LazyLock;
+pub(super) fn image(source: Source, bytes: &[u8]) -> u64 {
+    let read = propose(source, bytes);
+    if let Ok(proposal) = &read {
+        again(proposal);
+        match proposal {
+            Proposal::Index(index) => {
+                for entry in &index.entries {
+                    placed(bytes, Link::IndexToManifest, &entry.descriptor);
+                }
+                assert!(propose(Source::Manifest, bytes).is_err(), "an index that is a manifest too");
+            }
+            Proposal::Manifest(manifest) => {
+                placed(bytes, Link::ManifestToConfig, &manifest.config);
+                for layer in &manifest.layers {
+                    placed(bytes, Link::ManifestToLayer, layer);
+                }
+                assert!(propose(Source::Index, bytes).is_err(), "a manifest that is an index too");
+            }
+            Proposal::Config(config) => {
+                // A key that only a full reader can tell from the path's is the one reason to differ.
+                match bind_config(bytes, config) {
+                    Ok(()) => assert_eq!(
+                        bind_diff_ids(bytes, &config.diff_ids).map(|ids| ids.len()),
+                        Ok(config.diff_ids.len())
+                    ),
+                    Err(Unbound::Ambiguous) => {}
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            Proposal::Signature(_) => panic!("a signature in an image file"),
+        }
+    }
+    outcome(&read)
+}
+
+fn again(proposal: &Proposal) {
+    let bytes = proposal.encode();
+    assert!(bytes.len() <= MAX_PROPOSAL);
+    assert_eq!(Proposal::decode(&bytes).as_ref(), Ok(proposal));
+}
+
+/// The gate finds the digest where the worker did: only the child (nothing here hashes to it) is missing.
+fn placed(parent: &[u8], link: Link, descriptor: &Descriptor) {
+    match bind_child(parent, link, &descriptor.digest, b"no such child") {
+        Err(Unbound::Child | Unbound::Ambiguous) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The input is a config's bytes and, after the last NUL, nothing that matters; the proposal is the seed's.
+pub(super) fn trust_bind(bytes: &[u8]) -> u64 {
+    static TRUE: LazyLock<Config> = LazyLock::new(|| {
+        let Ok(Proposal::Config(config)) = propose(Source::Config, seed("trust_bind", "app.json")) else {
+            panic!("the seed is not a config")
+        };
+        config
+    });
+    let bound = bind_config(bytes, &TRUE);
+    if bound.is_ok()
+        && let Ok(read) = propose(Source::Config, bytes)
+    {
+        assert_eq!(read, Proposal::Config(TRUE.clone()));
+    }
+    outcome(&bound)
+}
+
+struct Signatures {
+    keys: Vec<Key>,
+    images: Vec<Digest>,
+    /// (key id, sha256 of the signed payload, image): what was truly signed.
+    truths: HashSet<(String, Digest, Digest)>,
+}
+
+static SIGNATURES: LazyLock<Signatures> = LazyLock::new(|| {
+    let keys: Vec<_> = ["signer.pub", "stranger.pub"]
+        .map(|name| {
+            Key::from_spki_pem(&String::from_utf8_lossy(seed("trust_key", name))).unwrap_or_else(|e| panic!("{e}"))
+        })
+        .into();
+    let mut known = Signatures { keys, images: Vec::new(), truths: HashSet::new() };
+    for (target, source) in [("trust_sig", Source::CosignSignature), ("trust_bundle", Source::SigstoreBundle)] {
+        for (name, file) in seeds(target).filter(|(name, _)| name.starts_with("real-")) {
+            let Ok(Proposal::Signature(proposal)) = propose(source, file) else { panic!("{name}") };
+            let (payload, image) = match &proposal {
+                SignatureProposal::Cosign { payload, digest, .. }
+                | SignatureProposal::Bundle { payload, digest, .. } => (payload, *digest),
+            };
+            for key in known.keys.iter().filter(|key| verify_signature(&proposal, key, &image).is_ok()) {
+                known.truths.insert((key.id().to_owned(), digest(payload), image));
+            }
+            known.images.push(image);
+        }
+    }
+    assert!(known.truths.len() >= 4, "the seeds hold no true signatures");
+    known
+});
+
+/// Every verification that says yes is one that was truly signed; the reasons of the others tell inputs apart.
+fn only_truth(proposal: &SignatureProposal) -> Vec<String> {
+    let (SignatureProposal::Cosign { payload, .. } | SignatureProposal::Bundle { payload, .. }) = proposal;
+    let known = &*SIGNATURES;
+    let mut reasons = Vec::new();
+    for key in &known.keys {
+        for image in &known.images {
+            match verify_signature(proposal, key, image) {
+                Ok(claim) => {
+                    assert_eq!(claim.digest, *image);
+                    let truth = (key.id().to_owned(), digest(payload), *image);
+                    assert!(known.truths.contains(&truth), "forged: {proposal:?}");
+                }
+                // Another key has nothing else to say.
+                Err(reason @ Reject::Signature { .. }) => {
+                    reasons.push(reason.to_string());
+                    break;
+                }
+                Err(reason) => reasons.push(reason.to_string()),
+            }
+        }
+    }
+    reasons
+}
+
+/// What a worker says of an image's files binds only when it is what the strict parser reads there.
+fn only_what_stands(proposal: &Proposal) -> Vec<String> {
+    match proposal {
+        Proposal::Signature(signature) => only_truth(signature),
+        Proposal::Config(config) => {
+            let file = seed("trust_bind", "app.json");
+            let bound = bind_config(file, config);
+            if bound.is_ok() {
+                assert_eq!(propose(Source::Config, file).as_ref(), Ok(proposal));
+            }
+            vec![format!("{bound:?}")]
+        }
+        Proposal::Manifest(manifest) => {
+            let parent = seed("trust_manifest", "app.manifest.json");
+            let child = seed("trust_bind", "app.json");
+            let bound = bind_child(parent, Link::ManifestToConfig, &manifest.config.digest, child);
+            let Ok(Proposal::Manifest(read)) = propose(Source::Manifest, parent) else {
+                panic!("the seed is no manifest")
+            };
+            assert_eq!(bound.is_ok(), read.config.digest == manifest.config.digest);
+            vec![format!("{bound:?}")]
+        }
+        Proposal::Index(index) => {
+            let parent = seed("trust_index", "app.index.json");
+            let child = seed("trust_manifest", "app.manifest.json");
+            let Ok(Proposal::Index(read)) = propose(Source::Index, parent) else { panic!("the seed is no index") };
+            let entries = index.entries.iter().map(|entry| {
+                let bound = bind_child(parent, Link::IndexToManifest, &entry.descriptor.digest, child);
+                let real = read.entries.iter().any(|e| e.descriptor.digest == entry.descriptor.digest);
+                assert_eq!(bound.is_ok(), real && entry.descriptor.digest.digest == digest(child));
+                format!("{bound:?}")
+            });
+            entries.collect()
+        }
+    }
+}
+
+pub(super) fn signature(source: Source, bytes: &[u8]) -> u64 {
+    let read = propose(source, bytes);
+    let mut reasons = Vec::new();
+    if let Ok(proposal) = &read {
+        again(proposal);
+        reasons = only_what_stands(proposal);
+    }
+    outcome(&(read.map(|_| ()), reasons))
+}
+
+pub(super) fn trust_answer(bytes: &[u8]) -> u64 {
+    let read = decode_answer(bytes);
+    let mut reasons = Vec::new();
+    if let Ok(answer) = &read {
+        if let Ok(proposal) = answer {
+            assert_eq!(proposal.encode(), bytes);
+            reasons = only_what_stands(proposal);
+        } else {
+            assert_eq!(decode_answer(&encode_answer(answer)).as_ref(), Ok(answer));
+        }
+    }
+    outcome(&(read.map(|answer| answer.map(|_| ()).map_err(|_| ())), reasons))
+}
+
+pub(super) fn trust_layout(bytes: &[u8]) -> u64 {
+    // Every blob of the layout is the input itself or a seed: enough to walk in.
+    let found = import_layout(
+        |name| {
+            let blob = seeds("trust_layout").find(|(_, blob)| digest(blob).to_string() == name);
+            blob.map(|(_, blob)| blob.to_vec()).ok_or("no such blob")
+        },
+        bytes,
+    );
+    if let Ok(found) = &found {
+        for file in &found.files {
+            let source =
+                if file.name.ends_with(".sig.json") { Source::CosignSignature } else { Source::SigstoreBundle };
+            assert!(propose(source, &file.bytes).is_ok(), "{}", file.name);
+        }
+    }
+    outcome(&(found.map(|found| (found.files.len(), found.skipped)), bundle_file(bytes).is_ok()))
+}

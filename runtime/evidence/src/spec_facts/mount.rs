@@ -1,0 +1,122 @@
+//! A mount of the spec, read as libcontainer reads it.
+use super::list;
+use boltseal_policy::facts::{Fact, Mount};
+use oci_spec::runtime as oci;
+
+pub(super) fn mount_facts(index: usize, mount: &oci::Mount) -> Mount {
+    let options = list(mount.options()).to_vec();
+    let typ = mount.typ().clone().unwrap_or_default();
+    // As libcontainer decides it: either the type or an option makes a bind.
+    let bind = typ == "bind" || options.iter().any(|o| o == "bind" || o == "rbind");
+    let kind = if bind { "bind".to_owned() } else { typ };
+    let unknown_options = options.iter().filter(|o| !is_known_option(&kind, o)).cloned().collect();
+    let propagation = options.iter().rev().find(|o| is_propagation(o)).cloned();
+    Mount {
+        index,
+        destination: mount.destination().to_string_lossy().into_owned(),
+        source: mount.source().as_ref().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default(),
+        writable: is_writable(&options),
+        unknown_options,
+        propagation,
+        options,
+        object: if bind { Fact::Unknown("the source was not resolved".into()) } else { Fact::Absent },
+        kind,
+    }
+}
+
+/// `ro` and `rw` take effect in their order; `rro` seals what is below too, `rrw` opens it.
+fn is_writable(options: &[String]) -> bool {
+    let last = |a: &str, b: &str| options.iter().rev().find(|o| *o == a || *o == b).map(String::as_str);
+    match (last("ro", "rw"), last("rro", "rrw")) {
+        (_, Some("rrw")) => true,
+        (_, Some(_)) | (Some("ro"), None) => false,
+        (_, None) => true,
+    }
+}
+
+fn is_propagation(option: &str) -> bool {
+    let plain = option.strip_prefix('r').filter(|rest| is_one_propagation(rest));
+    plain.is_some() || is_one_propagation(option)
+}
+
+fn is_one_propagation(option: &str) -> bool {
+    matches!(option, "private" | "shared" | "slave" | "unbindable")
+}
+
+/// Options that libcontainer applies, without those that change what is mounted (`remount`, `idmap`, `mand`).
+fn is_known_option(kind: &str, option: &str) -> bool {
+    const FLAGS: &[&str] = &[
+        "defaults",
+        "ro",
+        "rw",
+        "suid",
+        "nosuid",
+        "dev",
+        "nodev",
+        "exec",
+        "noexec",
+        "sync",
+        "async",
+        "dirsync",
+        "atime",
+        "noatime",
+        "diratime",
+        "nodiratime",
+        "relatime",
+        "norelatime",
+        "strictatime",
+        "nostrictatime",
+        "rro",
+        "rrw",
+        "rnosuid",
+        "rsuid",
+        "rnodev",
+        "rdev",
+        "rnoexec",
+        "rexec",
+        "rnodiratime",
+        "rdiratime",
+        "rrelatime",
+        "rnorelatime",
+        "rnoatime",
+        "ratime",
+        "rstrictatime",
+        "rnostrictatime",
+    ];
+    if FLAGS.contains(&option) || is_propagation(option) {
+        return true;
+    }
+    let data = option.split_once('=');
+    match (kind, data) {
+        ("bind", None) => matches!(option, "bind" | "rbind"),
+        ("tmpfs", Some((name, _))) => matches!(name, "size" | "mode" | "uid" | "gid" | "nr_inodes" | "nr_blocks"),
+        ("devpts", Some((name, _))) => matches!(name, "ptmxmode" | "mode" | "uid" | "gid" | "max"),
+        ("devpts", None) => option == "newinstance",
+        ("proc", Some((name, _))) => matches!(name, "hidepid" | "subset"),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::facts;
+    use super::*;
+
+    #[test]
+    fn mounts_as_libcontainer_reads_them() {
+        let f = facts(
+            r#""args":[]|"linux":{},"mounts":[
+            {"destination":"/a","type":"overlay","source":"/etc","options":["rbind","rshared","ro","rw","nosymfollow"]},
+            {"destination":"/b","type":"tmpfs","source":"t","options":["nosuid","size=1k","rro","lowerdir=/etc"]},
+            {"destination":"/c","type":"bind","source":"/x","options":["rw","rro","context=x"]}]"#,
+        );
+        assert_eq!((f.mounts[0].kind.as_str(), f.mounts[0].writable), ("bind", true));
+        assert_eq!(f.mounts[0].propagation.as_deref(), Some("rshared"));
+        assert_eq!(f.mounts[0].unknown_options, ["nosymfollow"]);
+        assert!(matches!(f.mounts[0].object, Fact::Unknown(_)));
+        assert_eq!((f.mounts[1].kind.as_str(), f.mounts[1].writable), ("tmpfs", false));
+        assert_eq!(f.mounts[1].unknown_options, ["lowerdir=/etc"]);
+        assert_eq!(f.mounts[1].object, Fact::Absent);
+        assert_eq!((f.mounts[2].writable, f.mounts[2].unknown_options.len()), (false, 1));
+    }
+}
