@@ -140,6 +140,7 @@ fn node_policy<'a>(rules: &'a NodeRules, key: &'a str, source: &'a dyn LogSource
         ak_spki_pem: key,
         pcrs,
         log: log.map(|rules| LogPolicy { rules, source }),
+        cap: rules.cap,
         ttl: Duration::from_secs(rules.ttl),
     })
 }

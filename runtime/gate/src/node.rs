@@ -62,6 +62,7 @@ fn attested(rules: &NodeRules, key: &str, given: &Given<'_>) -> Result<Fact<Node
         ak_spki_pem: key,
         pcrs,
         log: log.map(|rules| LogPolicy { rules, source: &source }),
+        cap: rules.cap,
         ttl: Duration::from_secs(rules.ttl),
     };
     let mut state = check(Path::new(paths::RUN), &policy, given.policy_digest, &boot, deadline);

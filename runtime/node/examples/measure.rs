@@ -53,6 +53,7 @@ fn main() -> Result<(), Error> {
             ak_spki_pem: &enrolment.ak_spki_pem,
             pcrs,
             log,
+            cap: None,
             ttl: Duration::from_secs(3600),
         };
         let mut all = [Vec::new(), Vec::new()];

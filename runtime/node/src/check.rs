@@ -6,6 +6,7 @@
 //! ```
 //! A verdict that does not hold is never patched up: a new one is made, or the start is told why not. Failures are not
 //! kept: the next start asks again.
+use crate::cap;
 use crate::channel::Address;
 use crate::folder::{Folder, Lock};
 use crate::key::AttestationKey;
@@ -33,6 +34,8 @@ pub struct NodePolicy<'a> {
     pub pcrs: BTreeMap<u32, Vec<[u8; 32]>>,
     /// Rules on the event log; together with the values they cover PCRs 4, 7 and 9.
     pub log: Option<LogPolicy<'a>>,
+    /// A PCR that the first verdict of a boot extends, so that no kernel that kexec starts is attested.
+    pub cap: Option<u32>,
     /// How long a verdict lives, on CLOCK_BOOTTIME, in whole seconds.
     pub ttl: Duration,
 }
@@ -97,11 +100,12 @@ fn run(
     policy.valid(policy_digest)?;
     boot.valid()?;
     let judged = policy.log.as_ref().map(|log| log.rules.quoted());
+    let pcrs = cap::accepted(&policy.pcrs, policy.cap, boot);
     // Time goes on while this runs: another start's verdict may be younger than `boot`.
     let now = || Boot { boottime_ns: boot.boottime_ns.saturating_add(nanos(begun)), ..boot.clone() };
     let look = |folder: &Folder| {
         let boot = now();
-        let expected = policy.expected(&key, judged.as_ref(), policy_digest, &boot);
+        let expected = policy.expected(&key, &pcrs, judged.as_ref(), policy_digest, &boot);
         Ok::<_, Error>(folder.read()?.map(|bytes| verdict::parse(&bytes).map_err(Unfit::from)?.verify(&expected)))
     };
     let folder = Folder::open(dir)?;
@@ -116,7 +120,7 @@ fn run(
     }
     state.fresh = true;
     let boot = now();
-    let expected = policy.expected(&key, judged.as_ref(), policy_digest, &boot);
+    let expected = policy.expected(&key, &pcrs, judged.as_ref(), policy_digest, &boot);
     attest(&folder, &lock, policy, &expected, deadline, state)
 }
 
@@ -163,6 +167,9 @@ fn attest(
             return Err(Unfit::Log(problems));
         }
     }
+    if let Some(pcr) = policy.cap.filter(|pcr| verdict.pcrs.get(pcr) == Some(&cap::OPEN)) {
+        tpm.extend(pcr, &cap::digest(expected.boot))?;
+    }
     // The node is attested; only the next start will have to ask the TPM again.
     if let Err(error) = verdict.bytes().and_then(|bytes| folder.write(lock, &bytes)) {
         state.notes.push(format!("the node verdict was not kept: {error}"));
@@ -180,6 +187,11 @@ fn nanos(begun: Instant) -> u64 {
 }
 
 fn wrong_pcr(policy: &NodePolicy<'_>, pcr: u32, value: &str) -> String {
+    if policy.cap == Some(pcr) {
+        return format!(
+            "PCR {pcr} (node.cap) is {value}, neither clear nor capped in this boot: this kernel was started by kexec, or something else extends that PCR. Fix: reboot"
+        );
+    }
     let accepted = policy.pcrs.get(&pcr).map_or(0, Vec::len);
     format!(
         "PCR {pcr} is {value}, not one of the {accepted} that the node policy accepts. Fix: boot the kernel, initrd, command line and firmware that were enrolled, or accept this value in [node.pcrs]"
@@ -203,11 +215,12 @@ impl NodePolicy<'_> {
     pub(crate) fn expected<'b>(
         &'b self,
         key: &'b AttestationKey,
+        pcrs: &'b BTreeMap<u32, Vec<[u8; 32]>>,
         judged: Option<&'b BTreeSet<u32>>,
         policy_digest: &'b str,
         boot: &'b Boot,
     ) -> Expected<'b> {
-        Expected { key, pcrs: &self.pcrs, judged, ttl: self.ttl, policy_digest, boot }
+        Expected { key, pcrs, judged, ttl: self.ttl, policy_digest, boot }
     }
 
     pub(crate) fn valid(&self, policy_digest: &str) -> Result<(), Error> {
@@ -221,6 +234,7 @@ impl NodePolicy<'_> {
                 "the node policy has rules on the event log but covers PCR {pcr} by neither values nor rules. Fix: boltseal node policy prints both"
             )));
         }
+        cap::valid(self.cap, &self.pcrs)?;
         if let Some((pcr, _)) = self.pcrs.iter().find(|(_, values)| values.is_empty()) {
             return Err(Error::refused(format!("the node policy accepts no value of PCR {pcr}")));
         }

@@ -1,4 +1,5 @@
 //! What an operator sees of a node: the TPM now, and the kept verdict. Reads only; quotes nothing, repairs nothing.
+use crate::cap::accepted;
 use crate::channel::Address;
 use crate::check::of_boot;
 use crate::enroll::name_hex;
@@ -125,7 +126,8 @@ fn look_at_verdict(
     let key = policy.key()?;
     policy.valid(policy_digest)?;
     let judged = policy.log.as_ref().map(|log| log.rules.quoted());
-    let expected = policy.expected(&key, judged.as_ref(), policy_digest, boot);
+    let pcrs = accepted(&policy.pcrs, policy.cap, boot);
+    let expected = policy.expected(&key, &pcrs, judged.as_ref(), policy_digest, boot);
     let Some(bytes) = Folder::open(dir)?.read()? else {
         return Ok(None);
     };

@@ -29,7 +29,8 @@ fn main() -> ExitCode {
 }
 
 fn one_start(dir: &str, tpm: &str, key: &str, pcrs: &str) -> ExitCode {
-    let policy = NodePolicy { tpm, ak_spki_pem: key, pcrs: serde_json::from_str(pcrs).unwrap(), log: None, ttl: TTL };
+    let policy =
+        NodePolicy { tpm, ak_spki_pem: key, pcrs: serde_json::from_str(pcrs).unwrap(), log: None, cap: None, ttl: TTL };
     let state = check(dir.as_ref(), &policy, DIGEST, &Boot::current().unwrap(), soon());
     println!("{} {:?}", if state.fresh { "asked" } else { "kept" }, state.problems);
     if state.verified { ExitCode::SUCCESS } else { ExitCode::FAILURE }

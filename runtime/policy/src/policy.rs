@@ -218,6 +218,8 @@ pub struct NodeRules {
     pub enrolled: String,
     /// Accepted values per PCR of the SHA-256 bank, hex.
     pub pcrs: BTreeMap<String, Vec<String>>,
+    /// A PCR, 10 to 15, that the first verdict of a boot extends with its boot id: after kexec it fits no boot.
+    pub cap: Option<u32>,
     /// Rules on the replayed event log.
     pub log: Option<LogRules>,
     /// A verifier's token, beside or instead of all that.

@@ -142,6 +142,7 @@ impl Node {
             ak_spki_pem: &self.enrolment.ak_spki_pem,
             pcrs: self.pcrs.clone(),
             log: None,
+            cap: None,
             ttl: self.ttl,
         }
     }

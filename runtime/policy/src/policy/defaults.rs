@@ -91,6 +91,7 @@ impl Default for NodeRules {
             attestation_key: String::new(),
             enrolled: String::new(),
             pcrs: BTreeMap::new(),
+            cap: None,
             log: None,
             ear: None,
             ttl: 86_400,

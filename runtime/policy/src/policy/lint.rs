@@ -180,6 +180,13 @@ impl Policy {
         if !["", "certified", "trust-on-first-use"].contains(&n.enrolled.as_str()) {
             out.push("node.enrolled: `certified` or `trust-on-first-use`".into());
         }
+        if let Some(pcr) = n.cap
+            && (![10, 11, 12, 14, 15].contains(&pcr) || n.pcrs.contains_key(&pcr.to_string()))
+        {
+            out.push(
+                "node.cap: a PCR of 10, 11, 12, 14, 15 that node.pcrs does not name and nothing else extends".into(),
+            );
+        }
         if let Some(log) = &n.log {
             let valued = |pcr: u32| n.pcrs.contains_key(&pcr.to_string());
             log.lint(n.tpm.starts_with("unix:"), valued, out);
@@ -436,6 +443,9 @@ mod tests {
             ("[node]\ntpm = \"/tmp/x\"".into(), "node.tpm"),
             ("[node]\nttl = 0".into(), "node.ttl"),
             ("[node]\nenrolled = \"yes\"".into(), "node.enrolled"),
+            ("[node]\ncap = 9".into(), "node.cap"),
+            ("[node]\ncap = 13".into(), "node.cap"),
+            (format!("[node]\ncap = 14\n[node.pcrs]\n14 = [\"{}\"]", "a".repeat(64)), "node.cap"),
             ("[node.pcrs]\n99 = []".into(), "no PCR index"),
             ("[node.pcrs]\n7 = []".into(), "nothing could start"),
             (format!("[node.pcrs]\n7 = [\"{}\"]", "0".repeat(64)), "proves nothing"),
