@@ -246,6 +246,29 @@ fn probe(lab: &Lab, folder: &str, (major, minor): (u64, u64)) -> (i32, i32) {
     (answer >> 4, answer & 15)
 }
 
+/// A kernel that takes no program: nothing runs, and nothing is left. The twin is the same container before.
+pub(super) fn no_device_program(mut lab: Lab) {
+    lab.on_cgroup_v2();
+    lab.spec["linux"]["resources"] = json!({"devices": standard_rules()});
+    let (code, text, _) = lab.sh("echo ran").run();
+    assert_eq!((code, text.as_str()), (0, "ran\n"));
+    // bpf(2) answers EPERM from here on, in this process and what it starts.
+    let instruction = |code: u32, jt, jf, k| libc::sock_filter { code: u16::try_from(code).unwrap(), jt, jf, k };
+    let filter = [
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, u32::try_from(libc::SYS_bpf).unwrap()),
+        instruction(libc::BPF_RET, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs()),
+        instruction(libc::BPF_RET, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: 4, filter: filter.as_ptr().cast_mut() };
+    // SAFETY: the program is four instructions that outlive the call.
+    let rc = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+    assert_eq!(rc, 0, "{}", std::io::Error::last_os_error());
+    lab.sh("touch /data/ran");
+    contains(&lab.refused().to_string(), "cannot load the device program: Operation not permitted");
+    assert!(!lab.volume.join("ran").exists());
+}
+
 /// The kernel asks our program at each mknod and open. One device is granted in one way after the other, the same
 /// steps each time.
 pub(super) fn devices_on_cgroup_v2(mut lab: Lab) {

@@ -57,6 +57,7 @@ pub const ALL: &[Scenario] = &[
     ("out_of_memory", cgroups::out_of_memory),
     ("on_cgroup_v2", cgroups::on_cgroup_v2),
     ("devices_on_cgroup_v2", cgroups::devices_on_cgroup_v2),
+    ("no_device_program", cgroups::no_device_program),
     ("slice", cgroups::slice),
     ("cgroup_mount", cgroups::cgroup_mount),
     ("cgroup_in_use", cgroups::cgroup_in_use),
