@@ -26,6 +26,7 @@ pub(crate) fn all(world: &mut World, report: &mut Report, name: &dyn Fn(&str) ->
         });
     };
     check("policies: two sensitivities started at once: one of them runs", two_sensitivities);
+    check("policies: a new policy is tried on what runs", simulated);
     check("policies: a policy that does not load leaves the last good one in force, and the record says so", last_good);
 }
 
@@ -73,6 +74,30 @@ fn start(request: &Request) -> Result<bool> {
             Ok(false)
         }
     }
+}
+
+/// What runs is judged by the new policy before that is in force, and goes on in any case.
+fn simulated(world: &mut World) -> Result<String> {
+    let request = world.request("app", &["/bin/sleep", "600"])?;
+    world.run(&request)?;
+    let undo = request.clone();
+    world.undo_later(move |world| world.client.remove(&undo).context("remove").map(drop));
+    let draft = world.node.work.join("tried");
+    if draft.exists() {
+        fs::remove_dir_all(&draft)?;
+    }
+    run(Command::new("cp").arg("-r").arg(policy::FOLDER).arg(&draft))?;
+    let tried = || stack::process::run(Command::new("boltseal").args(["policy", "apply", "--dry-run"]).arg(&draft));
+    let said = tried()?;
+    ensure!(said.contains("0 of 1 container"), "{said}");
+    let mut bent = world.node.policy.clone();
+    bent.set("owner.patterns", vec![toml::Value::from("nobody@example.org")])?;
+    fs::write(draft.join("policy.toml"), bent.text()?)?;
+    let said = tried()?;
+    let name = format!("tests/{} runs and would not start again: BS-OWN-001", request.id);
+    ensure!(said.contains(&name) && said.contains("1 of 1 container"), "{said}");
+    ensure!(world.client.state(&request.id)? == 2, "it no longer runs");
+    Ok(String::new())
 }
 
 fn last_good(world: &mut World) -> Result<String> {

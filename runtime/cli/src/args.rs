@@ -76,8 +76,14 @@ pub(crate) enum PolicyCommand {
         /// Folder of the policy
         dir: PathBuf,
         /// Private key: P-256, PKCS #8 in PEM, unencrypted
+        #[arg(long, value_name = "FILE", required_unless_present = "public", conflicts_with = "public")]
+        key: Option<PathBuf>,
+        /// Public key of a private key that is elsewhere: print what is to be signed
         #[arg(long, value_name = "FILE")]
-        key: PathBuf,
+        public: Option<PathBuf>,
+        /// The signature that was made elsewhere, ASN.1 DER
+        #[arg(long, value_name = "FILE", requires = "public")]
+        signature: Option<PathBuf>,
         /// Version; by default one above the one that bundle.sig has
         #[arg(long)]
         number: Option<u64>,

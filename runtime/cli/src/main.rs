@@ -39,7 +39,14 @@ fn run(command: &Command, screen: &mut Screen) -> Result<Exit, Failure> {
         Command::Sig(SigCommand::Import { path }) => sig::import(path, screen),
         Command::Node(command) => node::run(command, screen),
         Command::Policy(PolicyCommand::Lint { dir }) => policy::lint(dir.as_deref(), screen),
-        Command::Policy(PolicyCommand::Sign { dir, key, number }) => policy_sign::sign(dir, key, *number, screen),
+        Command::Policy(PolicyCommand::Sign { dir, key, public, signature, number }) => {
+            let by = match (key, public, signature) {
+                (_, Some(public), None) => policy_sign::By::Elsewhere(public),
+                (_, Some(public), Some(made)) => policy_sign::By::Signature(public, made),
+                (key, None, _) => policy_sign::By::Private(key.as_deref().unwrap_or(std::path::Path::new(""))),
+            };
+            policy_sign::sign(dir, by, *number, screen)
+        }
         Command::Policy(PolicyCommand::Trust { key, tpm, no_floor, replace }) => {
             policy_sign::trust(key, tpm.as_deref(), !no_floor, *replace, screen)
         }

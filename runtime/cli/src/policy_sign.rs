@@ -18,32 +18,58 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 use serde_json::json;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const MAX_KEY: u64 = 16 << 10;
 
-/// Signs the bundle in `dir` as `version`, by default one above the version that is there.
-pub(crate) fn sign(dir: &Path, key: &Path, version: Option<u64>, screen: &mut Screen) -> Result<Exit, Failure> {
+/// Who signs: a private key here, or one that is elsewhere (a security module), in two steps.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum By<'a> {
+    Private(&'a Path),
+    /// Public key: print what is to be signed.
+    Elsewhere(&'a Path),
+    /// Public key, and the file with the signature in ASN.1 DER: put it in place.
+    Signature(&'a Path, &'a Path),
+}
+
+/// Signs the bundle in `dir` as version `number`, by default one above the version that is there.
+pub(crate) fn sign(dir: &Path, by: By<'_>, number: Option<u64>, screen: &mut Screen) -> Result<Exit, Failure> {
     let dir = std::path::absolute(dir).map_err(Failure::undecided)?;
     let loaded = policy::load_of(&dir, Owner::Any).map_err(Bad::failure)?;
-    let (pair, public) = private(key)?;
     let before = loaded.bundle.signature.as_deref().and_then(|bytes| Signed::read(bytes).ok());
     let before = before.map_or(0, |signed| signed.version);
-    let version = version.unwrap_or(before + 1);
+    let version = number.unwrap_or(before + 1);
     if version <= before || version > MAX_VERSION {
         let limits = format!("above {before}, which {SIGNATURE} has, and at most {MAX_VERSION}");
         return Err(Failure::new(Exit::Usage, format!("--number {version}: versions go up. Fix: a number {limits}")));
     }
     let digest = &loaded.bundle.digest;
-    let signature = pair
-        .sign(&SystemRandom::new(), statement(version, digest, public.id()).as_bytes())
-        .map_err(|_| Failure::undecided("the key cannot sign"))?;
-    let text = file(version, digest, public.id(), signature.as_ref());
-    // What was written is what a node will read.
+    let (public, signature) = match by {
+        By::Private(key) => {
+            let (pair, public) = private(key)?;
+            let signature = pair.sign(&SystemRandom::new(), statement(version, digest, public.id()).as_bytes());
+            (public, signature.map_err(|_| Failure::undecided("the key cannot sign"))?.as_ref().to_vec())
+        }
+        By::Elsewhere(key) => {
+            talk("sign these bytes with ECDSA and SHA-256, and bring the signature back with --signature");
+            for line in statement(version, digest, public_key(key)?.id()).lines() {
+                screen.line(line)?;
+            }
+            return Ok(Exit::Ok);
+        }
+        By::Signature(key, made) => {
+            let signature = fs::read(made).map_err(|e| Failure::undecided(format!("{}: {e}", made.display())))?;
+            (public_key(key)?, signature)
+        }
+    };
+    let text = file(version, digest, public.id(), &signature);
+    // What is written is what a node will read.
     let verified = Signed::read(text.as_bytes()).and_then(|signed| signed.verify(digest, &public));
-    verified.map_err(Failure::undecided)?;
+    let fix = "Fix: sign what `--public` prints for this very folder";
+    verified.map_err(|why| Failure::new(Exit::Findings, format!("{why}. {fix}")))?;
     let at = dir.join(SIGNATURE);
     put(&at, text.as_bytes(), 0o644).map_err(|e| Failure::undecided(format!("{}: {e}", at.display())))?;
     if screen.json() {
@@ -54,13 +80,22 @@ pub(crate) fn sign(dir: &Path, key: &Path, version: Option<u64>, screen: &mut Sc
     Ok(Exit::Ok)
 }
 
+fn public_key(path: &Path) -> Result<Key, Failure> {
+    let pem = fs::read_to_string(path).map_err(|e| Failure::undecided(format!("{}: {e}", path.display())))?;
+    Key::from_spki_pem(&pem).map_err(|e| Failure::new(Exit::BadPolicy, format!("{}: {e}", path.display())))
+}
+
 /// A P-256 key in PKCS #8, unencrypted.
 fn private(path: &Path) -> Result<(EcdsaKeyPair, Key), Failure> {
     let shown = path.display();
     let fix = "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 makes one";
     let bad = |why: &str| Failure::undecided(format!("{shown}: {why}. Fix: {fix}"));
-    if fs::metadata(path).map_err(|e| bad(&e.to_string()))?.len() > MAX_KEY {
+    let meta = fs::metadata(path).map_err(|e| bad(&e.to_string()))?;
+    if meta.len() > MAX_KEY {
         return Err(bad("longer than a private key"));
+    }
+    if meta.mode() & 0o077 != 0 {
+        talk(&format!("{shown} can be read by others: who has it says what starts. Fix: chmod 0600 {shown}"));
     }
     let text = fs::read_to_string(path).map_err(|e| bad(&e.to_string()))?;
     let body = text

@@ -257,6 +257,35 @@ fn the_last_good_policy_judges_where_the_first_does_not_load() {
     assert_eq!(world.run(&["check", &bundle]).0, 4);
 }
 
+/// As with a key in a security module: openssl stands for its tool.
+#[test]
+fn a_key_that_is_elsewhere_signs_in_two_steps() {
+    let world = World::new();
+    world.trust();
+    let new = world.draft("second");
+    let (public, made) = (world.path("ci.pub"), world.path("made"));
+    let (code, statement, _) = world.node.run(&["policy", "sign", &new, "--public", &public]);
+    assert_eq!((code, statement.lines().count()), (0, 4));
+    world.node.write("statement", &statement);
+    let status = Command::new("openssl")
+        .args(["dgst", "-sha256", "-sign", &world.path("ci.key"), "-out", &made, &world.path("statement")])
+        .status();
+    assert!(status.unwrap().success());
+    let finish = ["policy", "sign", &new, "--public", &public, "--signature", &made];
+    assert!(world.ok(&finish).contains("version 1"));
+    world.ok(&["policy", "apply", &new]);
+    // A signature over another version, other files, or by another key is not put in place.
+    world.fails(&finish, 1, "does not verify");
+    fs::remove_file(format!("{new}/bundle.sig")).unwrap();
+    world.draft("third");
+    world.fails(&finish, 1, "does not verify");
+    world.draft("second");
+    let stranger = world.path("mallory.pub");
+    world.fails(&["policy", "sign", &new, "--public", &stranger, "--signature", &made], 1, "does not verify");
+    world.fails(&["policy", "sign", &new], 2, "--key");
+    world.fails(&["policy", "sign", &new, "--key", &world.path("ci.key"), "--public", &public], 2, "--public");
+}
+
 #[test]
 fn versions_go_up_and_keys_are_keys() {
     let world = World::new();
