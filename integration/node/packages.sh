@@ -14,9 +14,11 @@ cache="$root/.cache/node"
 apt="$cache/apt"
 suite=trixie
 
-# Why each: qemu-system-x86 and ovmf (the machine and its firmware), swtpm (its TPM), sbsigntool and binutils (a signed EFI
-# program), mtools and dosfstools (its boot disk), mmdebstrap, e2fsprogs and kmod (the root file system), cpio (the initrd).
-tools='qemu-system-x86 ovmf swtpm swtpm-tools sbsigntool binutils mtools dosfstools mmdebstrap e2fsprogs kmod cpio'
+# Why each: qemu-system-x86 and ovmf (the machine and its firmware), swtpm (its TPM), sbsigntool, openssl and binutils (a signed EFI
+# program), mtools and dosfstools (its boot disk), mmdebstrap, e2fsprogs and kmod (the root file system), cpio and xz-utils
+# (the initrd), bzip2 (Debian's SELinux policy).
+tools='qemu-system-x86 ovmf swtpm swtpm-tools sbsigntool openssl binutils mtools dosfstools mmdebstrap e2fsprogs kmod cpio xz-utils
+bzip2'
 missing=
 for package in $tools; do
     status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)

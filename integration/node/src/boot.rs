@@ -46,8 +46,8 @@ impl Boot<'_> {
         fs::remove_dir_all(&stage)?;
         let boot = built.work.join("boot.img");
         uki::boot_disk(self.program, &boot)?;
-        // A boot with the main job takes minutes without hardware help.
-        let limit = Duration::from_secs(if matches!(job.what, What::Job(_)) { 480 } else { 180 });
+        // It tells a hang from an answer: without hardware help a boot takes half a minute, with the main job some minutes.
+        let limit = Duration::from_secs(if matches!(job.what, What::Job(_)) { 1200 } else { 300 });
         let took = vm::boot(&vm::Machine {
             variables: self.variables,
             tpm: self.tpm,
