@@ -3,6 +3,7 @@
 //! manage, and a look at whether the limits that keep a node alive are really in force.
 use crate::error::LaunchError;
 use crate::{cgroup, device};
+use boltseal_seal::{Label, Table};
 use libcgroups::common::CgroupSetup;
 use oci_spec::runtime::{Linux, LinuxResources};
 use std::collections::HashMap;
@@ -28,17 +29,40 @@ pub(crate) fn manager_path(path: &str) -> Result<String, LaunchError> {
     Ok(if is_managed(path)? { path.to_owned() } else { cgroup::path_in_hierarchy(path) })
 }
 
-/// The sealed spec for libcontainer: the same bytes, but for a path that is not systemd's to make.
-pub(crate) fn spec_for_libcontainer(json: &[u8], path: &str) -> Result<Vec<u8>, LaunchError> {
-    let wanted = manager_path(path)?;
-    if !cgroup::is_systemd(path) || wanted == path {
+/// The sealed spec for libcontainer: the same bytes, but for a path that is not systemd's to make, and a mount of cgroup v2
+/// under an SELinux label: libcontainer would give it that label, which the kernel refuses for a second view of one
+/// hierarchy, and then bind the whole node's. What it is given instead is the container's own folder.
+pub(crate) fn spec_for_libcontainer(json: &[u8], table: &Table) -> Result<Vec<u8>, LaunchError> {
+    let path = table.cgroup_path.as_str();
+    let moved = cgroup::is_systemd(path) && !is_managed(path)?;
+    let labelled = matches!(table.label, Some(Label::Selinux(_))) && is_unified()?;
+    if !moved && !labelled {
         return Ok(json.to_vec());
     }
     let failed = |e: serde_json::Error| LaunchError::Other(format!("the sealed spec: {e}"));
     let mut spec: serde_json::Value = serde_json::from_slice(json).map_err(failed)?;
-    let place = spec.pointer_mut("/linux/cgroupsPath");
-    *place.ok_or_else(|| LaunchError::Other("the sealed spec has no cgroupsPath".into()))? = wanted.into();
+    if moved {
+        let place = spec.pointer_mut("/linux/cgroupsPath");
+        let place = place.ok_or_else(|| LaunchError::Other("the sealed spec has no cgroupsPath".into()))?;
+        *place = cgroup::path_in_hierarchy(path).into();
+    }
+    if labelled {
+        bind_own_folder(&mut spec, &format!("/sys/fs/cgroup{}", cgroup::path_in_hierarchy(path)));
+    }
     serde_json::to_vec(&spec).map_err(failed)
+}
+
+fn bind_own_folder(spec: &mut serde_json::Value, folder: &str) {
+    let mounts = spec.get_mut("mounts").and_then(|m| m.as_array_mut()).into_iter().flatten();
+    for mount in mounts.filter(|m| m.get("type").is_some_and(|t| t == "cgroup" || t == "cgroup2")) {
+        let options = mount.get("options").and_then(|o| o.as_array()).cloned().unwrap_or_default();
+        let options: Vec<_> = options.into_iter().chain(["bind".into()]).collect();
+        for (key, value) in [("type", "bind".into()), ("source", folder.into()), ("options", options.into())] {
+            if let Some(mount) = mount.as_object_mut() {
+                mount.insert(key.into(), value);
+            }
+        }
+    }
 }
 
 /// What could not be enforced is refused before anything is made.
@@ -239,12 +263,26 @@ mod tests {
     #[test]
     fn a_path_is_changed_only_where_nobody_manages_slices() {
         let json = br#"{"linux":{"cgroupsPath":"a-b.slice:cri:x"}}"#;
-        assert_eq!(spec_for_libcontainer(json, "/a/b").unwrap(), json);
+        let of =
+            |path: &str| spec_for_libcontainer(json, &Table { cgroup_path: path.into(), ..Table::default() }).unwrap();
+        assert_eq!(of("/a/b"), json);
         if is_managed("a-b.slice:cri:x").unwrap() {
-            assert_eq!(spec_for_libcontainer(json, "a-b.slice:cri:x").unwrap(), json);
+            assert_eq!(of("a-b.slice:cri:x"), json);
         } else {
-            let changed = spec_for_libcontainer(json, "a-b.slice:cri:x").unwrap();
-            assert_eq!(changed, br#"{"linux":{"cgroupsPath":"/a.slice/a-b.slice/cri-x.scope"}}"#);
+            assert_eq!(of("a-b.slice:cri:x"), br#"{"linux":{"cgroupsPath":"/a.slice/a-b.slice/cri-x.scope"}}"#);
         }
+    }
+
+    #[test]
+    fn a_mount_of_cgroups_becomes_the_containers_own_folder() {
+        let mut spec = json!({"mounts": [
+            {"destination": "/proc", "type": "proc"},
+            {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro", "nosuid"]},
+        ]});
+        bind_own_folder(&mut spec, "/sys/fs/cgroup/a/b");
+        let bound = json!({
+            "destination": "/sys/fs/cgroup", "type": "bind", "source": "/sys/fs/cgroup/a/b", "options": ["ro", "nosuid", "bind"],
+        });
+        assert_eq!((&spec["mounts"][0]["type"], &spec["mounts"][1]), (&json!("proc"), &bound));
     }
 }

@@ -128,7 +128,7 @@ fn build(request: CreateRequest<'_>, layout: &Layout) -> Result<Parked, LaunchEr
     let host = inspect::objects(Path::new("/proc/self")).map_err(LaunchError::Other)?;
     sys::plain_inheritance().map_err(LaunchError::io("drop the inherited groups"))?;
     folders(layout)?;
-    write_private(&layout.config(), &cgroup2::spec_for_libcontainer(json, &table.cgroup_path)?)?;
+    write_private(&layout.config(), &cgroup2::spec_for_libcontainer(json, table)?)?;
     check_root(spec, layout)?;
     let mut record = Record {
         version: RECORD_VERSION,

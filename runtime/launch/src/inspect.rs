@@ -181,7 +181,10 @@ fn compare(entries: Vec<Entry>, expected: &Mounts<'_>) -> Vec<String> {
 
     for approved in expected.approved {
         match take(&mut left, &|e| e.point == approved.point) {
-            Some(entry) => lines.extend(one(&entry, approved)),
+            Some(entry) => {
+                lines.extend(one(&entry, approved));
+                lines.extend(foreign_cgroup(&entry, expected));
+            }
             None => lines.push(format!("mount {} was approved and is not there", approved.point)),
         }
     }
@@ -221,6 +224,14 @@ fn compare(entries: Vec<Entry>, expected: &Mounts<'_>) -> Vec<String> {
     });
     lines.extend(left.iter().map(|e| format!("mount {} ({} {}) was not approved", e.point, e.fstype, e.root)));
     lines
+}
+
+/// cgroup v2 as seen from its own namespace begins at the container. Where libcontainer cannot mount it (SELinux's label is
+/// one reason) it binds what it takes for the container's folder, which is the whole node's.
+fn foreign_cgroup(entry: &Entry, expected: &Mounts<'_>) -> Option<String> {
+    let inside = expected.root == Path::new("/");
+    (inside && entry.fstype == "cgroup2" && entry.root != "/")
+        .then(|| format!("mount {} shows the cgroup {}, approved is the container's own", entry.point, entry.root))
 }
 
 /// A mask hides: an empty read-only tmpfs over a folder, the container's or the host's null device over a file.
@@ -385,6 +396,9 @@ mod tests {
         table.push(resolved("/sys/fs/cgroup", Some("cgroup"), None));
         assert_eq!(differences(&with("ro"), &table), Vec::<String>::new());
         assert_eq!(differences(&with("rw"), &table), ["mount /sys/fs/cgroup of cgroup v2 is not read-only"]);
+        let nodes = with("ro").replace("0:26 / /sys", "0:26 /../.. /sys");
+        let line = "mount /sys/fs/cgroup shows the cgroup /../.., approved is the container's own";
+        assert_eq!(differences(&nodes, &table), [line]);
     }
 
     #[test]

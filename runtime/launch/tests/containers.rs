@@ -57,7 +57,11 @@ fn alone(top: &std::path::Path, cgroup: &str, name: &str, scenario: fn(Lab)) -> 
     match unsafe { fork() }.unwrap() {
         ForkResult::Parent { child } => patient(child),
         ForkResult::Child => {
-            let result = std::panic::catch_unwind(|| scenario(Lab::new(top.to_owned(), cgroup, name)));
+            let result = std::panic::catch_unwind(|| {
+                let mut lab = Lab::new(top.to_owned(), cgroup, name);
+                scenarios::enter_label(&mut lab);
+                scenario(lab);
+            });
             std::process::exit(i32::from(result.is_err()));
         }
     }

@@ -76,6 +76,27 @@ fn label(lab: &mut Lab) -> Option<Label> {
     Some(label)
 }
 
+/// Every scenario runs under the label of this kernel's module, as every container of a node does.
+pub fn enter(lab: &mut Lab) {
+    label(lab);
+}
+
+/// What attr/current shows of the scenario's container.
+pub(super) fn shown(lab: &Lab) -> String {
+    match &lab.table.label {
+        Some(Label::AppArmor(name)) => format!("{name} (enforce)"),
+        Some(Label::Selinux(context)) => context.clone(),
+        None => String::new(),
+    }
+}
+
+/// A file of the host that every container may read, as kubelet's relabelling makes it.
+pub(super) fn share(path: &Path) {
+    if module() == Module::Selinux {
+        relabel(path, "system_u:object_r:boltseal_file_t:s0");
+    }
+}
+
 pub(super) fn unknown(mut lab: Lab) {
     let of_selinux = || Label::Selinux("system_u:system_r:no_such_t:s0:c1,c2".into());
     for label in [Label::AppArmor("no-such-profile".into()), of_selinux()] {
@@ -94,15 +115,17 @@ pub(super) fn unknown(mut lab: Lab) {
 
 /// In force on init and exec alike, and what it forbids is forbidden and seen; the twin without it may.
 pub(super) fn in_force(mut lab: Lab) {
-    let Some(wanted) = label(&mut lab) else { return unknown(lab) };
+    if label(&mut lab).is_none() {
+        return unknown(lab);
+    }
     // Without an audit daemon denials go to the kernel's log, ten in five seconds, unless it is told otherwise.
     let limit = "/proc/sys/kernel/printk_ratelimit";
     let before = fs::read_to_string(limit).unwrap();
     fs::write(limit, "0").unwrap();
-    let shown = match &wanted {
-        Label::AppArmor(name) => format!("{name} (enforce)"),
-        Label::Selinux(context) => context.clone(),
-    };
+    let shown = shown(&lab);
+    if module() == Module::Selinux {
+        relabel(Path::new("/etc/hostname"), "system_u:object_r:etc_t:s0");
+    }
     // A file of the kernel that the masks leave open here: only the label can forbid it.
     lab.spec["linux"]["maskedPaths"] = serde_json::json!(["/proc/kcore"]);
     lab.table.masked = vec!["/proc/kcore".into()];

@@ -3,6 +3,7 @@ mod cgroups;
 mod labels;
 
 pub use cgroups::{standard_rules, unified};
+pub use labels::enter as enter_label;
 
 use crate::lab::{CAPABILITIES, Lab, pipe, start, status, wait};
 use boltseal_launch::{ExecRequest, Execed, LaunchError, Parked, delete, exec};
@@ -102,7 +103,7 @@ fn parked_released_gone(mut lab: Lab) {
         std::thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(parked.seccomp_filters, 1);
-    assert_eq!(parked.expected_label, "");
+    assert_eq!(parked.expected_label, labels::shown(&lab));
     assert!(parked.start_time > 0 && parked.console.is_none());
     assert!(parked.cgroups.len() >= if unified() { 1 } else { 4 }, "{:?}", parked.cgroups);
     for (_, folder) in &parked.cgroups {
@@ -135,6 +136,7 @@ fn inside_the_running_container(mut lab: Lab) {
     nix::fcntl::fcntl(&leak, nix::fcntl::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
     // SAFETY: this process has one thread.
     unsafe { std::env::set_var("LISTEN_FDS", "1") };
+    labels::share(std::path::Path::new("/etc/hostname"));
     let script = "grep -E '^(Seccomp|NoNewPrivs|CapBnd|Seccomp_filters|SigBlk|SigIgn|Groups):' /proc/self/status; umask; ls /proc/self/fd; cat /var/secrets/hosts; \
                   echo env; /bin/busybox env; touch /x 2>&1; cat /proc/1/cmdline | /bin/busybox tr '\\0' ' '; cat /proc/kcore; ls /sys/firmware";
     let (code, text, status) = lab.sh(script).run();
