@@ -143,7 +143,7 @@ impl Tpm {
         Ok(Some(der(&bytes)?.to_vec()))
     }
 
-    fn policy_session(&mut self) -> Result<u32, Error> {
+    pub(crate) fn policy_session(&mut self) -> Result<u32, Error> {
         let nonce = self.random(16)?;
         let mut parameters = Writer::default();
         parameters.sized(&nonce);

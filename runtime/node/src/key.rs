@@ -98,6 +98,12 @@ impl AttestationKey {
         }
     }
 
+    /// From an uncompressed point; None when it has another form.
+    pub fn from_point(point: &[u8]) -> Option<Self> {
+        let point = <[u8; 65]>::try_from(point).ok().filter(|point| point[0] == 4)?;
+        Some(Self { point })
+    }
+
     /// SubjectPublicKeyInfo.
     pub fn to_der(&self) -> Vec<u8> {
         [&SPKI[..], &self.point].concat()

@@ -9,6 +9,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
 
 mod boot;
+pub mod bound;
 mod cap;
 mod chain;
 mod channel;

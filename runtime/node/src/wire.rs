@@ -25,13 +25,18 @@ pub enum Command {
     NvRead = 0x14e,
     PolicySecret = 0x151,
     Quote = 0x158,
+    Sign = 0x15d,
     FlushContext = 0x165,
+    LoadExternal = 0x167,
     NvReadPublic = 0x169,
+    PolicyAuthorize = 0x16a,
     ReadPublic = 0x173,
     StartAuthSession = 0x176,
+    VerifySignature = 0x177,
     GetCapability = 0x17a,
     GetRandom = 0x17b,
     PcrRead = 0x17e,
+    PolicyPcr = 0x17f,
     ReadClock = 0x181,
     PcrExtend = 0x182,
 }
@@ -46,6 +51,11 @@ impl Command {
             Self::ActivateCredential => "ActivateCredential",
             Self::PolicySecret => "PolicySecret",
             Self::StartAuthSession => "StartAuthSession",
+            Self::Sign => "Sign",
+            Self::LoadExternal => "LoadExternal",
+            Self::PolicyAuthorize => "PolicyAuthorize",
+            Self::VerifySignature => "VerifySignature",
+            Self::PolicyPcr => "PolicyPCR",
             Self::NvReadPublic => "NV_ReadPublic",
             Self::CreatePrimary => "CreatePrimary",
             Self::Quote => "Quote",
@@ -72,6 +82,7 @@ impl Command {
                 | Self::NvRead
                 | Self::ActivateCredential
                 | Self::PolicySecret
+                | Self::Sign
         )
     }
 }
@@ -82,7 +93,7 @@ pub struct Request {
     pub command: Command,
     handles: Vec<u8>,
     parameters: Writer,
-    /// A policy session that authorizes the second handle.
+    /// A policy session that authorizes the last handle.
     policy: Option<u32>,
 }
 
@@ -92,10 +103,15 @@ impl Request {
         Self { command, handles, parameters, policy: None }
     }
 
-    /// The first handle is authorized by the empty password, the second by this policy session, which stays open.
+    /// The last handle is authorized by this policy session, which stays open; one before it by the empty password.
     #[must_use]
     pub fn with_policy(self, session: u32) -> Self {
         Self { policy: Some(session), ..self }
+    }
+
+    /// Only Sign has one handle and a policy session for it.
+    fn by_password(&self) -> bool {
+        self.policy.is_none() || self.handles.len() > 4
     }
 
     pub fn bytes(&self) -> Vec<u8> {
@@ -104,7 +120,10 @@ impl Request {
         let mut body = Writer::default();
         body.put(&self.handles);
         if sessions {
-            let mut area = Writer(EMPTY_PASSWORD.to_vec());
+            let mut area = Writer::default();
+            if self.by_password() {
+                area.put(&EMPTY_PASSWORD);
+            }
             if let Some(session) = self.policy {
                 area.u32(session);
                 area.sized(&[]);
@@ -123,7 +142,7 @@ impl Request {
         out.0
     }
 
-    /// Takes the reply to this command apart: the handle (CreatePrimary and StartAuthSession return one) and the parameters.
+    /// Takes the reply to this command apart: the handle (CreatePrimary, LoadExternal and StartAuthSession return one) and the parameters.
     ///
     /// # Errors
     /// `Code` when the TPM answered with one, `Malformed` when the bytes are not such a reply.
@@ -137,7 +156,7 @@ impl Request {
         }
         let mut body = Reader::new("TPM reply", reply.body);
         let handle = match self.command {
-            Command::CreatePrimary | Command::StartAuthSession => body.u32()?,
+            Command::CreatePrimary | Command::StartAuthSession | Command::LoadExternal => body.u32()?,
             _ => 0,
         };
         if !reply.sessions {
@@ -146,7 +165,9 @@ impl Request {
         let size = body.u32()? as usize;
         let parameters = body.take(size)?;
         // The answer to a password session: empty nonce, attributes, empty authorization.
-        let (nonce, attributes, hmac) = (body.sized()?, body.u8()?, body.sized()?);
+        let none = (&[][..], 0, &[][..]);
+        let (nonce, attributes, hmac) =
+            if self.by_password() { (body.sized()?, body.u8()?, body.sized()?) } else { none };
         if !nonce.is_empty() || !hmac.is_empty() || attributes & !1 != 0 {
             return Err(Error::Malformed("TPM reply", "not the answer to a password session"));
         }
