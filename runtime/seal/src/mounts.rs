@@ -83,14 +83,19 @@ fn cgroup(at: &str, enforced: bool) -> (Value, ApprovedMount) {
 
 /// Data options of the spec that are passed on, by name.
 fn kept(m: &Mount, names: &[&str]) -> Vec<String> {
-    let is_kept = |o: &&String| o.split_once('=').is_some_and(|(name, _)| names.contains(&name));
+    let is_kept = |o: &&String| o.split_once('=').is_some_and(|(name, value)| names.contains(&name) && is_one(value));
     m.options.iter().filter(is_kept).cloned().collect()
 }
 
 /// The last `size=` of the spec that limits.
 fn size(m: &Mount) -> Option<String> {
-    let limits = |o: &&String| o.strip_prefix("size=").is_some_and(|s| s.bytes().any(|b| (b'1'..=b'9').contains(&b)));
-    m.options.iter().rev().find(limits).cloned()
+    let limits = |s: &str| is_one(s) && s.bytes().any(|b| (b'1'..=b'9').contains(&b));
+    m.options.iter().rev().find(|o| o.strip_prefix("size=").is_some_and(limits)).cloned()
+}
+
+/// A value that brings no other option with it: the kernel takes options apart at commas.
+fn is_one(value: &str) -> bool {
+    value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'%')
 }
 
 fn harmless(m: &Mount) -> impl Iterator<Item = String> + '_ {
@@ -258,6 +263,8 @@ mod tests {
         assert_eq!(tmpfs(None), "nosuid,nodev,noexec,size=67108864");
         assert_eq!(tmpfs(Some("size=0")), "nosuid,nodev,noexec,size=67108864");
         assert_eq!(tmpfs(Some("size=1m")), "nosuid,nodev,noexec,size=1m");
+        assert_eq!(tmpfs(Some("size=0,nr_inodes=1")), "nosuid,nodev,noexec,size=67108864");
+        assert_eq!(tmpfs(Some("mode=755,context=x")), "nosuid,nodev,noexec,size=67108864");
     }
 
     #[test]

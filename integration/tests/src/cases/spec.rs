@@ -78,6 +78,12 @@ pub(super) fn cases() -> Vec<Case> {
         spec!("a field that no version of the specification knows", "BS-PRC-008", "frobnicate", |spec| {
             spec["linux"]["frobnicate"] = json!(true);
         }),
+        spec!("a mount option with another one behind a comma", "BS-PRC-008", "nr_inodes", |spec| {
+            push(
+                &mut spec["mounts"],
+                json!({ "destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["size=0,nr_inodes=1"] }),
+            );
+        }),
         spec!("real-time limits", "BS-PRC-008", "realtime", |spec| {
             spec["linux"]["resources"]["cpu"]["realtimeRuntime"] = json!(950_000);
         }),
@@ -94,6 +100,9 @@ pub(super) fn cases() -> Vec<Case> {
         }),
         spec!("SELinux type that is not on the list", "BS-MAC-001", "spc_t", |spec| {
             spec["process"]["selinuxLabel"] = json!("system_u:system_r:spc_t:s0");
+        }),
+        spec!("SELinux label with the categories of every pod", "BS-MAC-001", "categories", |spec| {
+            spec["process"]["selinuxLabel"] = json!("system_u:system_r:boltseal_t:s0-s0:c0.c1023");
         }),
         spec!("device of the node", "BS-DEV-001", "/dev/vda", |spec| {
             spec["linux"]["devices"] = json!([{ "path": "/dev/vda", "type": "b", "major": 254, "minor": 0 }]);

@@ -14,6 +14,18 @@ pub(super) fn cases() -> Vec<Case> {
             || json!({ "memory": { "limit": 67_108_864 } }),
         ),
         update(
+            "an update to a limit that limits nothing",
+            "limits nothing",
+            || json!({ "memory": { "limit": i64::MAX } }),
+            || json!({ "memory": { "limit": 67_108_864 } }),
+        ),
+        update(
+            "an update that lifts the swap limit",
+            "memory.swap",
+            || json!({ "memory": { "swap": -1 } }),
+            || json!({ "memory": { "limit": 67_108_864 } }),
+        ),
+        update(
             "an update that lifts the pids limit",
             "pids.limit",
             || json!({ "pids": { "limit": -1 } }),

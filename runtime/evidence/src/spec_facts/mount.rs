@@ -87,6 +87,11 @@ fn is_known_option(kind: &str, option: &str) -> bool {
         return true;
     }
     let data = option.split_once('=');
+    // The kernel takes options apart at commas.
+    let plain = |value: &str| !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'%');
+    if data.is_some_and(|(_, value)| !plain(value)) {
+        return false;
+    }
     match (kind, data) {
         ("bind", None) => matches!(option, "bind" | "rbind"),
         ("tmpfs", Some((name, _))) => matches!(name, "size" | "mode" | "uid" | "gid" | "nr_inodes" | "nr_blocks"),
@@ -118,5 +123,23 @@ mod tests {
         assert_eq!(f.mounts[1].unknown_options, ["lowerdir=/etc"]);
         assert_eq!(f.mounts[1].object, Fact::Absent);
         assert_eq!((f.mounts[2].writable, f.mounts[2].unknown_options.len()), (false, 1));
+    }
+
+    /// A comma would bring other options with it, past every check of them.
+    #[test]
+    fn one_option_is_one_option() {
+        for (kind, option) in [
+            ("tmpfs", "size=0,nr_inodes=1"),
+            ("tmpfs", "mode=755,context=x"),
+            ("tmpfs", "size="),
+            ("tmpfs", "size=1k\\n"),
+            ("devpts", "gid=5,mode=0666"),
+            ("proc", "hidepid=2,gid=0"),
+        ] {
+            let f = facts(&format!(
+                r#""args":[]|"linux":{{}},"mounts":[{{"destination":"/a","type":"{kind}","source":"t","options":["{option}"]}}]"#
+            ));
+            assert_eq!(f.mounts[0].unknown_options.len(), 1, "{option}");
+        }
     }
 }

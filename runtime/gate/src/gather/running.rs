@@ -108,8 +108,26 @@ fn lifted(resources: &LinuxResources) -> Vec<String> {
     if resources.memory().as_ref().and_then(|m| m.limit()).is_some_and(|limit| limit <= 0) {
         out.push("memory.limit".into());
     }
+    if resources.memory().as_ref().and_then(|m| m.swap()).is_some_and(|swap| swap < 0) {
+        out.push("memory.swap".into());
+    }
     if resources.pids().as_ref().map(oci_spec::runtime::LinuxPids::limit).is_some_and(|limit| limit <= 0) {
         out.push("pids.limit".into());
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_update_lifts() {
+        let lifts = |text: &str| lifted(&serde_json::from_str(text).unwrap());
+        assert!(lifts(r#"{"memory":{"limit":1,"swap":2},"pids":{"limit":3}}"#).is_empty());
+        assert!(lifts(r#"{"cpu":{"shares":2}}"#).is_empty());
+        assert_eq!(lifts(r#"{"memory":{"limit":-1}}"#), ["memory.limit"]);
+        assert_eq!(lifts(r#"{"memory":{"swap":-1}}"#), ["memory.swap"]);
+        assert_eq!(lifts(r#"{"memory":{"limit":0},"pids":{"limit":0}}"#), ["memory.limit", "pids.limit"]);
+    }
 }

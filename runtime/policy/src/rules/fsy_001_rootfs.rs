@@ -91,7 +91,9 @@ fn landlock(ctx: &Ctx<'_>) -> Option<Finding> {
 
 /// `size=` with a number that limits; `size=0` means none.
 pub(crate) fn is_size(option: &str) -> bool {
-    option.strip_prefix("size=").is_some_and(|size| size.bytes().any(|b| (b'1'..=b'9').contains(&b)))
+    // A comma would begin another option.
+    let limits = |size: &str| size.bytes().any(|b| (b'1'..=b'9').contains(&b)) && !size.contains(',');
+    option.strip_prefix("size=").is_some_and(limits)
 }
 
 fn covers(m: &Mount) -> Option<Finding> {

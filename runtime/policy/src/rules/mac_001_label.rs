@@ -20,6 +20,7 @@ pub(super) static RULE: Rule = Rule {
         ("no-lsm", "neither AppArmor nor SELinux is active in this kernel"),
         ("unconfined", "the request asks to be unconfined"),
         ("unknown-profile", "the profile or type is not listed in the policy"),
+        ("categories", "the level spans categories of more than one pod"),
         ("not-loaded", "the profile is not loaded in the kernel, or its policy does not know the label"),
         ("complain", "the profile only complains"),
         ("not-enforcing", "the LSM or the profile does not enforce"),
@@ -136,12 +137,26 @@ fn misnamed(ctx: &Ctx<'_>) -> Vec<Finding> {
 
 fn misnamed_selinux(ctx: &Ctx<'_>, label: &str) -> Option<Finding> {
     match label.split(':').nth(2) {
-        Some(kind) if label.split(':').count() >= 4 && ctx.policy.label.selinux.iter().any(|t| t == kind) => None,
+        Some(kind) if label.split(':').count() >= 4 && ctx.policy.label.selinux.iter().any(|t| t == kind) => {
+            let spans = !is_of_one_pod(label.splitn(4, ':').nth(3).unwrap_or_default());
+            spans.then(|| RULE.deny("categories", format!("the level of \"{}\" spans categories", text::show(label))))
+        }
         Some("unconfined_t" | "spc_t") => Some(RULE.deny("unconfined", format!("asks for {}", text::show(label)))),
         _ => {
             Some(RULE.deny("unknown-profile", format!("the type of \"{}\" is not in label.selinux", text::show(label))))
         }
     }
+}
+
+/// A level as a pod has it: at most two categories, no range of levels (`s0-s0:c5`) and no run of categories (`c0.c1023`),
+/// which would hold those of other pods.
+fn is_of_one_pod(level: &str) -> bool {
+    let (sensitivity, categories) = level.split_once(':').unwrap_or((level, ""));
+    let is = |text: &str, letter| {
+        text.strip_prefix(letter).is_some_and(|n: &str| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let mut categories = categories.split(',').filter(|_| level.contains(':'));
+    is(sensitivity, 's') && categories.clone().count() <= 2 && categories.all(|c| is(c, 'c'))
 }
 
 fn apparmor(ctx: &Ctx<'_>) -> Finding {
@@ -325,6 +340,20 @@ mod tests {
         assert_eq!(selinux(Some("a:b:other_t:s0"), true).0, "deny unknown-profile");
         assert_eq!(selinux(Some("container_t"), true).0, "deny unknown-profile");
         assert_eq!(selinux(Some("a:b:container_t"), true).0, "deny unknown-profile");
+        for (level, outcome) in [
+            ("s0", "pass"),
+            ("s0:c1", "pass"),
+            ("s0:c1,c1023", "pass"),
+            ("s0-s0:c0.c1023", "deny categories"),
+            ("s0:c0.c1023", "deny categories"),
+            ("s0:c1,c2,c3", "deny categories"),
+            ("s0:c1,c2-s0:c3", "deny categories"),
+            ("s0:", "deny categories"),
+            ("", "deny categories"),
+        ] {
+            let label = format!("system_u:system_r:container_t:{level}");
+            assert_eq!(selinux(Some(&label), true).0, outcome, "{level}");
+        }
         for (named, asked) in [(Some(good), true), (None, false)] {
             for (mode, outcome) in [("known", None), ("not known to the kernel's policy", Some("deny not-loaded"))] {
                 let (found, (_, label)) = table(|l| {

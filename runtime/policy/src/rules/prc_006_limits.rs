@@ -1,6 +1,6 @@
 //! BS-PRC-006: memory and pids are limited.
 use super::{Ctx, Rule};
-use crate::facts::Door;
+use crate::facts::{Door, Limits};
 use crate::policy::Level;
 use crate::text;
 use crate::verdict::Finding;
@@ -14,7 +14,8 @@ pub(super) static RULE: Rule = Rule {
     doors: &[Door::Create, Door::Exec, Door::Update],
     reads: "limits.*, process.{oom_score_adj,oom_score_floor}, policy limits",
     predicate: "the spec, or a cgroup between it and the root, limits memory and pids; what neither limits gets the policy's default. \
-        An oom_score_adj below what may be set is raised to that. An update lifts no limit.",
+        An oom_score_adj below what may be set is raised to that. An update lifts no limit, nor sets one \
+        so large that it limits nothing.",
     fix: "keep memory and pids limits in the update",
     conditions: &[
         ("limit-removed", "an update would lift a limit"),
@@ -42,6 +43,19 @@ pub(crate) fn filled(ctx: &Ctx<'_>) -> (Option<u64>, Option<u64>) {
     )
 }
 
+/// What an update would lift: what it removes, and a number so large that it limits nothing.
+fn lifted(limits: &Limits) -> Vec<String> {
+    let mut out = limits.removed.clone();
+    for (name, value, none) in
+        [("memory.limit", limits.memory, NO_MEMORY_LIMIT), ("pids.limit", limits.pids, NO_PIDS_LIMIT)]
+    {
+        if let Some(value) = value.filter(|value| *value >= none) {
+            out.push(format!("{name} ({value} limits nothing)"));
+        }
+    }
+    out
+}
+
 /// The oom_score_adj to set.
 pub(crate) fn oom_score(ctx: &Ctx<'_>) -> Option<i32> {
     let p = &ctx.facts.process;
@@ -55,9 +69,9 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
     let mut out = Vec::new();
     match ctx.facts.door {
         Door::Update => {
-            let removed = &ctx.facts.limits.removed;
+            let removed = lifted(&ctx.facts.limits);
             if !removed.is_empty() {
-                out.push(RULE.deny("limit-removed", format!("the update would lift {}", text::list(removed))));
+                out.push(RULE.deny("limit-removed", format!("the update would lift {}", text::list(&removed))));
             }
         }
         Door::Create => {
@@ -94,7 +108,6 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
 mod tests {
     use super::super::outcomes;
     use super::*;
-    use crate::facts::Limits;
     use crate::fixture;
 
     #[test]
@@ -131,6 +144,17 @@ mod tests {
         assert_eq!(outcomes(&RULE, &fixture::policy(), &facts), ["pass"]);
         facts.limits.removed = vec!["memory".into()];
         assert_eq!(outcomes(&RULE, &fixture::policy(), &facts), ["deny limit-removed"]);
+        // A number so large that it limits nothing lifts as well.
+        for (memory, pids, expected) in [
+            (Some(1 << 30), Some(100), "pass"),
+            (Some(NO_MEMORY_LIMIT - 1), Some(NO_PIDS_LIMIT - 1), "pass"),
+            (Some(i64::MAX), None, "deny limit-removed"),
+            (Some(NO_MEMORY_LIMIT), None, "deny limit-removed"),
+            (None, Some(NO_PIDS_LIMIT), "deny limit-removed"),
+        ] {
+            facts.limits = Limits { memory, pids, ..Limits::default() };
+            assert_eq!(outcomes(&RULE, &fixture::policy(), &facts), [expected], "{memory:?} {pids:?}");
+        }
     }
 
     #[test]
