@@ -166,11 +166,17 @@ fn signed(
     if manifest != target {
         over.push(manifest);
     }
+    let mut another = false;
     for digest in over {
         let files = signatures::files(Path::new(paths::SIGNATURES), &digest.to_string()).map_err(why)?;
         image.looked_in = files.looked_in.display().to_string();
         image.rejected.extend(files.skipped.iter().map(|line| format!("malformed: {line}")));
         for file in files.files {
+            // Anybody may have signed: one file's author shall not answer for another's. The image's own files were
+            // asked about before the first one.
+            if std::mem::replace(&mut another, true) {
+                jail.afresh();
+            }
             let source =
                 if file.name.ends_with(".sig.json") { Source::CosignSignature } else { Source::SigstoreBundle };
             match ask(jail, source, &file.bytes) {
@@ -217,41 +223,55 @@ fn judge(image: &mut Image, proposal: &SignatureProposal, expected: Digest, sign
 
 /// Has a worker parse `bytes`. Its answer is decoded by fixed code; a refusal of its own is a reason.
 fn ask(jail: &dyn Parse, source: Source, bytes: &[u8]) -> Result<Proposal, NoProof> {
-    let answer = jail.parse(parser(source), bytes).map_err(why)?;
+    let answer = jail.parse(parse, kind(source), bytes).map_err(why)?;
     let answer: Answer = decode_answer(&answer).map_err(|e| why(format!("the worker's answer: {e}")))?;
     answer.map_err(|malformed: Malformed| why(malformed.reason()))
 }
 
-fn parser(source: Source) -> fn(&[u8]) -> Vec<u8> {
+/// What a worker does with a question. The numbers are between a gate and its own fork.
+fn parse(kind: u8, bytes: &[u8]) -> Vec<u8> {
+    let source = match kind {
+        0 => Source::Index,
+        1 => Source::Manifest,
+        2 => Source::Target,
+        3 => Source::Config,
+        4 => Source::CosignSignature,
+        _ => Source::SigstoreBundle,
+    };
+    encode_answer(&propose(source, bytes))
+}
+
+fn kind(source: Source) -> u8 {
     match source {
-        Source::Index => |bytes| encode_answer(&propose(Source::Index, bytes)),
-        Source::Manifest => |bytes| encode_answer(&propose(Source::Manifest, bytes)),
-        Source::Target => |bytes| encode_answer(&propose(Source::Target, bytes)),
-        Source::Config => |bytes| encode_answer(&propose(Source::Config, bytes)),
-        Source::CosignSignature => |bytes| encode_answer(&propose(Source::CosignSignature, bytes)),
-        Source::SigstoreBundle => |bytes| encode_answer(&propose(Source::SigstoreBundle, bytes)),
+        Source::Index => 0,
+        Source::Manifest => 1,
+        Source::Target => 2,
+        Source::Config => 3,
+        Source::CosignSignature => 4,
+        Source::SigstoreBundle => 5,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::worker::Parser;
     use boltseal_trust::import_layout;
     use std::path::PathBuf;
 
     /// Parses in this process, as an honest worker would.
     struct Honest;
     impl Parse for Honest {
-        fn parse(&self, parse: fn(&[u8]) -> Vec<u8>, bytes: &[u8]) -> Result<Vec<u8>, String> {
-            Ok(parse(bytes))
+        fn parse(&self, parser: Parser, kind: u8, bytes: &[u8]) -> Result<Vec<u8>, String> {
+            Ok(parser(kind, bytes))
         }
     }
 
     /// Says "valid" to everything: whatever it is asked, it answers with what a genuine image and signature gave.
     struct Liar(Vec<Proposal>);
     impl Parse for Liar {
-        fn parse(&self, parse: fn(&[u8]) -> Vec<u8>, bytes: &[u8]) -> Result<Vec<u8>, String> {
-            let wanted = decode_answer(&parse(bytes)).unwrap();
+        fn parse(&self, parser: Parser, kind: u8, bytes: &[u8]) -> Result<Vec<u8>, String> {
+            let wanted = decode_answer(&parser(kind, bytes)).unwrap();
             let kind = |p: &Proposal| std::mem::discriminant(p);
             let same =
                 |p: &&Proposal| wanted.as_ref().map_or(matches!(p, Proposal::Signature(_)), |w| kind(w) == kind(p));

@@ -120,7 +120,8 @@ impl LogSource for Jailed<'_> {
 
     fn propose(&self, log: &[u8]) -> Result<Vec<u8>, Error> {
         let jail = Jail::new(self.deadline).map_err(Error::Refused)?;
-        jail.parse(propose, log).map_err(|why| Error::Refused(format!("the event log could not be taken apart: {why}")))
+        jail.parse(|_, log| propose(log), 0, log)
+            .map_err(|why| Error::Refused(format!("the event log could not be taken apart: {why}")))
     }
 
     fn command_line(&self) -> Result<Vec<u8>, Error> {
