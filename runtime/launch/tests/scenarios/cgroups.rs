@@ -328,7 +328,17 @@ pub(super) fn cgroup_mount(mut lab: Lab) {
         (lab.table.uid, lab.table.gid) = (0, 0);
         let (_, text, _) = lab.sh("echo 10 > /sys/fs/cgroup/pids.max; cat /sys/fs/cgroup/pids.max").run();
         contains(&text, "can't create /sys/fs/cgroup/pids.max: Read-only file system");
-        return contains(&text, "50\n");
+        contains(&text, "50\n");
+        // An exec sees the same.
+        let known = running(&mut lab);
+        let (result, mut output) = execute(&lab, known, &process(&["cat", "/sys/fs/cgroup/pids.max"], 0));
+        wait(result.unwrap().pid);
+        let mut text = String::new();
+        output.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "50\n");
+        delete(&lab.state, &lab.name).unwrap();
+        wait(known.0);
+        return lab.nothing_left();
     }
     // libcontainer mounts v1's hierarchies writable whatever the spec says: not what was approved.
     contains(&inspection(lab.refused()), "mount /sys/fs/cgroup/pids is not read-only");
