@@ -1,4 +1,5 @@
 //! `boltseal node`: the TPM of this node, its boot and its attestation.
+mod anchor;
 mod attest;
 mod enroll;
 mod parties;
@@ -49,6 +50,9 @@ pub(crate) enum NodeCommand {
     },
     /// Tell what the next boot measures, from its parts
     Predict(predict::Options),
+    /// The trail's head, signed by a key that only a boot in an approved state can use
+    #[command(subcommand)]
+    Anchor(anchor::Anchor),
     /// Show the TPM's state and whether the kept verdict holds
     Status,
 }
@@ -61,6 +65,7 @@ pub(crate) fn run(command: &NodeCommand, screen: &mut Screen) -> Result<Exit, Fa
         }
         NodeCommand::Attest { wait } => attest::attest(Duration::from_secs((*wait).min(600)), screen),
         NodeCommand::Predict(options) => predict::predict(options, screen),
+        NodeCommand::Anchor(anchor) => anchor::run(anchor, screen),
         NodeCommand::Status => status::status(screen),
     }
 }

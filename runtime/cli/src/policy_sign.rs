@@ -86,7 +86,7 @@ fn public_key(path: &Path) -> Result<Key, Failure> {
 }
 
 /// A P-256 key in PKCS #8, unencrypted.
-fn private(path: &Path) -> Result<(EcdsaKeyPair, Key), Failure> {
+pub(crate) fn private(path: &Path) -> Result<(EcdsaKeyPair, Key), Failure> {
     let shown = path.display();
     let fix = "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 makes one";
     let bad = |why: &str| Failure::undecided(format!("{shown}: {why}. Fix: {fix}"));

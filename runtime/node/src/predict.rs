@@ -13,6 +13,9 @@ use crate::{Error, hex, pe};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
+/// Sections that systemd-stub (257; older ones fewer of them) puts in front of or behind the initrd that the kernel measures.
+const HANDED_ON: [&str; 5] = [".osrel", ".pcrsig", ".pcrpkey", ".profile", ".ucode"];
+
 /// How the next boot comes to its kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -110,8 +113,9 @@ fn uki(next: &Parts, now: Option<(&Parts, &Events<'_>)>, out: &mut Prediction) -
     let initrd = pe::section(image, ".initrd")?.map(hash);
     out.files = initrd.into_iter().collect();
     out.pcrs.insert(9, efi_stub_pcr9(&out.command_line, initrd));
-    if pe::section(image, ".pcrsig")?.is_some() || pe::section(image, ".ucode")?.is_some() {
-        let why = "systemd-stub adds to this image's initrd what it makes at boot (.pcrsig, .ucode): boot once and take the value from the log";
+    let handed_on = HANDED_ON.map(|name| pe::section(image, name)).into_iter().collect::<Result<Vec<_>, _>>()?;
+    if handed_on.iter().any(Option::is_some) {
+        let why = "systemd-stub hands sections of this image on inside the initrd (.osrel, .pcrsig, .pcrpkey, .profile, .ucode): boot once and take the value from the log";
         out.pcrs.remove(&9);
         out.files.clear();
         out.unknown.insert(9, why.into());
@@ -264,9 +268,11 @@ mod tests {
         assert_eq!(told.pcrs[&9], efi_stub_pcr9("ro x", Some(hash(b"files"))));
         let after = Written::new().event(4, 1, digest(&new), b"").event(4, 1, digest(&inner(b"new")), b"").0;
         assert_eq!(told.pcrs[&4], events(&after).replay()[&4]);
-        let signed = image(&[(".linux", &inner(b"x")), (".initrd", b"files"), (".pcrsig", b"{}")]);
-        let told = predict(Path::Uki, &Parts { kernel: Some(signed), ..Parts::default() }, None).unwrap();
-        assert!(told.unknown[&9].contains(".pcrsig") && !told.pcrs.contains_key(&9));
+        for name in HANDED_ON {
+            let more = image(&[(".linux", &inner(b"x")), (".initrd", b"files"), (name, b"{}")]);
+            let told = predict(Path::Uki, &Parts { kernel: Some(more), ..Parts::default() }, None).unwrap();
+            assert!(told.unknown[&9].contains(name) && !told.pcrs.contains_key(&9), "{name}");
+        }
         assert!(predict(Path::Uki, &Parts::default(), None).is_err());
     }
 
