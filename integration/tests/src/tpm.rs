@@ -40,7 +40,8 @@ impl Tpm {
                 .args(["--server", &format!("type=unixio,path={SOCKET}")]),
             &work.join("swtpm.log"),
         )?;
-        daemon.wait_until(Duration::from_secs(10), || Path::new(SOCKET).exists())?;
+        // It is there a moment before anybody listens.
+        daemon.wait_until(Duration::from_secs(10), || UnixStream::connect(SOCKET).is_ok())?;
         for pcr in MEASURED {
             extend(pcr, &measurement(pcr))?;
         }

@@ -15,6 +15,7 @@ use std::process::Command;
 const PIN: &str = "/var/lib/boltseal/signer";
 const LAST: &str = "/var/lib/boltseal/policy";
 const MEASURED: &str = "/run/boltseal/measured";
+const FLOOR: &str = "/run/boltseal/floor";
 const SIGNATURE: &str = "/etc/boltseal/bundle.sig";
 
 pub(super) fn cases() -> Vec<Case> {
@@ -67,6 +68,16 @@ pub(super) fn cases() -> Vec<Case> {
             measured(world)?;
             swap_program(world, "")
         }),
+        Case::new("something else measured into the PCR of boltseal's own", "BS-NOD-001", "PCR 13", |world, _| {
+            measured(world)?;
+            tpm::extend(13, &[7; 32])?;
+            super::node::forget_verdict()
+        })
+        .code(Code::FailedPrecondition)
+        .mend(|world, _| {
+            measured(world)?;
+            super::node::forget_verdict()
+        }),
         case("the key that signs policies swapped after it was measured", "signing key is not the one", |world, _| {
             let author = Author::pinned(world)?;
             wanted(world)?;
@@ -90,7 +101,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("an older signed policy bundle, and no note of the floor", "version 1; this node takes 2", |world, _| {
             older(world)?;
             fs::remove_dir_all(LAST)?;
-            Ok(fs::remove_file("/run/boltseal/floor")?)
+            Ok(fs::remove_file(FLOOR)?)
         }),
         case("an older signed policy bundle in both places", "version 1; this node takes 2", |world, _| {
             older(world)?;
@@ -98,12 +109,15 @@ pub(super) fn cases() -> Vec<Case> {
             fs::copy(policy::FILE, policy)?;
             Ok(fs::copy(SIGNATURE, signature).map(drop)?)
         }),
-        case("a signed policy bundle, and its TPM is gone", "the floor under the policy", |world, _| {
+        // The node's verdict is kept, so that the floor alone is missing.
+        case("a signed policy bundle, and its TPM is gone", "the floor under the policy", |world, request| {
             Author::pinned(world)?.apply(1)?;
-            fs::remove_file("/run/boltseal/floor")?;
-            world.node.tpm.stop()?;
-            world.undo_later(super::node::new_boot);
-            Ok(())
+            super::node::without_tpm(world, request)?;
+            Ok(fs::remove_file(FLOOR)?)
+        })
+        .mend(|world, request| {
+            Author::pinned(world)?.apply(1)?;
+            super::node::without_tpm(world, request)
         }),
         case("a policy bundle with one byte changed", "other files", |world, _| {
             Author::pinned(world)?.apply(1)?;
@@ -259,7 +273,7 @@ fn forget(world: &mut World) -> Result<()> {
         Ok(meta) if meta.is_dir() => fs::remove_dir_all(path).with_context(|| path.to_owned()),
         Ok(_) => fs::remove_file(path).with_context(|| path.to_owned()),
     };
-    for path in [PIN, LAST, SIGNATURE, "/run/boltseal/floor", "/etc/boltseal/trust/mallory.pub"] {
+    for path in [PIN, LAST, SIGNATURE, FLOOR, "/etc/boltseal/trust/mallory.pub"] {
         gone(path)?;
     }
     world.node.policy.write()

@@ -124,7 +124,7 @@ fn verdict() -> PathBuf {
     PathBuf::from("/run/boltseal/node.json")
 }
 
-fn forget_verdict() -> Result<()> {
+pub(super) fn forget_verdict() -> Result<()> {
     if verdict().exists() {
         fs::remove_file(verdict()).context("verdict file")?;
     }
@@ -140,7 +140,7 @@ pub(super) fn new_boot(world: &mut World) -> Result<()> {
 }
 
 /// A good verdict is there, and the TPM is not.
-fn without_tpm(world: &mut World, _: &mut Request) -> Result<()> {
+pub(super) fn without_tpm(world: &mut World, _: &mut Request) -> Result<()> {
     let request = world.request("app", &["/bin/true"])?;
     world.complete(&request).context("the start that makes the verdict")?;
     world.node.tpm.stop()?;
