@@ -144,6 +144,11 @@ fn answer(request: &Request, bundle: &Path, orders: &Orders, fds: Vec<OwnedFd>) 
                     if !folder.exists() || fs::remove_dir(&folder).is_ok() {
                         break;
                     }
+                    // What init left behind it.
+                    for pid in fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default().lines() {
+                        let pid = nix::unistd::Pid::from_raw(pid.parse().unwrap());
+                        let _gone = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).is_err();
+                    }
                     std::thread::sleep(std::time::Duration::from_millis(5));
                 }
             }
