@@ -96,6 +96,14 @@ fn keys(policy: &Policy, bundle: &PolicyBundle) -> Vec<String> {
             problems.push(format!("{who}: trust/{file}: {why}"));
         }
     }
+    if let Some(ear) = &policy.node.ear {
+        let file = &ear.jwks;
+        match bundle.trust(file).map(boltseal_trust::jws::Jwks::parse) {
+            None => problems.push(format!("node.ear.jwks: trust/{file} is missing")),
+            Some(Err(why)) => problems.push(format!("node.ear.jwks: trust/{file}: {why}")),
+            Some(Ok(_)) => {}
+        }
+    }
     problems
 }
 
@@ -103,6 +111,7 @@ fn keys(policy: &Policy, bundle: &PolicyBundle) -> Vec<String> {
 fn hints(policy: &Policy) -> Vec<&'static str> {
     let strict = policy.level >= Level::Baseline;
     let attested = policy.level >= Level::Restricted;
+    let by_token = policy.node.ear.as_ref().is_some_and(|ear| ear.instead);
     [
         (policy.level == Level::Observe, "level observe enforces BS-AUD-001 alone: everything else only warns"),
         (strict && policy.authorities.is_empty(), "no [[authority]]: nobody can sign an image (BS-IMG-001)"),
@@ -119,7 +128,14 @@ fn hints(policy: &Policy) -> Vec<&'static str> {
             attested && policy.node.attestation_key.is_empty(),
             "no key is enrolled: see `boltseal node enroll` (BS-NOD-001)",
         ),
-        (attested && policy.node.pcrs.is_empty(), "node.pcrs is empty: no state of the node is accepted (BS-NOD-001)"),
+        (
+            attested && policy.node.pcrs.is_empty() && policy.node.log.is_none() && !by_token,
+            "node.pcrs is empty and there is no node.log: no state of the node is accepted (BS-NOD-001)",
+        ),
+        (
+            attested && policy.node.enrolled == "trust-on-first-use",
+            "the node's key was trusted on first use: nothing proves that it lives in a genuine TPM (BS-NOD-001)",
+        ),
     ]
     .into_iter()
     .filter_map(|(holds, hint)| holds.then_some(hint))

@@ -89,6 +89,10 @@ impl Case {
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
     }
 
+    fn denied_by_policy(&self) {
+        assert_eq!(self.node.run(&["node", "attest", "--wait", "0"]).0, 4);
+    }
+
     #[track_caller]
     fn denied(&self, said: &str) {
         let (code, out, err) = self.node.run(&["node", "attest", "--wait", "0"]);
@@ -132,6 +136,18 @@ fn a_token_attests_this_boot_and_key_alone() {
     fs::remove_file(&path).unwrap();
     case.put(&case.token(|_| {}));
     assert_eq!(case.node.run(&["node", "attest"]).0, 0, "twin");
+}
+
+#[test]
+fn lint_looks_at_the_verifiers_keys() {
+    let case = Case::new("");
+    case.node.write("etc/boltseal/trust/ear.jwks", r#"{"keys":[{"kty":"oct","k":"AAAA"}]}"#);
+    let (code, out, err) = case.node.run(&["policy", "lint"]);
+    assert!(code == 4 && format!("{out}{err}").contains("symmetric"), "{out}{err}");
+    fs::remove_file(case.node.path("etc/boltseal/trust/ear.jwks")).unwrap();
+    let (code, out, err) = case.node.run(&["policy", "lint"]);
+    assert!(code == 4 && format!("{out}{err}").contains("trust/ear.jwks is missing"), "{out}{err}");
+    case.denied_by_policy();
 }
 
 #[test]
