@@ -126,7 +126,11 @@ pub(crate) fn trust(
     match there {
         Ok(None) => {}
         _ if replace => {}
-        Ok(Some((pin, _))) if pin.key == key => {}
+        Ok(Some((pin, _))) if pin.key == key && (floor || pin.floor.is_none()) => {}
+        Ok(Some((pin, _))) if pin.key == key => {
+            let text = "this node keeps a floor. Fix: --replace, if older policies shall be as good as the newest";
+            return Err(Failure::new(Exit::Findings, text));
+        }
         Ok(Some((pin, _))) => {
             return Err(Failure::new(
                 Exit::Findings,

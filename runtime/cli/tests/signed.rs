@@ -321,6 +321,7 @@ fn a_pin_is_not_changed_unasked_and_its_floor_stays() {
     world.sign("ci", &["--number", "4"]);
     world.ok(&["policy", "apply", &new]);
     // Pinned once more, or another key: what was refused stays refused.
+    world.fails(&["policy", "trust", &ci, "--no-floor"], 1, "keeps a floor");
     world.ok(&["policy", "trust", &ci]);
     assert_eq!(fs::read(world.path("lib/boltseal/signer")).unwrap(), pinned);
     world.ok(&["policy", "trust", &mallory, "--replace"]);
