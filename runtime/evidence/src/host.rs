@@ -1,7 +1,7 @@
 //! What the node's own files say: time, kexec, security modules, cgroups.
 use crate::file::kernel;
 use crate::mountinfo::Table;
-use boltseal_policy::facts::{Fact, Kexec, Label, Limits, Lsm};
+use boltseal_policy::facts::{Devices, Fact, Kexec, Label, Limits, Lsm};
 use nix::time::{ClockId, clock_gettime};
 use std::path::{Path, PathBuf};
 
@@ -311,6 +311,22 @@ pub fn ancestors(cgroups_path: &str) -> Result<Vec<PathBuf>, String> {
         .collect())
 }
 
+/// Fills in what the node itself has at the paths of the devices. Links are followed: what counts is what is there.
+pub fn device_nodes(devices: &mut Devices) {
+    use nix::sys::stat::{SFlag, major, minor, stat};
+    let own = |path: &str| {
+        let found = stat(path).ok()?;
+        let kind = match SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits()) {
+            SFlag::S_IFCHR => 'c',
+            SFlag::S_IFBLK => 'b',
+            _ => return None,
+        };
+        let number = |n: u64| i64::try_from(n).ok();
+        Some((kind, number(major(found.st_rdev))?, number(minor(found.st_rdev))?))
+    };
+    devices.host = devices.nodes.iter().filter_map(|n| Some((n.path.clone(), own(&n.path)?))).collect();
+}
+
 /// A file that may be missing.
 fn optional(path: &Path) -> Result<Option<String>, String> {
     match kernel(path, CAP) {
@@ -424,5 +440,15 @@ mod tests {
         assert!(!enforced(&["memory"], Some("/sys/fs/cgroup")));
         assert!(!enforced(&[], Some("/sys/fs/cgroup/unified")), "libcontainer takes this for v1");
         assert!(!enforced(&[], None));
+    }
+
+    #[test]
+    fn devices_are_those_of_the_node() {
+        use boltseal_policy::facts::Device;
+        let node = |path: &str| Device { path: path.into(), kind: 'b', major: 8, minor: 0 };
+        let nodes = ["/dev/null", "/dev/null/x", "/etc", "/dev/no-such-device"].map(node).into();
+        let mut devices = Devices { nodes, ..Devices::default() };
+        device_nodes(&mut devices);
+        assert_eq!(devices.host, [("/dev/null".to_owned(), ('c', 1, 3))].into());
     }
 }

@@ -77,6 +77,7 @@ pub(crate) fn create(
     facts.mounts = of_spec.mounts;
     facts.root = of_spec.root;
     facts.devices = of_spec.devices;
+    host::device_nodes(&mut facts.devices);
     facts.seccomp = of_spec.seccomp;
     facts.label = of_spec.label;
     facts.namespaces = of_spec.namespaces;

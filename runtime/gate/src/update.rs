@@ -17,8 +17,9 @@ pub(crate) fn update(request: &Request, resources: &[u8]) -> Result<(Reply, Vec<
         Verdict::Deny(denial) => return Err(book.refuse(entry(request, &facts), denial, None)),
     };
     let allowed = book.allow(entry(request, &facts), permit.findings(), "")?;
-    let applied = boltseal_launch::update(&folder, &request.id, &resources);
+    // The running container feels the new limits at once: the decision is on disk before.
     book.sync(&allowed).map_err(Refused::internal)?;
+    let applied = boltseal_launch::update(&folder, &request.id, &resources);
     let end = if applied.is_ok() { boltseal_audit::Event::Started } else { boltseal_audit::Event::Aborted };
     let note = applied.as_ref().err().map(ToString::to_string).unwrap_or_else(|| "limits applied".into());
     book.end(entry(request, &facts), &allowed.id, end, None, &note)?;

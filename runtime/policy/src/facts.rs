@@ -323,6 +323,8 @@ pub struct Root {
 pub struct Devices {
     /// Devices that the spec creates.
     pub nodes: Vec<Device>,
+    /// What the node itself has at their paths: (kind, major, minor). A path that is not in it is no device there.
+    pub host: BTreeMap<String, (char, i64, i64)>,
     /// Cgroup rules of the spec that allow something.
     pub allowed: Vec<DeviceRule>,
     /// cgroup v1 `devices` is there, so rules are in force; on pure v2 they are not yet.

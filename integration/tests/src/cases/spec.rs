@@ -1,5 +1,6 @@
 //! What is wrong in the OCI spec, beside mounts.
 use super::Case;
+use super::image::bend_policy;
 use crate::client::{Code, Request};
 use crate::node::World;
 use anyhow::{Context, Result};
@@ -111,6 +112,19 @@ pub(super) fn cases() -> Vec<Case> {
                 json!({ "allow": true, "type": "b", "major": 254, "minor": 0, "access": "rwm" }),
             );
         }),
+        Case::new(
+            "an allowed device's name with another one's numbers",
+            "BS-DEV-001",
+            "stands in",
+            |world, request| {
+                bend_policy(world, "devices.allow", vec!["/dev/fuse".to_owned()])?;
+                device(request, "b", 254, 0)
+            },
+        )
+        .mend(|world, request| {
+            bend_policy(world, "devices.allow", vec!["/dev/fuse".to_owned()])?;
+            device(request, "c", 10, 229)
+        }),
         spec!("every device", "BS-DEV-001", "", |spec| {
             push(&mut spec["linux"]["resources"]["devices"], json!({ "allow": true, "access": "rwm" }));
         }),
@@ -166,6 +180,16 @@ const EVERY_CAPABILITY: [&str; 41] = [
     "BPF",
     "CHECKPOINT_RESTORE",
 ];
+
+/// /dev/fuse, with these numbers.
+fn device(request: &mut Request, kind: &str, major: i64, minor: i64) -> Result<()> {
+    request.spec["linux"]["devices"] = json!([{ "path": "/dev/fuse", "type": kind, "major": major, "minor": minor }]);
+    push(
+        &mut request.spec["linux"]["resources"]["devices"],
+        json!({ "allow": true, "type": kind, "major": major, "minor": minor, "access": "rwm" }),
+    );
+    Ok(())
+}
 
 fn push(list: &mut Value, item: Value) {
     match list.as_array_mut() {

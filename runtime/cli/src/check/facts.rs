@@ -62,6 +62,7 @@ pub(crate) fn gather(bundle: &Path, parsed: &ParsedSpec, chosen: &Chosen) -> Res
     };
     host::label(&mut facts.label, policy.label.apparmor.first().map(String::as_str));
     host::selinux_types(&mut facts.label, policy.label.selinux.first().map(String::as_str));
+    host::device_nodes(&mut facts.devices);
     // Only their digests are wanted here.
     drop(hooks::read(&mut facts.hooks));
     let path = parsed.spec.linux().as_ref().and_then(|l| l.cgroups_path().clone()).unwrap_or_default();

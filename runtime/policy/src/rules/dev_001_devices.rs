@@ -13,7 +13,8 @@ pub(super) static RULE: Rule = Rule {
     misfit: "deny; what the runtimes' own default list allows beyond need is sealed away",
     doors: CREATE,
     reads: "devices.*, process.capabilities, policy devices.allow, allowance devices",
-    predicate: "each device is a standard one, listed in devices.allow or granted; each cgroup rule that allows reading or writing \
+    predicate: "each device is a standard one, or listed in devices.allow or granted and the one that the node itself has by that \
+        name; each cgroup rule that allows reading or writing \
         is of such a device. Where the cgroup does not enforce yet, no device beyond the standard ones and no CAP_MKNOD.",
     fix: "list the device in devices.allow, or grant it by an [[allowance]]",
     conditions: &[
@@ -82,13 +83,26 @@ fn node(ctx: &Ctx<'_>, n: &Device) -> Option<Finding> {
             "create devices below /dev, by their own names",
         ));
     }
-    if ctx.policy.devices.allow.contains(&n.path) {
-        return None;
+    let by = ctx.allowed(|a| a.devices.contains(&n.path));
+    if !ctx.policy.devices.allow.contains(&n.path) && by.is_none() {
+        return Some(RULE.deny("device", format!("{fact} is not allowed")));
     }
-    Some(match ctx.allowed(|a| a.devices.contains(&n.path)) {
-        Some(by) => RULE.allowed(by, "device", fact),
-        None => RULE.deny("device", format!("{fact} is not allowed")),
-    })
+    // A list names paths: what it means is the node's own device there.
+    match ctx.facts.devices.host.get(&n.path) {
+        Some(own) if *own == (n.kind, n.major, n.minor) => {}
+        Some((kind, major, minor)) => {
+            return Some(RULE.deny_fix(
+                "device",
+                format!("{fact} stands in for the node's own ({} {major}:{minor})", kind.escape_default()),
+                "give the device by its own name",
+            ));
+        }
+        None => {
+            let fix = "give the device by the name that the node has for it";
+            return Some(RULE.deny_fix("device", format!("{fact} is no device of the node's by that name"), fix));
+        }
+    }
+    by.map(|by| RULE.allowed(by, "device", fact))
 }
 
 fn judge(ctx: &Ctx<'_>, rule: &DeviceRule, left_out: &mut usize) -> Option<Finding> {
@@ -166,7 +180,10 @@ mod tests {
     }
 
     fn having(path: &str, kind: char, major: i64, minor: i64) -> Vec<String> {
-        table(|_, f| f.devices.nodes.push(Device { path: path.into(), kind, major, minor }))
+        table(|_, f| {
+            f.devices.host.insert("/dev/fuse".into(), ('c', 10, 229));
+            f.devices.nodes.push(Device { path: path.into(), kind, major, minor });
+        })
     }
 
     fn ruled(kind: char, major: Option<i64>, minor: Option<i64>, access: &str) -> Vec<String> {
@@ -182,11 +199,20 @@ mod tests {
         assert_eq!(having("/dev/pts/0", 'c', 136, 0), ["pass"]);
         assert_eq!(having("/dev/sda", 'b', 8, 0), ["deny device"]);
         assert_eq!(having("/dev/fuse", 'c', 10, 229), ["allowed test"]);
+        // A granted name with the numbers of a disk, and one that the node has not.
+        assert_eq!(having("/dev/fuse", 'b', 8, 0), ["deny device"]);
+        assert_eq!(
+            table(|_, f| {
+                f.devices.nodes.push(Device { path: "/dev/fuse".into(), kind: 'c', major: 10, minor: 229 });
+            }),
+            ["deny device"]
+        );
         assert_eq!(having("/etc/null", 'c', 1, 3), ["deny device"]);
         assert_eq!(having("/dev/../etc/x", 'c', 1, 3), ["deny device"]);
         assert_eq!(
             table(|p, f| {
                 p.devices.allow = vec!["/dev/kvm".into()];
+                f.devices.host.insert("/dev/kvm".into(), ('c', 10, 232));
                 f.devices.nodes.push(Device { path: "/dev/kvm".into(), kind: 'c', major: 10, minor: 232 });
             }),
             ["pass"]
@@ -220,6 +246,7 @@ mod tests {
         assert_eq!(
             table(|_, f| {
                 f.devices.enforced = false;
+                f.devices.host.insert("/dev/fuse".into(), ('c', 10, 229));
                 f.devices.nodes.push(Device { path: "/dev/fuse".into(), kind: 'c', major: 10, minor: 229 });
             }),
             ["allowed test", "deny not-enforced"]
