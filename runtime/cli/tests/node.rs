@@ -156,6 +156,16 @@ fn attest_makes_the_verdict_that_status_shows() {
     assert_eq!((code, &document["verified"], &document["fresh"]), (0, &true.into(), &false.into()));
     assert!(node.run(&["node", "status"]).1.contains("attested for this boot and policy, for another"));
 
+    // As the unit runs it: with one capability and no new rights.
+    let unit = include_str!("../../../integration/systemd/boltseal-attest.service");
+    let setting = |name: &str| unit.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    let capability = setting("CapabilityBoundingSet=").to_lowercase().replace("cap_", "+");
+    let command = setting("ExecStart=/usr/local/bin/boltseal ");
+    fs::remove_file(node.path("run/boltseal/node.json")).unwrap();
+    let script = format!("exec setpriv --bounding-set -all,{capability} --no-new-privs \"$BIN\" {command}");
+    let (code, out, err) = node.shell(&script, &[]);
+    assert!(code == 0 && out.contains("a quote was made"), "{script}: {out}{err}");
+
     // Another state of the node: denied, nothing kept, and it says which PCR.
     let end = Instant::now() + Duration::from_secs(10);
     boltseal_node::tpm::Tpm::open(&tpm.address, end).unwrap().extend(7, &[8; 32]).unwrap();
