@@ -5,7 +5,8 @@ mod files;
 mod trust;
 
 use files::{
-    audit_line, audit_text, evidence_cri, evidence_rootfs, node_reply, node_verdict, policy_pattern, policy_toml,
+    audit_line, audit_text, evidence_cri, evidence_rootfs, node_reply, node_verdict, policy_pattern, policy_signed,
+    policy_toml,
 };
 use trust::{image, signature, trust_answer, trust_bind, trust_layout};
 
@@ -105,6 +106,11 @@ pub(crate) const ALL: &[Target] = &[
     },
     Target { name: "node_verdict", holds: "only the bytes that boltseal writes", run: node_verdict },
     Target {
+        name: "node_answer",
+        holds: "a reply is one to the command that was sent, with the sessions that were sent",
+        run: crate::node_targets::answer,
+    },
+    Target {
         name: "node_log",
         holds: "only what a log leads to is proven; what is told has no control character",
         run: crate::node_targets::log,
@@ -126,6 +132,7 @@ pub(crate) const ALL: &[Target] = &[
     },
     Target { name: "trust_jwks", holds: "only the key that signed verifies", run: crate::node_targets::jwks },
     Target { name: "node_enrolment", holds: "no file is two things", run: crate::node_targets::enrolment },
+    Target { name: "policy_signed", holds: "one spelling, and nobody's signature verifies", run: policy_signed },
     Target { name: "policy_toml", holds: "no panic", run: policy_toml },
     Target {
         name: "evidence_spec",

@@ -114,8 +114,11 @@ impl Tpm {
     }
 }
 
-/// NV_ReadPublic: exactly the index that [`Tpm::define_counter`] makes, written or not.
-fn counter_public(parameters: &[u8]) -> Result<(), Error> {
+/// Reply to NV_ReadPublic: exactly the index that boltseal makes, written or not.
+///
+/// # Errors
+/// Another index, or a reply that is none.
+pub fn counter_public(parameters: &[u8]) -> Result<(), Error> {
     let what = "reply to NV_ReadPublic";
     let mut reader = Reader::new(what, parameters);
     let public = reader.sized()?;
@@ -136,8 +139,11 @@ fn counter_public(parameters: &[u8]) -> Result<(), Error> {
     Ok(())
 }
 
-/// NV_Read of a counter.
-fn count(parameters: &[u8]) -> Result<u64, Error> {
+/// Reply to NV_Read of a counter.
+///
+/// # Errors
+/// Anything but eight bytes.
+pub fn count(parameters: &[u8]) -> Result<u64, Error> {
     let what = "reply to NV_Read";
     let mut reader = Reader::new(what, parameters);
     let bytes = reader.sized()?;

@@ -5,7 +5,11 @@ use boltseal_evidence as evidence;
 use boltseal_message as message;
 use boltseal_node as node;
 use boltseal_policy as policy;
-use boltseal_trust::digest;
+use boltseal_trust::bundle::Signed;
+use boltseal_trust::{Key, Pin, digest};
+
+const STRANGER: &str = include_str!("../../../../runtime/trust/tests/fixtures/keys/stranger.pub");
+
 /// The line as it is, and with the sum that a forger would give it.
 pub(super) fn audit_line(bytes: &[u8]) -> u64 {
     let body = bytes.rsplit(|byte| *byte == b',').next().map_or(bytes, |tail| &bytes[..bytes.len() - tail.len()]);
@@ -35,6 +39,8 @@ pub(super) fn node_reply(bytes: &[u8]) -> u64 {
         reply::time(bytes).is_ok(),
         reply::random(bytes).is_ok(),
         reply::property(bytes, 0x105).is_ok(),
+        node::nv::counter_public(bytes).is_ok(),
+        node::nv::count(bytes).is_ok(),
     ];
     outcome(&(parsed, parts))
 }
@@ -45,6 +51,22 @@ pub(super) fn node_verdict(bytes: &[u8]) -> u64 {
         assert_eq!(verdict.bytes().ok().as_deref(), Some(bytes));
     }
     outcome(&read.map(|_| ()).map_err(|e| e.to_string()))
+}
+
+/// A policy's signature, or the pin of who signs: neither is both, and nobody signed these bytes with a key of ours.
+pub(super) fn policy_signed(bytes: &[u8]) -> u64 {
+    let (signed, pin) = (Signed::read(bytes), Pin::read(bytes));
+    assert!(signed.is_err() || pin.is_none());
+    if let Some(pin) = &pin {
+        assert_eq!(pin.text().as_bytes(), bytes);
+    }
+    let verified = signed.as_ref().map(|signed| {
+        let key = Key::from_spki_pem(STRANGER).unwrap_or_else(|e| panic!("{e}"));
+        let verified = signed.verify(&signed.digest, &key);
+        assert!(verified.is_err(), "nobody signed that");
+        verified
+    });
+    outcome(&(verified, pin.is_some()))
 }
 
 pub(super) fn policy_toml(bytes: &[u8]) -> u64 {

@@ -1,0 +1,5 @@
+boltseal-bundle 1
+version 7
+digest 4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c
+key ca0abdf01ba7eac7240ca23ed64ba4cd286383e58ac4eb35bffff8018e7507a5
+signature MAYCAQECAQE=
