@@ -66,6 +66,16 @@ pub(crate) fn write() -> io::Result<()> {
     ] {
         put("node_enrolment", name, text.as_bytes())?;
     }
+    let frame = |sessions: bool, body: &[u8]| {
+        let size = u32::try_from(10 + body.len()).unwrap_or(0);
+        [&[0x80, 1 + u8::from(sessions)][..], &size.to_be_bytes(), &[0; 4], body].concat()
+    };
+    let password = [0, 0, 1, 0, 0];
+    let policy = [&[0, 2, 7, 7][..], &[1, 0, 0]].concat();
+    put("node_answer", "plain", &frame(false, &[0x80, 0, 0, 1, 0, 2, 9, 9]))?;
+    put("node_answer", "password", &frame(true, &[&[0, 0, 0, 2, 9, 9][..], &password].concat()))?;
+    put("node_answer", "policy", &frame(true, &[&[0, 0, 0, 2, 9, 9][..], &policy].concat()))?;
+    put("node_answer", "both", &frame(true, &[&[0, 0, 0, 2, 9, 9][..], &password, &policy].concat()))?;
     put("node_command_line", "line", b"root=/dev/vda1 ro x=\"a b\" -- init=/x")
 }
 

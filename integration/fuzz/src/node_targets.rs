@@ -2,7 +2,8 @@
 #![allow(clippy::panic, reason = "a target panics when its property does not hold")]
 use crate::targets::outcome;
 use boltseal_node::log::{Events, Known, LogRules, judge, propose, words};
-use boltseal_node::parties::{self, Approval, Pending, Proof, Request};
+use boltseal_node::parties::{self, Approval, Pending, Proof};
+use boltseal_node::wire::{Command, Request, Writer};
 use boltseal_trust::ear::{Expected, accept};
 use boltseal_trust::jws::Jwks;
 
@@ -41,6 +42,25 @@ fn judged(log: &[u8], answer: &[u8]) -> u64 {
     let clean = problems.iter().all(|line| !line.chars().any(char::is_control));
     assert!(clean, "{problems:?}");
     outcome(&(path, problems.first()))
+}
+
+/// A whole reply, to commands with no session, with a password, with a policy session, and with both.
+pub(crate) fn answer(bytes: &[u8]) -> u64 {
+    use Command::{ActivateCredential, CreatePrimary, Quote, Sign, StartAuthSession};
+    let ask = |command, handles: &[u32]| Request::new(command, handles, Writer::default());
+    let requests = [
+        ask(StartAuthSession, &[1, 2]),
+        ask(CreatePrimary, &[1]),
+        ask(Quote, &[1]),
+        ask(Sign, &[1]).with_policy(3),
+        ask(ActivateCredential, &[1, 2]).with_policy(3),
+    ];
+    let answers: Vec<_> =
+        requests.iter().map(|request| request.answer(bytes).map(|(_, left)| left.len() <= bytes.len())).collect();
+    assert!(answers.iter().all(|answer| *answer != Ok(false)));
+    // Without sessions and with them are never the same reply.
+    assert!(!(answers[0].is_ok() && answers[2].is_ok()));
+    outcome(&answers)
 }
 
 /// Words hold no space that was not quoted, and none is empty.
@@ -92,7 +112,7 @@ pub(crate) fn jwks(bytes: &[u8]) -> u64 {
 
 /// Files of an enrolment: what is read can be written and read again.
 pub(crate) fn enrolment(bytes: &[u8]) -> u64 {
-    let request = parties::read::<Request>(bytes).map(drop);
+    let request = parties::read::<parties::Request>(bytes).map(drop);
     let approval = parties::read::<Approval>(bytes).map(drop);
     let (pending, proof) = (parties::read::<Pending>(bytes), parties::read::<Proof>(bytes));
     if let (Ok(pending), Ok(proof)) = (&pending, &proof) {
