@@ -134,9 +134,6 @@ pub(crate) fn kexec(policy: Option<&Policy>) -> Check {
     match host::kexec(Fact::Is(node::kexec_is_absent())) {
         Fact::Is(k) if k.absent => Check::ok("kexec", "not in this kernel"),
         Fact::Is(k) if k.load_disabled => Check::ok("kexec", "kexec_load_disabled is 1"),
-        Fact::Is(k) if matches!(k.lockdown.as_str(), "integrity" | "confidentiality") => {
-            Check::ok("kexec", format!("lockdown is {}", k.lockdown))
-        }
         Fact::Is(_) | Fact::Absent => Check::fail(
             "kexec",
             "another kernel can be loaded and inherits the PCRs (BS-NOD-002)",

@@ -7,15 +7,15 @@ use crate::verdict::Finding;
 
 pub(super) static RULE: Rule = Rule {
     id: "BS-NOD-002",
-    title: "kexec disabled, locked down or not in the kernel",
+    title: "kexec disabled or not in the kernel",
     nist: "4.6",
     from: Level::Restricted,
     misfit: "deny",
     doors: PROCESSES,
     reads: "kexec.*",
-    predicate: "both kexec calls answer ENOSYS, or kernel.kexec_load_disabled is 1, or lockdown is integrity or confidentiality: kexec \
-        keeps every PCR, so a kernel that was never measured could follow.",
-    fix: "sysctl kernel.kexec_load_disabled=1, or boot with lockdown=integrity",
+    predicate: "both kexec calls answer ENOSYS, or kernel.kexec_load_disabled is 1: kexec keeps every PCR, so a kernel that was never \
+        measured could follow. Lockdown is not enough: it still loads any kernel signed by a key of the firmware's.",
+    fix: "sysctl kernel.kexec_load_disabled=1 at boot",
     conditions: &[("kexec", "a kernel can be loaded with kexec"), UNKNOWN_ROW, TIMEOUT_ROW],
     cves: &[],
     check,
@@ -25,9 +25,6 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
     let finding = match &ctx.facts.kexec {
         Fact::Is(k) if k.absent => RULE.pass("kexec is not in this kernel"),
         Fact::Is(k) if k.load_disabled => RULE.pass("kexec_load_disabled is 1"),
-        Fact::Is(k) if matches!(k.lockdown.as_str(), "integrity" | "confidentiality") => {
-            RULE.pass(format!("lockdown is {}", k.lockdown))
-        }
         Fact::Is(k) => {
             RULE.deny("kexec", format!("kexec can load a kernel; lockdown is \"{}\"", text::show(&k.lockdown)))
         }
@@ -53,9 +50,9 @@ mod tests {
             (kexec(false, false, "none"), "deny kexec"),
             (kexec(false, false, ""), "deny kexec"),
             (kexec(true, false, "none"), "pass"),
-            (kexec(false, true, "none"), "pass"),
-            (kexec(false, false, "integrity"), "pass"),
-            (kexec(false, false, "confidentiality"), "pass"),
+            (kexec(false, true, "integrity"), "pass"),
+            (kexec(false, false, "integrity"), "deny kexec"),
+            (kexec(false, false, "confidentiality"), "deny kexec"),
             (Fact::Absent, "deny unknown"),
             (Fact::Unknown("x".into()), "deny unknown"),
             (Fact::Unknown("timeout".into()), "deny timeout"),
