@@ -7,7 +7,7 @@ use crate::outside::outside;
 use crate::record::{Layout, RECORD_VERSION, Record, write_private};
 use crate::stdio::{Streams, streams};
 use crate::timer::Timer;
-use crate::{ROOTFS_NAME, cgroup, cgroup2, delete, label, rootfs, seccomp, sys};
+use crate::{ROOTFS_NAME, cgroup, cgroup2, delete, label, mount_label, rootfs, seccomp, sys};
 use boltseal_seal::{Sealed, Table};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
@@ -128,7 +128,11 @@ fn build(request: CreateRequest<'_>, layout: &Layout) -> Result<Parked, LaunchEr
     let host = inspect::objects(Path::new("/proc/self")).map_err(LaunchError::Other)?;
     sys::plain_inheritance().map_err(LaunchError::io("drop the inherited groups"))?;
     folders(layout)?;
-    write_private(&layout.config(), &cgroup2::spec_for_libcontainer(json, table)?)?;
+    let mut given = cgroup2::spec_for_libcontainer(json, table)?;
+    if spec.linux().as_ref().is_some_and(|l| l.mount_label().is_some()) {
+        given = mount_label::by_mount(given)?;
+    }
+    write_private(&layout.config(), &given)?;
     check_root(spec, layout)?;
     let mut record = Record {
         version: RECORD_VERSION,
