@@ -92,3 +92,12 @@ fn floor(pin: Option<&Pin>) -> Fact<u64> {
         Err(e) => Fact::Unknown(e.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    /// The policy crate knows nothing of TPMs, and the node crate nothing of policies.
+    #[test]
+    fn both_speak_of_one_pcr() {
+        assert_eq!(boltseal_node::measured::PCR, boltseal_policy::standard::MEASURED_PCR);
+    }
+}

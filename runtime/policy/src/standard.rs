@@ -1,5 +1,8 @@
 //! Lists that rules and seal share: what runtimes give by default, and what every container gets.
 
+/// PCR that `boltseal node attest` measures boltseal itself into (BS-NOD-004).
+pub const MEASURED_PCR: u32 = 13;
+
 /// The capabilities that container runtimes give when nobody asks. Within them a request is tightened, beyond them
 /// it is denied (BS-PRC-002).
 pub const DEFAULT_CAPABILITIES: [&str; 14] = [

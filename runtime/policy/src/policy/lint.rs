@@ -200,6 +200,12 @@ impl Policy {
         if n.ttl == 0 {
             out.push("node.ttl: at least 1, in seconds".into());
         }
+        if self.bundle.measured && n.pcrs.contains_key(&standard::MEASURED_PCR.to_string()) {
+            out.push(format!(
+                "node.pcrs.{}: boltseal measures itself into it (bundle.measured)",
+                standard::MEASURED_PCR
+            ));
+        }
         for (index, values) in &n.pcrs {
             if !index.parse::<u32>().is_ok_and(|i| i < 24 && i.to_string() == *index) {
                 out.push(format!("node.pcrs: \"{}\" is no PCR index from 0 to 23", text::show(index)));
@@ -446,6 +452,10 @@ mod tests {
             ("[node]\ncap = 9".into(), "node.cap"),
             ("[node]\ncap = 13".into(), "node.cap"),
             (format!("[node]\ncap = 14\n[node.pcrs]\n14 = [\"{}\"]", "a".repeat(64)), "node.cap"),
+            (
+                format!("[bundle]\nmeasured = true\n[node.pcrs]\n13 = [\"{}\"]", "a".repeat(64)),
+                "node.pcrs.13: boltseal measures itself",
+            ),
             ("[node.pcrs]\n99 = []".into(), "no PCR index"),
             ("[node.pcrs]\n7 = []".into(), "nothing could start"),
             (format!("[node.pcrs]\n7 = [\"{}\"]", "0".repeat(64)), "proves nothing"),

@@ -2,8 +2,8 @@
 use super::{Ctx, PROCESSES, Rule, TIMEOUT_ROW, UNKNOWN_ROW};
 use crate::facts::{Fact, Node};
 use crate::policy::Level;
-use crate::text;
 use crate::verdict::Finding;
+use crate::{standard, text};
 
 pub(super) static RULE: Rule = Rule {
     id: "BS-NOD-001",
@@ -70,6 +70,14 @@ fn judge(node: &Node) -> Vec<Finding> {
         other => out.push(RULE.deny("not-verified", format!("the TPM's kind is \"{}\"", text::show(other)))),
     }
     for (index, value) in &node.wrong_pcrs {
+        if *index == standard::MEASURED_PCR {
+            out.push(RULE.deny_fix(
+                "wrong-pcr",
+                format!("PCR {index} does not show what /run/boltseal/measured lists: something else extended it, or the list is forged"),
+                "find out who did, then boot anew",
+            ));
+            continue;
+        }
         out.push(RULE.deny(
             "wrong-pcr",
             format!("PCR {index} is {}, which node.pcrs does not accept", text::shorten(&text::escape(value), 20)),
@@ -105,6 +113,7 @@ mod tests {
         assert_eq!(table(|n| n.verified = false), ["deny not-verified"]);
         assert_eq!(table(|n| n.problems = vec!["another boot".into()]), ["deny not-verified"]);
         assert_eq!(table(|n| n.wrong_pcrs = vec![(7, "ab".into())]), ["deny wrong-pcr"]);
+        assert_eq!(table(|n| n.wrong_pcrs = vec![(13, "ab".into())]), ["deny wrong-pcr"]);
         assert_eq!(table(|n| *n = Node::default()), ["deny not-verified"]);
         for (node, expected) in [
             (Fact::Absent, "deny no-tpm"),
