@@ -5,6 +5,7 @@ use crate::job::{JOB, Job, OUTCOME, Outcome, What};
 use anyhow::{Context, Result, ensure};
 use stack::containerd::Version;
 use stack::node::{Node, World};
+use stack::policy::{self, Policy};
 use stack::process::{output, run};
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -73,7 +74,10 @@ fn attend(job: &Job, stay: bool, exchange: &Path, payload: &Path, outcome: &mut 
         fs::remove_dir_all(SCRATCH)?;
     }
     fs::create_dir_all(SCRATCH)?;
-    start(outcome)?;
+    start("start", outcome)?;
+    if !stay {
+        return kexec_is_open(outcome);
+    }
     if let What::Job(words) = &job.what {
         ensure!(outcome.refusal.is_none(), "no main job on a node that starts nothing: {:?}", outcome.refusal);
         main_job(payload, words, outcome)?;
@@ -91,9 +95,25 @@ fn install(exchange: &Path, payload: &Path) -> Result<()> {
     run(Command::new("chmod").args(["-R", "go-w", "/etc/boltseal"])).map(|_| ())
 }
 
+/// A kernel that could load another is no place for a start (BS-NOD-002); with the rule on `warn` it is the only thing in
+/// the way. The twin is every boot that closes kexec.
+fn kexec_is_open(outcome: &mut Outcome) -> Result<()> {
+    let refusal = outcome.refusal.take().context("something started while another kernel could be loaded")?;
+    ensure!(refusal.contains("denied by BS-NOD-002"), "not for kexec: {refusal}");
+    let asked = fs::read_to_string(policy::FILE)?;
+    let mut warning = Policy::in_force()?;
+    warning.warn("BS-NOD-002")?;
+    warning.write()?;
+    start("warned", outcome)?;
+    policy::write(&asked)?;
+    ensure!(outcome.refusal.is_none(), "BS-NOD-002 on warn: {:?}", outcome.refusal);
+    outcome.labels.clear();
+    Ok(())
+}
+
 /// One start through containerd, and an exec in it: label of both.
-fn start(outcome: &mut Outcome) -> Result<()> {
-    let scratch = Path::new(SCRATCH).join("start");
+fn start(name: &str, outcome: &mut Outcome) -> Result<()> {
+    let scratch = Path::new(SCRATCH).join(name);
     fs::create_dir_all(&scratch)?;
     let node = Node::make(&scratch, false)?;
     let mut world = World::start(node, Version::V2_1)?;
