@@ -15,7 +15,6 @@ pub(super) fn mounts() -> Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     for (kind, target, options) in [
         ("tmpfs", "/run", "mode=0755"),
-        ("tmpfs", "/tmp", "mode=1777"),
         ("tmpfs", "/dev/shm", "mode=1777"),
         ("cgroup2", "/sys/fs/cgroup", ""),
         ("securityfs", SECURITY, ""),
