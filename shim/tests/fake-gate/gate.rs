@@ -123,7 +123,7 @@ fn answer(request: &Request, bundle: &Path, orders: &Orders, fds: Vec<OwnedFd>) 
         Operation::Exec(exec) => {
             let process: serde_json::Value = serde_json::from_slice(&exec.process).unwrap();
             let args = process["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap().to_owned());
-            let (pid, console) = spawn(args.collect(), &exec.stdio, fds, None, false);
+            let (pid, console) = spawn(args.collect(), &exec.stdio, fds, None, &[], false);
             enter_cgroup(orders, pid);
             let mut out = vec![pidfd(pid)];
             out.extend(console);
@@ -211,7 +211,9 @@ fn create(
     let (release, wait) = stream(SockFlag::SOCK_CLOEXEC);
     let (status_read, status_write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
     let filters: u32 = orders.value("filters").map_or(1, |count| count.parse().unwrap());
-    let (pid, console) = spawn(args, &create.stdio, fds, Some((wait, status_write)), orders.has("dies-before-exec"));
+    let ours = [release.as_raw_fd(), status_read.as_raw_fd()];
+    let parked = Some((wait, status_write));
+    let (pid, console) = spawn(args, &create.stdio, fds, parked, &ours, orders.has("dies-before-exec"));
     fs::write(bundle.join("pid"), pid.to_string()).unwrap();
     enter_cgroup(orders, pid);
     if orders.has("init-dies-parked") {
@@ -289,12 +291,14 @@ fn pidfd(pid: u32) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(libc::syscall(libc::SYS_pidfd_open, pid, 0) as RawFd) }
 }
 
-/// Forks a process; a parked one waits for its release between `wait` and execve.
+/// Forks a process; a parked one waits for its release between `wait` and execve. It lets go of `ours`: who keeps the
+/// other end of his own release waits for ever once everybody else is gone.
 fn spawn(
     args: Vec<String>,
     stdio: &Stdio,
     fds: Vec<OwnedFd>,
     parked: Option<(OwnedFd, OwnedFd)>,
+    ours: &[RawFd],
     dies: bool,
 ) -> (u32, Option<OwnedFd>) {
     let args: Vec<CString> = args.into_iter().map(|arg| CString::new(arg).unwrap()).collect();
@@ -322,6 +326,10 @@ fn spawn(
             // The shim's socket must not stay open in here.
             // SAFETY: plain integers.
             unsafe { libc::close(3) };
+            for fd in ours {
+                // SAFETY: plain integers; what owned them is the parent's.
+                unsafe { libc::close(*fd) };
+            }
             sandbox();
             let (wait, status) = match parked {
                 Some((wait, status)) => (Some(wait), Some(status)),

@@ -146,6 +146,17 @@ fn delete_of_a_sandbox_whose_shim_is_gone_sweeps_the_pod() {
 }
 
 #[test]
+fn a_parked_init_does_not_outlive_the_shim() {
+    isolated(async {
+        let pod = Pod::new("").await;
+        let pid = pod.create("pod").await.unwrap();
+        assert!(alive(pid));
+        kill(pod.shim_pid);
+        assert!(eventually(|| !alive(pid)).await);
+    });
+}
+
+#[test]
 fn delete_beside_a_living_shim_sweeps_nobody() {
     isolated(async {
         let pod = Pod::new("").await;
