@@ -88,41 +88,69 @@ fn program(linux: &Linux) -> Result<device::Program, LaunchError> {
 }
 
 /// The container's v2 folder while init is parked: the device program is attached, the limits are completed and seen.
-/// On v1 there is nothing to do: its devices controller took the rules.
+/// On v1 its devices controller took the rules, and some that nobody sealed.
 pub(crate) fn settle(path: &str, linux: &Linux) -> Result<(), LaunchError> {
     if !is_unified()? {
-        return Ok(());
+        return settle_v1(path, linux);
     }
     let folder = folder(path)?;
     device::enforce(&program(linux)?, &folder)?;
     linux.resources().as_ref().map_or(Ok(()), |resources| complete(&folder, resources))
 }
 
-/// What systemd forgets when it sets other properties of the scope: it has its own idea of this one.
-pub(crate) struct Kept(Option<String>);
+/// Without sealed rules the node has no controller that could hold them: BS-DEV-001 said so, and only warned.
+fn settle_v1(path: &str, linux: &Linux) -> Result<(), LaunchError> {
+    let rules = linux.resources().as_ref().and_then(|r| r.devices().as_deref()).unwrap_or_default();
+    if rules.is_empty() {
+        return Ok(());
+    }
+    let folder = devices_v1(path)?;
+    let folder = folder.ok_or_else(|| LaunchError::Inspection(vec!["no cgroup holds the device rules".into()]))?;
+    device::v1::only(rules, &folder)
+}
+
+fn devices_v1(path: &str) -> Result<Option<PathBuf>, LaunchError> {
+    let mut folders = cgroup::folders(path)?.into_iter();
+    let found = folders.find(|(names, _)| names.split(',').any(|name| name == "devices"));
+    Ok(found.map(|(_, folder)| folder))
+}
+
+/// What an update by libcontainer's manager must not change: on v2 what systemd forgets when it sets other properties of the
+/// scope, on v1 the device rules, to which libcgroups adds its own each time.
+#[derive(Default)]
+pub(crate) struct Kept {
+    oom_group: Option<String>,
+    v1_devices: Option<(PathBuf, String)>,
+}
 
 const OOM_GROUP: &str = "memory.oom.group";
 
 /// Before libcontainer's manager sets new limits: what could not be set is refused.
 pub(crate) fn before_update(path: &str, resources: &LinuxResources) -> Result<Kept, LaunchError> {
     if !is_unified()? {
-        return only_on_v2(resources).map(|()| Kept(None));
+        only_on_v2(resources)?;
+        let folder = devices_v1(path)?;
+        let list = folder.as_deref().map(device::v1::list).transpose()?;
+        return Ok(Kept { v1_devices: folder.zip(list), ..Kept::default() });
     }
     settings(resources.unified().as_ref())?;
     if !is_managed(path)? {
-        return Ok(Kept(None));
+        return Ok(Kept::default());
     }
     let text = std::fs::read_to_string(folder(path)?.join(OOM_GROUP)).map_err(LaunchError::io("read the OOM setting"));
-    text.map(|text| Kept(Some(text.trim_end().to_owned())))
+    text.map(|text| Kept { oom_group: Some(text.trim_end().to_owned()), ..Kept::default() })
 }
 
 /// After it has set them.
 pub(crate) fn updated(path: &str, resources: &LinuxResources, kept: &Kept) -> Result<(), LaunchError> {
+    if let Some((folder, list)) = &kept.v1_devices {
+        device::v1::as_before(list, folder)?;
+    }
     if !is_unified()? {
         return Ok(());
     }
     let folder = folder(path)?;
-    kept.0.as_ref().map_or(Ok(()), |value| set(&folder, OOM_GROUP, value))?;
+    kept.oom_group.as_ref().map_or(Ok(()), |value| set(&folder, OOM_GROUP, value))?;
     complete(&folder, resources)
 }
 
@@ -183,11 +211,19 @@ fn differences(folder: &Path, resources: &LinuxResources) -> Vec<String> {
     limit("pids.max", resources.pids().map(|p| p.limit()), 1);
     if let Some(quota) = resources.cpu().as_ref().and_then(|c| c.quota()).filter(|q| *q > 0) {
         let actual = text("cpu.max");
-        if actual.split(' ').next() != Some(quota.to_string().as_str()) {
+        let period = resources.cpu().as_ref().and_then(|c| c.period()).unwrap_or(100_000);
+        if !within(&actual, quota, period) {
             lines.push(format!("cpu.max is {actual:?}, approved is {quota}"));
         }
     }
     lines
+}
+
+/// `cpu.max` gives no more of a CPU than was approved. systemd rounds a quota down to whole microseconds per second.
+fn within(actual: &str, quota: i64, period: u64) -> bool {
+    let numbers = actual.split_once(' ').and_then(|(q, p)| Some((q.parse::<u128>().ok()?, p.parse::<u128>().ok()?)));
+    let (Some((q, p)), Ok(quota)) = (numbers, u128::try_from(quota)) else { return false };
+    q.checked_mul(u128::from(period)).zip(quota.checked_mul(p)).is_some_and(|(is, may)| q > 0 && is <= may)
 }
 
 #[cfg(test)]
@@ -195,6 +231,24 @@ mod tests {
     use super::*;
     use serde_json::json;
     use std::fs;
+
+    #[test]
+    fn a_quota_is_a_share_of_a_period() {
+        for (actual, quota, period) in
+            [("20000 100000", 20_000, 100_000), ("9999 30000", 10_000, 30_000), ("1000 100000", 20_000, 100_000)]
+        {
+            assert!(within(actual, quota, period), "{actual}");
+        }
+        for (actual, quota, period) in [
+            ("20000 1000", 20_000, 100_000),
+            ("20001 100000", 20_000, 100_000),
+            ("max 100000", 20_000, 100_000),
+            ("", 1, 1),
+            ("0 1", 1, 1),
+        ] {
+            assert!(!within(actual, quota, period), "{actual}");
+        }
+    }
 
     fn folder(files: &[(&str, &str)]) -> PathBuf {
         use std::sync::atomic::{AtomicU32, Ordering};

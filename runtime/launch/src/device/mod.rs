@@ -5,6 +5,7 @@ mod bpf;
 #[cfg(test)]
 mod interpreter;
 mod program;
+pub(crate) mod v1;
 
 use crate::error::LaunchError;
 use oci_spec::runtime::LinuxDeviceCgroup;

@@ -48,8 +48,19 @@ pub(super) fn limits(mut lab: Lab) {
         assert_eq!(value("memory.swap.max"), "0");
     } else {
         assert_eq!(value("cpu.cfs_quota_us"), "30000");
-        // Only what was granted; libcgroups adds the runtime's usual ones, and no disk.
+        // Only what was granted, and nothing of what libcgroups adds.
         assert!(!value("devices.list").contains("a *:* rwm"));
+        let mut granted: Vec<String> = [3, 5, 7, 8, 9]
+            .map(|n| format!("c 1:{n} rwm"))
+            .into_iter()
+            .chain([0, 1, 2].map(|n| format!("c 5:{n} rwm")))
+            .collect();
+        granted.push("c 136:* rwm".into());
+        granted.sort_unstable();
+        let found = value("devices.list");
+        let mut found: Vec<&str> = found.lines().collect();
+        found.sort_unstable();
+        assert_eq!(found, granted);
     }
     let devices = serde_json::from_value(json!({"devices": [{"allow": true, "access": "rwm"}]})).unwrap();
     assert!(matches!(update(&lab.state, &lab.name, &devices), Err(LaunchError::Unsupported(_))));
