@@ -46,9 +46,10 @@ bench: build
 	@$(BUILD) --quiet -p boltseal-bench
 	@target/$(TARGET)/debug/boltseal-bench
 
+# Another seed each time; the run says which.
 fuzz: setup
 	$(BUILD) -p boltseal-fuzz
-	target/$(TARGET)/debug/boltseal-fuzz run --seconds 600
+	target/$(TARGET)/debug/boltseal-fuzz run --seconds 600 --seed "$$(date +%s)"
 
 # Known vulnerabilities of dependencies: needs the advisory database, and says so where it cannot be had.
 audit: setup

@@ -58,10 +58,14 @@ pub(crate) fn run(options: &Options) -> io::Result<bool> {
     }
     watch.stop()?;
     let mut good = true;
+    println!("seed {}", options.seed);
     println!("{:20} {:>10} {:>9} {:>8}", "target", "runs", "outcomes", "failures");
     for plan in &plans {
         println!("{:20} {:>10} {:>9} {:>8}", plan.target.name, plan.runs, plan.outcomes.len(), plan.failed);
-        good &= plan.failed == 0;
+        good &= plan.failed == 0 && plan.runs > 0;
+        if plan.runs == 0 {
+            eprintln!("boltseal-fuzz: {} had no turn: more --seconds", plan.target.name);
+        }
     }
     Ok(good)
 }
