@@ -87,6 +87,7 @@ fn life(world: &mut World) -> Result<String> {
         "-c",
         script,
     ])?;
+    ensure!(state_of(id)?, "no state where it was looked for");
     say("$ ctr tasks ls");
     show::lines(&ctr(&["tasks", "ls"])?);
     say("the container's log:");
@@ -125,9 +126,24 @@ fn life(world: &mut World) -> Result<String> {
     let said = output(world.containerd.ctr(NAMESPACE).args(["tasks", "rm", id]))?;
     ensure!(said.ok() || said.code == 137, "{said:?}");
     ctr(&["containers", "rm", id])?;
-    ensure!(!Path::new("/run/boltseal").join(id).exists(), "state is left");
+    ensure!(!state_of(id)?, "state is left");
     step("gone: no process, no mount, no cgroup, no state");
     Ok(id.into())
+}
+
+/// Whether there is a `/run/boltseal/<containerd>/<namespace>/<id>`.
+fn state_of(id: &str) -> Result<bool> {
+    for containerd in std::fs::read_dir("/run/boltseal")? {
+        let containerd = containerd?;
+        if containerd.file_type()?.is_dir() {
+            for namespace in std::fs::read_dir(containerd.path())? {
+                if namespace?.path().join(id).exists() {
+                    return Ok(true);
+                }
+            }
+        }
+    }
+    Ok(false)
 }
 
 fn refuse(world: &mut World, case: &Case) -> Result<()> {
