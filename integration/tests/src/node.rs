@@ -268,11 +268,14 @@ impl World {
         self.undo.push(Undo(Box::new(undo)));
     }
 
+    /// All of it, whatever fails; answers with the first error.
     pub fn undo(&mut self) -> Result<()> {
+        let mut outcome = Ok(());
         while let Some(Undo(undo)) = self.undo.pop() {
-            undo(self)?;
+            let undone = undo(self);
+            outcome = outcome.and(undone);
         }
-        Ok(())
+        outcome
     }
 
     pub fn ctr(&self, args: &[&str]) -> Result<Said> {

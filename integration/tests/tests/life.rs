@@ -4,7 +4,6 @@ use crate::checks::confined;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use stack::client::{BOLTSEAL, Code};
-use stack::leak::Snapshot;
 use stack::node::{World, trail};
 use stack::policy::OWNER;
 use stack::process::{output, poll, run};
@@ -13,14 +12,7 @@ use std::fs;
 use std::time::Duration;
 
 pub(crate) fn all(world: &mut World, report: &mut Report, name: &dyn Fn(&str) -> String) {
-    let mut check = |what: &str, run: fn(&mut World) -> Result<String>| {
-        report.check(&name(what), || {
-            let clean = Snapshot::take()?;
-            let said = run(world)?;
-            clean.compare()?;
-            Ok(said)
-        });
-    };
+    let mut check = |what: &str, run: fn(&mut World) -> Result<String>| report.clean(&name(what), world, run);
     check("ctr run: init is confined", ctr_run);
     check("ctr run and exec: both are confined", ctr_exec);
     check("a cosign 3 bundle counts as well", bundle);

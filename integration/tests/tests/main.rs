@@ -1,6 +1,6 @@
 //! The main job and everything that is refused, on containerd 1.6 and 2.1. One binary, one private machine, in turn:
 //!
-//!   cargo test -p boltseal-integration-tests [-- PART..]     parts: life, cri, cases, warn, policies, odd; 1.6, 2.1; a part of a case's name
+//!   cargo test -p boltseal-integration-tests [-- PART..]     parts: life, cri, cases, warn, hooks, node, policies, odd; 1.6, 2.1; a part of a case's name
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod checks;
@@ -12,9 +12,10 @@ mod odd;
 mod policies;
 mod warn;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use stack::cases;
 use stack::containerd::Version;
+use stack::leak::Snapshot;
 use stack::node::{Node, World};
 use std::path::Path;
 use std::process::ExitCode;
@@ -54,21 +55,42 @@ impl Report {
             }
         }
     }
+
+    /// A check that leaves nothing behind; what it asked to be undone is undone either way.
+    pub(crate) fn clean(&mut self, name: &str, world: &mut World, run: fn(&mut World) -> Result<String>) {
+        self.check(name, || {
+            let clean = Snapshot::take()?;
+            let said = run(world);
+            let undone = world.undo();
+            let said = said?;
+            undone?;
+            clean.compare()?;
+            Ok(said)
+        });
+    }
 }
+
+/// Parts of the tests, as the command line names them.
+const PARTS: [&str; 8] = ["life", "cri", "cases", "warn", "hooks", "node", "policies", "odd"];
 
 fn work(scratch: &Path) -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let is_version = |word: &String| Version::ALL.iter().any(|version| version.name().ends_with(word.as_str()));
+    let cases = cases::all();
+    for word in &words {
+        let known = is_version(word)
+            || PARTS.iter().any(|part| part.contains(word.as_str()))
+            || cases.iter().any(|case| case.name.contains(word.as_str()));
+        ensure!(known, "{word:?} is no part of the tests and in no case's name");
+    }
     let versions: Vec<Version> = Version::ALL
         .into_iter()
         .filter(|version| {
             let asked = |word: &String| version.name().ends_with(word.as_str());
-            let any =
-                words.iter().any(|word| Version::ALL.iter().any(|version| version.name().ends_with(word.as_str())));
-            !any || words.iter().any(asked)
+            !words.iter().any(is_version) || words.iter().any(asked)
         })
         .collect();
-    let choice =
-        Choice(words.into_iter().filter(|word| !word.starts_with(|first: char| first.is_ascii_digit())).collect());
+    let choice = Choice(words.into_iter().filter(|word| !is_version(word)).collect());
 
     let node = Node::make(scratch, true)?;
     node.enroll()?;
@@ -102,7 +124,7 @@ fn on(world: &mut World, version: Version, choice: &Choice, report: &mut Report)
     let request = world.request("app", &["/bin/true"])?;
     report.check(&name("a signed image starts"), || {
         let ended = world.complete(&request)?;
-        anyhow::ensure!(ended.status == 0, "{ended:?}");
+        ensure!(ended.status == 0, "{ended:?}");
         Ok(String::new())
     });
     if choice.wants("life") {

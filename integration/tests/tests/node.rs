@@ -2,21 +2,13 @@
 use crate::Report;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use stack::leak::Snapshot;
 use stack::node::{World, trail};
 use std::fs;
 
 const VERDICT: &str = "/run/boltseal/node.json";
 
 pub(crate) fn all(world: &mut World, report: &mut Report, name: &dyn Fn(&str) -> String) {
-    let mut check = |what: &str, run: fn(&mut World) -> Result<String>| {
-        report.check(&name(what), || {
-            let clean = Snapshot::take()?;
-            let said = run(world)?;
-            clean.compare()?;
-            Ok(said)
-        });
-    };
+    let mut check = |what: &str, run: fn(&mut World) -> Result<String>| report.clean(&name(what), world, run);
     check("a verdict of another boot is made anew, and the record says so", other_boot);
     check("an altered verdict is made anew, and the record says so", altered);
 }

@@ -3,21 +3,13 @@ use crate::Report;
 use anyhow::{Context, Result, ensure};
 use boltseal_message::{Code, Create, Mount, Operation, Refusal, Reply, Request, Stdio};
 use stack::gate;
-use stack::leak::Snapshot;
 use stack::node::{NAMESPACE, World};
 use std::fs;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 pub(crate) fn all(world: &mut World, report: &mut Report, name: &dyn Fn(&str) -> String) {
-    let mut check = |what: &str, run: fn(&mut World) -> Result<String>| {
-        report.check(&name(what), || {
-            let clean = Snapshot::take()?;
-            let said = run(world)?;
-            clean.compare()?;
-            Ok(said)
-        });
-    };
+    let mut check = |what: &str, run: fn(&mut World) -> Result<String>| report.clean(&name(what), world, run);
     check("containerd's socket is silent: refused after two seconds", silent);
     check("containerd's socket is not there: refused", absent);
     check("a config.json that ends in the middle: refused", truncated);
@@ -37,6 +29,7 @@ fn silent(world: &mut World) -> Result<String> {
     fs::remove_file(socket)?;
     let refusal = refusal?;
     ensure!(refusal.code == Code::Unavailable, "{refusal:?}");
+    ensure!(refusal.message.contains("containerd did not answer"), "{refusal:?}");
     ensure!((Duration::from_millis(1500)..Duration::from_secs(4)).contains(&took), "after {took:?}");
     Ok(format!("{} ms", took.as_millis()))
 }
@@ -44,6 +37,7 @@ fn silent(world: &mut World) -> Result<String> {
 fn absent(world: &mut World) -> Result<String> {
     let refusal =
         ask(world, "/run/nobody.sock", &serde_json::to_vec(&stack::spec::spec(NAMESPACE, "absent", &["/bin/true"]))?)?;
+    ensure!(refusal.message.contains("containerd cannot be asked"), "{refusal:?}");
     Ok(refusal.message.lines().next().unwrap_or_default().to_owned())
 }
 
@@ -127,7 +121,8 @@ fn two_creates(world: &mut World) -> Result<String> {
         ensure!(made.len() == 1 && refused.code == Code::AlreadyExists, "{replies:?}");
         said.clone_from(&refused.message);
         let delete = Request { operation: Operation::Delete { events: Vec::new() }, ..create.clone() };
-        gate::together(&[delete])?;
+        let gone = gate::together(&[delete])?;
+        ensure!(matches!(gone.as_slice(), [Reply::Done]), "{gone:?}");
     }
     forget(world, &request, &create)?;
     Ok(said)

@@ -4,7 +4,6 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use stack::client::{Client, Request};
 use stack::containerd;
-use stack::leak::Snapshot;
 use stack::node::{NAMESPACE, World, trail};
 use stack::{policy, tpm};
 use std::fs;
@@ -14,17 +13,7 @@ use std::process::Command;
 const ROUNDS: usize = 6;
 
 pub(crate) fn all(world: &mut World, report: &mut Report, name: &dyn Fn(&str) -> String) {
-    let mut check = |what: &str, run: fn(&mut World) -> Result<String>| {
-        report.check(&name(what), || {
-            let clean = Snapshot::take()?;
-            let said = run(world);
-            let undone = world.undo();
-            let said = said?;
-            undone?;
-            clean.compare()?;
-            Ok(said)
-        });
-    };
+    let mut check = |what: &str, run: fn(&mut World) -> Result<String>| report.clean(&name(what), world, run);
     check("policies: two sensitivities started at once: one of them runs", two_sensitivities);
     check("policies: a new policy is tried on what runs", simulated);
     check("policies: a policy that does not load leaves the last good one in force, and the record says so", last_good);

@@ -218,6 +218,7 @@ impl Case {
         let new = records.get(before..).unwrap_or_default();
         if self.rule.is_empty() || self.unrecorded {
             ensure!(!new.iter().any(|record| record["ev"] == "started"), "the trail says that it started: {new:?}");
+            ensure!(self.unrecorded || !new.iter().any(allowed), "the trail says that it was allowed: {new:?}");
         } else {
             ensure!(
                 new.iter().any(|record| denies(record, self.rule)),
