@@ -5,7 +5,7 @@ use crate::policy::{self, Bad, Loaded};
 use crate::policy_files::{put_folder, stage, staging, swap};
 use crate::policy_measured;
 use crate::policy_sign::at;
-use crate::screen::{Colour, Exit, Failure, Screen, count};
+use crate::screen::{Colour, Exit, Failure, Screen, count, talk};
 use boltseal_evidence::bundle::{self, LAST_GOOD};
 use boltseal_evidence::file::Owner;
 use boltseal_evidence::policy_files::{self, PolicyBundle, SIGNATURE};
@@ -57,12 +57,8 @@ pub(crate) fn apply(dir: &Path, anyway: bool, dry_run: bool, screen: &mut Screen
     let blocked = !lacking.is_empty() && !anyway;
     if !blocked && !dry_run {
         activate(&new, active)?;
-        if new.policy.bundle.measured || policy_measured::log()?.is_some() {
-            policy_measured::measure(&new, Instant::now() + LIMIT).map_err(|failure| {
-                let fix = "Fix: boltseal node attest, or boot anew; until then nothing starts";
-                Failure::new(failure.exit, format!("the policy is in force, and not measured: {}. {fix}", failure.text))
-            })?;
-        }
+        let measured = measure(&new);
+        // The floor and the copy do not wait for a measurement that failed.
         if let (Some(pin), Some(version)) = (&pin, version) {
             raise(pin, version)?;
         }
@@ -73,6 +69,7 @@ pub(crate) fn apply(dir: &Path, anyway: bool, dry_run: bool, screen: &mut Screen
                 last.display()
             ))
         })?;
+        measured?;
     }
     let done = if blocked {
         "refused"
@@ -155,6 +152,17 @@ fn activate(new: &Loaded, active: &Path) -> Result<(), Failure> {
     swap(&next, active).map_err(|e| failed(active, e))
 }
 
+fn measure(new: &Loaded) -> Result<(), Failure> {
+    if !new.policy.bundle.measured && policy_measured::log()?.is_none() {
+        return Ok(());
+    }
+    let measured = policy_measured::measure(new, Instant::now() + LIMIT);
+    measured.map(drop).map_err(|failure| {
+        let fix = "Fix: boltseal node attest, or boot anew; until then nothing starts";
+        Failure::new(failure.exit, format!("the policy is in force, and not measured: {}. {fix}", failure.text))
+    })
+}
+
 fn raise(pin: &Pin, version: u64) -> Result<(), Failure> {
     let Some(kept) = &pin.floor else { return Ok(()) };
     let raised = Boot::current().and_then(|boot| at(&pin.id(), kept).raise(version, &boot, Instant::now() + LIMIT));
@@ -167,11 +175,17 @@ fn raise(pin: &Pin, version: u64) -> Result<(), Failure> {
 
 /// How many of the containers that run could be looked at, and which of them the new policy speaks against.
 fn simulate(policy: &Policy) -> (usize, Vec<Refused>) {
-    let records = record::load_node(Path::new(RUN)).map(|all| all.records).unwrap_or_default();
+    let records = record::load_node(Path::new(RUN)).map(|all| all.records).unwrap_or_else(|e| {
+        talk(&format!("what runs here cannot be read, so the policy is tried on nothing: {e}"));
+        Vec::new()
+    });
     let (mut looked_at, mut refused) = (0, Vec::new());
     for record in records.iter().filter(|record| record.alive()) {
         let task = Path::new(&policy.mounts.containerd_state).join(TASKS).join(&record.namespace).join(&record.id);
-        let Ok(denials) = crate::check::denials(&task, policy) else { continue };
+        let Ok(denials) = crate::check::denials(&task, policy) else {
+            talk(&format!("{}/{} runs, and its bundle cannot be looked at", record.namespace, record.id));
+            continue;
+        };
         looked_at += 1;
         if let Some(first) = denials.first() {
             let name = format!("{}/{}", record.namespace, record.id);

@@ -58,8 +58,12 @@ pub(crate) fn create(request: &Request, create: &Create, fds: Vec<OwnedFd>) -> R
         Ok(parked) => parked,
         Err(refused) => {
             let refused = refused.let_through(&findings);
-            claim.abandon(&request.id)?;
-            book.end(entry(request, &facts), &decision.id, Event::Aborted, None, &refused.to_string())?;
+            // What stays behind is told beside the reason, never in its place.
+            let note = match claim.abandon(&request.id) {
+                Ok(()) => refused.to_string(),
+                Err(left) => format!("{refused}; {left}"),
+            };
+            book.end(entry(request, &facts), &decision.id, Event::Aborted, None, &note)?;
             return Err(refused);
         }
     };

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 /// Largest answer of a worker, bytes.
 const MAX_ANSWER: usize = 8 << 20;
-/// Memory that a worker may map on top of what the gate had, bytes.
+/// All memory that a worker may have mapped, what it inherits of the gate included, bytes.
 const MEMORY: u64 = 256 << 20;
 /// uid and gid of a worker: nobody's.
 const NOBODY: u32 = 65534;

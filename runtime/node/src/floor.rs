@@ -36,6 +36,11 @@ impl Floor<'_> {
         if let Some(count) = self.noted(boot)? {
             return self.version(count);
         }
+        // Under the lock, and looked at again: a note must not go back behind one that `raise` wrote meanwhile.
+        let _lock = Folder::open(self.dir)?.lock(deadline)?;
+        if let Some(count) = self.noted(boot)? {
+            return self.version(count);
+        }
         let count = nv::read(self.tpm, deadline)?.ok_or_else(nv::lost)?;
         let version = self.version(count)?;
         self.note(boot, count)?;
@@ -47,6 +52,7 @@ impl Floor<'_> {
     /// # Errors
     /// As [`Floor::read`], and as [`nv::raise`].
     pub fn raise(&self, version: u64, boot: &Boot, deadline: Instant) -> Result<u64, Error> {
+        let _lock = Folder::open(self.dir)?.lock(deadline)?;
         let count = nv::raise(self.tpm, self.base.saturating_add(version), deadline)?;
         self.note(boot, count)?;
         self.version(count)

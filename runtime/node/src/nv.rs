@@ -1,8 +1,8 @@
 //! The floor under a policy's version: a counter in the TPM's NV memory, which nobody can set back.
 //!
 //! A TPM counter only goes up: undefined and defined again, it begins above every count that the TPM ever had (TPM 2.0
-//! part 1, section 37.2.4). So who has the owner's password can take it away or push it up, and then nothing starts,
-//! but cannot make an older policy good again.
+//! part 1, section 37.2.4). So who has the owner's password can take it away, and who may open the TPM can push it up;
+//! then nothing starts until a higher version is signed, but no older policy is good again.
 use crate::Error;
 use crate::key::SHA256_ID;
 use crate::tpm::Tpm;

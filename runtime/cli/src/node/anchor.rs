@@ -192,6 +192,13 @@ fn bad(why: impl std::fmt::Display) -> Failure {
 fn values(state: &State) -> Result<BTreeMap<u32, [u8; 32]>, Failure> {
     let lists = state.pcrs.iter().map(|(pcr, value)| (pcr.clone(), vec![value.clone()])).collect();
     let lists = accepted(&lists).map_err(Failure::undecided)?;
+    // 16 and 23 can be set back by anybody, 17 to 22 by a late launch; all zeroes or ones is a PCR that shows nothing.
+    let unfit = |values: &[[u8; 32]]| values.iter().any(|v| *v == [0; 32] || *v == [0xff; 32]);
+    if let Some((pcr, _)) = lists.iter().find(|(pcr, values)| **pcr > 15 || unfit(values)) {
+        return Err(bad(format!(
+            "PCR {pcr} shows no state of a boot. Fix: node anchor state with PCRs 0 to 15 that are measured into"
+        )));
+    }
     Ok(lists.into_iter().filter_map(|(pcr, values)| Some((pcr, *values.first()?))).collect())
 }
 

@@ -18,10 +18,8 @@ pub(crate) fn attest(wait: Duration, screen: &mut Screen) -> Result<Exit, Failur
     let rules = &loaded.policy.node;
     let key = key(&loaded).ok_or_else(not_enrolled)?;
     let boot = Boot::current().map_err(Failure::undecided)?;
-    if let Some(ear) = rules.ear.as_ref().filter(|ear| ear.instead) {
-        return by_token(token(&loaded, ear, key, &boot), screen);
-    }
-    if rules.pcrs.is_empty() && rules.log.is_none() {
+    let instead = rules.ear.as_ref().filter(|ear| ear.instead);
+    if instead.is_none() && rules.pcrs.is_empty() && rules.log.is_none() {
         let text = "the policy names neither PCR values nor rules on the event log. Fix: boltseal node policy";
         return Err(Failure::new(Exit::Findings, text));
     }
@@ -30,9 +28,14 @@ pub(crate) fn attest(wait: Duration, screen: &mut Screen) -> Result<Exit, Failur
         _ => {}
     }
     let deadline = Instant::now() + wait;
-    appears(&rules.tpm, deadline);
+    if instead.is_none() || loaded.policy.bundle.measured {
+        appears(&rules.tpm, deadline);
+    }
     if loaded.policy.bundle.measured {
         policy_measured::measure(&loaded, deadline)?;
+    }
+    if let Some(ear) = instead {
+        return by_token(token(&loaded, ear, key, &boot), screen);
     }
     let source = Kernel { tpm: &rules.tpm };
     let policy = node_policy(rules, key, &source)?;

@@ -108,7 +108,12 @@ fn lifted(resources: &LinuxResources) -> Vec<String> {
     if resources.memory().as_ref().and_then(|m| m.limit()).is_some_and(|limit| limit <= 0) {
         out.push("memory.limit".into());
     }
-    if resources.memory().as_ref().and_then(|m| m.swap()).is_some_and(|swap| swap < 0) {
+    // No machine has that much: it limits nothing.
+    let unlimited = |swap: i64| !(0..1 << 62).contains(&swap);
+    let unified = resources.unified().as_ref().and_then(|keys| keys.get("memory.swap.max"));
+    if resources.memory().as_ref().and_then(|m| m.swap()).is_some_and(unlimited)
+        || unified.is_some_and(|value| value.parse().map_or(true, unlimited))
+    {
         out.push("memory.swap".into());
     }
     if resources.pids().as_ref().map(oci_spec::runtime::LinuxPids::limit).is_some_and(|limit| limit <= 0) {
@@ -128,6 +133,11 @@ mod tests {
         assert!(lifts(r#"{"cpu":{"shares":2}}"#).is_empty());
         assert_eq!(lifts(r#"{"memory":{"limit":-1}}"#), ["memory.limit"]);
         assert_eq!(lifts(r#"{"memory":{"swap":-1}}"#), ["memory.swap"]);
+        assert_eq!(lifts(r#"{"memory":{"limit":1,"swap":9223372036854771712}}"#), ["memory.swap"]);
+        for value in ["9223372036854771712", "max", "99999999999999999999"] {
+            assert_eq!(lifts(&format!(r#"{{"unified":{{"memory.swap.max":"{value}"}}}}"#)), ["memory.swap"]);
+        }
+        assert!(lifts(r#"{"unified":{"memory.swap.max":"0"}}"#).is_empty());
         assert_eq!(lifts(r#"{"memory":{"limit":0},"pids":{"limit":0}}"#), ["memory.limit", "pids.limit"]);
     }
 }

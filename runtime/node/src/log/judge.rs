@@ -166,11 +166,19 @@ fn files(rules: &LogRules, log: &Proven<'_>, text: &str, problems: &mut Vec<Stri
         return;
     }
     let lines = stub_digests(text);
+    let before = problems.len();
     for event in log.of(9).filter(|e| !lines.contains(&e.digest) && !rules.files.contains(&e.digest)) {
         problems.push(format!(
             "PCR 9: {} was measured, which is neither this command line nor listed in node.log.files. Fix: boot the enrolled initrd and command line, or list it",
             hex::encode(&event.digest)
         ));
+    }
+    // The EFI stub measures no initrd that `initrd=` on the command line names.
+    if problems.len() == before && !log.of(9).any(|event| rules.files.contains(&event.digest)) {
+        problems.push(
+            "PCR 9: no file of node.log.files was measured: this boot did not measure its initrd. Fix: hand the initrd over by a UKI, systemd-boot or GRUB, not by initrd= on the command line"
+                .into(),
+        );
     }
 }
 
@@ -310,6 +318,8 @@ pub(crate) mod tests {
         assert_eq!(found(&rules(), &Boot::default().log(), LINE), Vec::<String>::new());
         says(&Boot { kernel: [5; 32], ..Boot::default() }, "Authenticode digest 0505");
         says(&Boot { initrd: [5; 32], ..Boot::default() }, "PCR 9: 0505");
+        // An initrd that nobody measured: nothing but the command line.
+        says(&Boot { initrd: command_line_digest(LINE), ..Boot::default() }, "did not measure its initrd");
         says(&Boot { secure_boot: 0, ..Boot::default() }, "Secure Boot is off");
         says(&Boot { certificate: [&[7; 16][..], &[0x30, 0x82, 9]].concat(), ..Boot::default() }, "was verified by");
         says(&Boot { action: Some(b"UEFI Debug Mode"), ..Boot::default() }, "no EFI variable: UEFI Debug Mode");

@@ -48,6 +48,8 @@ enum Sensitivity {
 /// What the container's own record keeps of it; `*` beside everything, empty where nobody asked.
 pub(crate) fn granted(ctx: &Ctx<'_>) -> String {
     match sensitivity(ctx) {
+        // Only the policy says that something runs beside everything.
+        Sensitivity::Named(name) | Sensitivity::Disagrees(name, _) if name == NEUTRAL => String::new(),
         Sensitivity::Named(name) => name,
         Sensitivity::Neutral => NEUTRAL.into(),
         // Here only where the rule warns or is excepted: the pod's own word, which others then are compared with.
@@ -237,5 +239,12 @@ mod tests {
         }
         let (policy, facts) = case(&[], "", "", None, &[]);
         assert_eq!(granted(&Ctx::new(&policy, &facts)), "");
+        // With the rule on warn: a pod's own `*` makes nobody its neighbour's equal.
+        for scope in ["", "high"] {
+            let (mut policy, facts) = case(&["low", "high"], "", scope, Some("*"), &[]);
+            policy.modes.insert("BS-NOD-003".into(), crate::policy::Mode::Warn);
+            let Verdict::Allow(permit) = decide(&policy, &facts) else { panic!("{scope}") };
+            assert_eq!(permit.terms().sensitivity, "");
+        }
     }
 }
