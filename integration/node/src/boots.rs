@@ -28,6 +28,14 @@ impl Lsm {
         }
     }
 
+    /// Part of the label that a container's processes must have.
+    fn label(self) -> &'static str {
+        match self {
+            Self::AppArmor => "boltseal-default (enforce)",
+            Self::SeLinux => ":boltseal_t:",
+        }
+    }
+
     pub(crate) fn cmdline(self) -> String {
         // Permissive until the node has loaded its policy and says enforce.
         let more = if self == Self::SeLinux { " enforcing=0" } else { "" };
@@ -50,8 +58,10 @@ enum Change {
 #[derive(Debug, Clone, Copy)]
 enum Expect {
     Trusted,
-    /// Denied, by one of these rules among others.
-    Refused(&'static [&'static str]),
+    /// Denied, by `ATTESTED` alone and for this reason: part of the decision's fact.
+    Refused {
+        says: &'static str,
+    },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -85,11 +95,11 @@ impl More {
     }
 }
 
-const fn refused(name: &'static str, change: Change, rules: &'static [&'static str]) -> Plan {
-    Plan { name, lsm: Lsm::AppArmor, change, expect: Expect::Refused(rules), more: More::Nothing }
+const fn refused(name: &'static str, change: Change, says: &'static str) -> Plan {
+    Plan { name, lsm: Lsm::AppArmor, change, expect: Expect::Refused { says }, more: More::Nothing }
 }
 
-const ATTESTED: &[&str] = &["BS-NOD-001"];
+const ATTESTED: &str = "BS-NOD-001";
 
 const PLANS: [Plan; 7] = [
     Plan {
@@ -106,18 +116,20 @@ const PLANS: [Plan; 7] = [
         expect: Expect::Trusted,
         more: More::Life,
     },
-    refused("cmdline changed", Change::Cmdline, ATTESTED),
-    refused("kernel changed", Change::Kernel, ATTESTED),
-    refused("initrd changed", Change::Initrd, ATTESTED),
-    refused("secure boot off", Change::SecureBootOff, ATTESTED),
-    refused("kexec", Change::Kexec, &["BS-NOD-001", "BS-NOD-002"]),
+    refused("cmdline changed", Change::Cmdline, "PCR 9 is"),
+    refused("kernel changed", Change::Kernel, "PCR 4 is"),
+    refused("initrd changed", Change::Initrd, "PCR 9 is"),
+    refused("secure boot off", Change::SecureBootOff, "PCR 7 is"),
+    refused("kexec", Change::Kexec, "another command line was measured"),
 ];
 
 /// Runs the boots of these names (all when empty). Answers whether each ended as it must.
 pub(crate) fn run(names: &[&str]) -> Result<bool> {
+    for name in names {
+        ensure!(PLANS.iter().any(|plan| plan.name.contains(name)), "no boot is called {name:?}");
+    }
     let plans: Vec<&Plan> =
         PLANS.iter().filter(|plan| names.is_empty() || names.iter().any(|name| plan.name.contains(name))).collect();
-    ensure!(!plans.is_empty(), "no boot is called {names:?}");
     fs::create_dir_all(cache())?;
     let lock = File::create(cache().join("lock"))?;
     lock.try_lock().context("another run of the test node is under way")?;
@@ -199,6 +211,13 @@ fn one(built: &Built, enrolled: &Enrolled, plan: &Plan, tally: &mut Tally) -> Re
     ensure!(facts.secure_boot == (plan.change != Change::SecureBootOff), "Secure Boot is {}", facts.secure_boot);
     let back = boot::logs(plan.name).join("back");
     let verdict = verdict(&back.join("trail"), &facts.boot_id)?;
+    // After kexec both are the second kernel's.
+    let denied = matches!(verdict, Verdict::Denied { .. });
+    ensure!(
+        outcome.refusal.is_some() == denied,
+        "the trail says {verdict:?}, containerd said {:?} to the start",
+        outcome.refusal
+    );
     tally.boots += 1;
     let good = enrolled.good(plan.lsm)?;
     let moved: Vec<String> = facts
@@ -210,11 +229,17 @@ fn one(built: &Built, enrolled: &Enrolled, plan: &Plan, tally: &mut Tally) -> Re
     let moved = if moved.is_empty() { "no PCR moved".into() } else { format!("PCR {} moved", moved.join(", ")) };
     let said = match (&verdict, plan.expect) {
         (Verdict::Started, Expect::Trusted) => {
+            ensure!(
+                outcome.labels.len() == 2 && outcome.labels.iter().all(|label| label.contains(plan.lsm.label())),
+                "init and exec must have the label {:?}: {:?}",
+                plan.lsm.label(),
+                outcome.labels
+            );
             tally.trusted += 1;
             format!("started, {}", outcome.labels.join(", exec "))
         }
-        (Verdict::Denied { rules, fact }, Expect::Refused(intended))
-            if rules.iter().any(|found| intended.contains(&found.as_str())) =>
+        (Verdict::Denied { rules, fact }, Expect::Refused { says })
+            if matches!(rules.as_slice(), [rule] if rule == ATTESTED) && fact.contains(says) =>
         {
             tally.refused += 1;
             format!("refused as intended by {}: {fact}", rules.join(", "))

@@ -68,9 +68,17 @@ fn key(built: &Built) -> Result<String> {
     all.push(built.images.display().to_string());
     all.extend(Lsm::ALL.map(Lsm::cmdline));
     all.push(sha256(&fs::read(cache().join("stub.efi"))?));
-    all.push(sha256(&fs::read(vm::KEYS)?));
+    for file in [vm::FIRMWARE, vm::KEYS] {
+        all.push(sha256(&fs::read(file).context(file)?));
+    }
     // How the policy is made of it.
-    all.extend([include_str!("enrol.rs"), include_str!("uki.rs")].map(|text| sha256(text.as_bytes())));
+    let made = [
+        include_str!("enrol.rs"),
+        include_str!("uki.rs"),
+        include_str!("../../tests/src/policy.rs"),
+        include_str!("../../tests/src/tpm.rs"),
+    ];
+    all.extend(made.map(|text| sha256(text.as_bytes())));
     Ok(sha256(all.join("\n").as_bytes()))
 }
 

@@ -24,11 +24,12 @@ pub(crate) fn verdict(trail: &Path, boot_id: &str) -> Result<Verdict> {
     }
     let own = |record: &&Value| record["ev"] == "decision" && record["boot_id"] == boot_id;
     let decision = records.iter().find(own).context("the trail holds no decision of this boot")?;
+    let started = records.iter().any(|record| record["ev"] == "started" && record["of"] == decision["id"]);
     if decision["decision"] == "allow" {
-        let started = records.iter().any(|record| record["ev"] == "started" && record["of"] == decision["id"]);
         ensure!(started, "allowed, and not started");
         return Ok(Verdict::Started);
     }
+    ensure!(!started, "denied, and started all the same");
     let denials: Vec<&Value> =
         decision["findings"].as_array().into_iter().flatten().filter(|finding| finding["outcome"] == "deny").collect();
     let Some(first) = denials.first() else { bail!("denied without a rule: {decision}") };

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Firmware without the need for SMM, which costs seconds without hardware help. The keys are in the variables.
-const FIRMWARE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+pub(crate) const FIRMWARE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 /// Secure Boot on, Debian's published test key.
 pub(crate) const KEYS: &str = "/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd";
 /// No keys: Secure Boot off.
