@@ -44,6 +44,7 @@ pub(crate) fn run(options: &Options) -> io::Result<bool> {
     }
     let watch = Watch::start()?;
     report_panics(&watch);
+    println!("seed {}", options.seed);
     let mut random = Random(options.seed);
     let end = Instant::now() + Duration::from_secs(options.seconds);
     'all: loop {
@@ -58,7 +59,6 @@ pub(crate) fn run(options: &Options) -> io::Result<bool> {
     }
     watch.stop()?;
     let mut good = true;
-    println!("seed {}", options.seed);
     println!("{:20} {:>10} {:>9} {:>8}", "target", "runs", "outcomes", "failures");
     for plan in &plans {
         println!("{:20} {:>10} {:>9} {:>8}", plan.target.name, plan.runs, plan.outcomes.len(), plan.failed);
