@@ -28,8 +28,10 @@ pub(crate) struct Given<'a> {
 }
 
 pub(crate) fn fact(rules: &NodeRules, given: &Given<'_>) -> Fact<Node> {
-    let Some(key) = given.key.and_then(|bytes| std::str::from_utf8(bytes).ok()) else {
-        return Fact::Absent;
+    let key = match given.key.map(std::str::from_utf8) {
+        None => return Fact::Absent,
+        Some(Err(_)) => return Fact::Unknown("node.attestation_key is no PEM file".into()),
+        Some(Ok(key)) => key,
     };
     let instead = rules.ear.as_ref().is_some_and(|ear| ear.instead);
     if rules.pcrs.is_empty() && rules.log.is_none() && !instead {
@@ -141,6 +143,8 @@ mod tests {
     fn what_does_not_read_is_unknown_and_nothing_enrolled_is_absent() {
         let none = Given { key: None, ..given() };
         assert_eq!(fact(&rules(), &none), Fact::Absent);
+        let der = Given { key: Some(&[0x30, 0x82, 0xff]), ..given() };
+        assert!(matches!(fact(&rules(), &der), Fact::Unknown(why) if why.contains("no PEM file")));
         assert_eq!(fact(&NodeRules::default(), &given()), Fact::Absent);
         let bad = NodeRules { pcrs: [("24".into(), vec![])].into(), ..rules() };
         assert!(matches!(attested(&bad, "pem", &given()), Err(why) if why.contains("no PCR")));
