@@ -93,7 +93,8 @@ fn not_enrolled() -> Failure {
 pub(crate) fn look(loaded: &Loaded) -> Result<Option<Status>, Failure> {
     let rules = &loaded.policy.node;
     let Some(key) = key(loaded) else { return Ok(None) };
-    let source = Kernel { tpm: &rules.tpm };
+    let deadline = Instant::now() + LIMIT;
+    let source = Kernel { tpm: &rules.tpm, deadline };
     let node = node_policy(rules, key, &source)?;
     let boot = Boot::current().map_err(Failure::undecided)?;
     let token = rules.ear.as_ref().map(|ear| token(loaded, ear, key, &boot));
@@ -105,7 +106,6 @@ pub(crate) fn look(loaded: &Loaded) -> Result<Option<Status>, Failure> {
             ..Status::default()
         }));
     }
-    let deadline = Instant::now() + LIMIT;
     let mut status = boltseal_node::status(Path::new(RUN), &node, &loaded.bundle.digest, &boot, deadline);
     if let Some(Err(why)) = token {
         status.verified = false;

@@ -156,10 +156,10 @@ fn attest_makes_the_verdict_that_status_shows() {
     assert_eq!((code, &document["verified"], &document["fresh"]), (0, &true.into(), &false.into()));
     assert!(node.run(&["node", "status"]).1.contains("attested for this boot and policy, for another"));
 
-    // As the unit runs it: with one capability and no new rights.
+    // As the unit runs it: with few capabilities and no new rights.
     let unit = include_str!("../../../integration/systemd/boltseal-attest.service");
     let setting = |name: &str| unit.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-    let capability = setting("CapabilityBoundingSet=").to_lowercase().replace("cap_", "+");
+    let capability = setting("CapabilityBoundingSet=").to_lowercase().replace("cap_", "+").replace(' ', ",");
     let command = setting("ExecStart=/usr/local/bin/boltseal ");
     fs::remove_file(node.path("run/boltseal/node.json")).unwrap();
     let script = format!("exec setpriv --bounding-set -all,{capability} --no-new-privs \"$BIN\" {command}");
@@ -253,6 +253,30 @@ fn policy_prints_what_a_log_gives() {
     node.write("log-cut", "junk");
     let (code, _, err) = node.run(&["node", "policy", "--log", &node.path("log-cut").display().to_string()]);
     assert!(code == 3 && err.contains("malformed event log"), "{err}");
+}
+
+/// A log is taken apart by a worker that is nobody: root who cannot become nobody is refused, an operator who is not
+/// root is no more than that already.
+#[test]
+fn a_log_is_taken_apart_by_nobody() {
+    let node = Node::new();
+    for command in ["node policy --log $LOG", "node predict --path qemu --cmdline ro --log $LOG"] {
+        let run = |before: &str| node.shell(&format!("LOG={LOG}; exec {before} \"$BIN\" {command}"), &[]);
+        let (code, _, err) = run("setpriv --bounding-set=-setuid,-setgid");
+        assert!(code == 3 && err.contains("could not be taken apart"), "{command}: {code} {err}");
+        // With the capabilities of the unit, and no more.
+        let unit = include_str!("../../../integration/systemd/boltseal-attest.service");
+        let bounds = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).unwrap();
+        let bounds = bounds.to_lowercase().replace("cap_", "+").replace(' ', ",");
+        let (code, _, err) = run(&format!("setpriv --bounding-set=-all,{bounds} --no-new-privs"));
+        assert_eq!(code, 0, "{command}: {err}");
+        // Not as root; what such a user may read lies in the test's folder.
+        let copies =
+            "cp \"$BIN\" $D/program; cp $LOG $D/copy; chmod 755 $D/program; chmod 644 $D/copy; cd $D; LOG=$D/copy";
+        let plain = "setpriv --reuid=12345 --regid=12345 --clear-groups";
+        let (code, _, err) = node.shell(&format!("LOG={LOG}; {copies}; exec {plain} $D/program {command}"), &[]);
+        assert_eq!(code, 0, "{command}, not as root: {err}");
+    }
 }
 
 #[test]

@@ -3,9 +3,9 @@
 //! record -> target digest -> (index) -> manifest -> config -> diff_ids -> chain id == parent of the container's snapshot.
 //! Every digest is computed here over raw bytes; a worker only proposes where things stand in them.
 use crate::paths;
-use crate::worker::Parse;
 use boltseal_evidence::containerd::{Client, Container, Error};
 use boltseal_evidence::signatures;
+use boltseal_jail::Parse;
 use boltseal_policy::Fact;
 use boltseal_policy::facts::{Image, Signature};
 use boltseal_trust::{
@@ -255,7 +255,7 @@ fn kind(source: Source) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::worker::Parser;
+    use boltseal_jail::Parser;
     use boltseal_trust::import_layout;
     use std::path::PathBuf;
 

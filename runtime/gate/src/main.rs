@@ -22,7 +22,6 @@ mod state;
 mod sys;
 mod trail;
 mod update;
-mod worker;
 
 use anyhow::{Context, bail};
 use boltseal_message::{Operation, Reply};

@@ -1,7 +1,6 @@
 //! BS-NOD-001's fact: the node's verdict for this boot, verified anew for this start.
-use crate::worker::{Jail, Parse};
 use crate::{paths, state};
-use boltseal_node::log::{Kernel, LogRules, LogSource, propose};
+use boltseal_node::log::{Kernel, LogRules};
 use boltseal_node::measured::{Log, PCR};
 use boltseal_node::text::{accepted, digests};
 use boltseal_node::{Boot, Error, LogPolicy, NodePolicy, TokenPolicy, check, check_token, is_software};
@@ -55,7 +54,7 @@ fn attested(rules: &NodeRules, key: &str, given: &Given<'_>) -> Result<Fact<Node
         }));
     }
     let deadline = Instant::now() + TPM_TIME;
-    let source = Jailed { kernel: Kernel { tpm: &rules.tpm }, deadline };
+    let source = Kernel { tpm: &rules.tpm, deadline };
     let log = rules.log.as_ref().map(log_rules).transpose().map_err(said)?;
     let mut pcrs = accepted(&rules.pcrs).map_err(said)?;
     pcrs.extend(given.measured.map(|log| (PCR, vec![log.value()])));
@@ -108,29 +107,6 @@ fn log_rules(rules: &policy::LogRules) -> Result<LogRules, Error> {
     })
 }
 
-/// The kernel's log, taken apart in a worker. What comes back is replayed and compared with the quote: see `boltseal_node::log`.
-#[derive(Debug)]
-struct Jailed<'a> {
-    kernel: Kernel<'a>,
-    deadline: Instant,
-}
-
-impl LogSource for Jailed<'_> {
-    fn log(&self) -> Result<Vec<u8>, Error> {
-        self.kernel.log()
-    }
-
-    fn propose(&self, log: &[u8]) -> Result<Vec<u8>, Error> {
-        let jail = Jail::new(self.deadline).map_err(Error::Refused)?;
-        jail.parse(|_, log| propose(log), 0, log)
-            .map_err(|why| Error::Refused(format!("the event log could not be taken apart: {why}")))
-    }
-
-    fn command_line(&self) -> Result<Vec<u8>, Error> {
-        self.kernel.command_line()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,17 +143,5 @@ mod tests {
         assert!(why(&Given { now: &back, ..given() }).contains("may have expired"));
         assert!(why(&given()).contains("trust/ear.jwks"));
         assert!(why(&Given { jwks: Some(b"{}"), ..given() }).contains("attestation key"));
-    }
-
-    /// A worker takes a log apart, also one that is none; whatever kills it is told.
-    #[test]
-    fn a_log_is_taken_apart_in_a_jail() {
-        let source =
-            Jailed { kernel: Kernel { tpm: "/dev/tpmrm0" }, deadline: Instant::now() + Duration::from_secs(5) };
-        let told = |log: &[u8]| source.propose(log).unwrap();
-        assert_eq!(told(b"junk"), propose(b"junk"));
-        assert_eq!(told(&vec![0; 3 << 20]), propose(&vec![0; 3 << 20]));
-        let late = Jailed { deadline: Instant::now(), ..source };
-        assert!(late.propose(b"junk").unwrap_err().to_string().contains("could not be taken apart"));
     }
 }

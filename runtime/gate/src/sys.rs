@@ -1,4 +1,4 @@
-//! The gate's only unsafe code: fork for the worker, the environment, the probe of kexec's calls, and the heap.
+//! The gate's only unsafe code: the channel, fork for the child that waits ahead, the environment, the probe of kexec's calls, and the heap.
 use dlmalloc::Dlmalloc;
 use nix::unistd::ForkResult;
 use std::alloc::{GlobalAlloc, Layout};
@@ -55,12 +55,6 @@ pub(crate) fn kexec_is_absent() -> bool {
 pub(crate) fn own(fd: RawFd) -> OwnedFd {
     // SAFETY: the caller got this number from recvmsg's SCM_RIGHTS, so it is open and nobody else's.
     unsafe { OwnedFd::from_raw_fd(fd) }
-}
-
-/// Closes every fd from `first` to `last`.
-pub(crate) fn close_range(first: u32, last: u32) -> nix::Result<()> {
-    // SAFETY: only called in a forked worker right after fork, where no owner of those fds runs again.
-    nix::errno::Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0_u32) }).map(drop)
 }
 
 /// dlmalloc without its mutex: one thread, so the flag is never found taken, and a fork finds it free.

@@ -24,7 +24,9 @@ pub use prove::Proven;
 pub use shape::{BootPath, Known, words};
 
 use crate::Error;
+use boltseal_jail::{Jail, Parse};
 use std::fmt::Debug;
+use std::time::Instant;
 
 /// Longest log that is read, bytes. A server's is 20 to 200 KB.
 pub const MAX_LOG: usize = 2 << 20;
@@ -35,10 +37,19 @@ pub const MAX_EVENTS: usize = 8192;
 pub trait LogSource: Debug {
     /// The log's bytes; one byte above [`MAX_LOG`] at most.
     fn log(&self) -> Result<Vec<u8>, Error>;
-    /// Runs [`propose`] on them, in a jail where there is one.
+    /// Takes them apart: [`apart`].
     fn propose(&self, log: &[u8]) -> Result<Vec<u8>, Error>;
     /// `/proc/cmdline`.
     fn command_line(&self) -> Result<Vec<u8>, Error>;
+}
+
+/// Runs [`propose`] in a jailed worker. What comes back is not believed: [`Events::decode`], [`Events::prove`].
+///
+/// # Errors
+/// The worker was killed or took too long.
+pub fn apart(log: &[u8], deadline: Instant) -> Result<Vec<u8>, Error> {
+    let told = Jail::new(deadline).and_then(|jail| jail.parse(|_, log| propose(log), 0, log));
+    told.map_err(|why| Error::Refused(format!("the event log could not be taken apart: {why}")))
 }
 
 /// The log of the kernel's own TPM.
@@ -46,6 +57,8 @@ pub trait LogSource: Debug {
 pub struct Kernel<'a> {
     /// The TPM's address in the policy.
     pub tpm: &'a str,
+    /// For taking it apart.
+    pub deadline: Instant,
 }
 
 impl Kernel<'_> {
@@ -70,14 +83,13 @@ impl Kernel<'_> {
     }
 }
 
-/// Takes the log apart in this process. For an operator's commands; a start does it in a jail.
 impl LogSource for Kernel<'_> {
     fn log(&self) -> Result<Vec<u8>, Error> {
         Kernel::log(self)
     }
 
     fn propose(&self, log: &[u8]) -> Result<Vec<u8>, Error> {
-        Ok(propose(log))
+        apart(log, self.deadline)
     }
 
     fn command_line(&self) -> Result<Vec<u8>, Error> {
@@ -97,13 +109,29 @@ fn read(path: &str, limit: usize) -> Result<Vec<u8>, Error> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use std::time::Duration;
+
+    fn kernel(tpm: &str) -> Kernel<'_> {
+        Kernel { tpm, deadline: Instant::now() + Duration::from_secs(5) }
+    }
+
+    /// A worker takes a log apart, also one that is none; whatever kills it is told.
+    #[test]
+    fn a_log_is_taken_apart_in_a_jail() {
+        let source = kernel("/dev/tpmrm0");
+        let told = |log: &[u8]| source.propose(log).unwrap();
+        assert_eq!(told(b"junk"), propose(b"junk"));
+        assert_eq!(told(&vec![0; 3 << 20]), propose(&vec![0; 3 << 20]));
+        let late = Kernel { deadline: Instant::now(), ..source };
+        assert!(late.propose(b"junk").unwrap_err().to_string().contains("could not be taken apart"));
+    }
 
     #[test]
     fn a_software_tpm_has_no_log() {
-        let error = Kernel { tpm: "unix:/run/tpm" }.log().unwrap_err().to_string();
+        let error = kernel("unix:/run/tpm").log().unwrap_err().to_string();
         assert!(error.contains("software TPM has no event log"), "{error}");
-        let error = Kernel { tpm: "/dev/tpmrm999" }.log().unwrap_err().to_string();
+        let error = kernel("/dev/tpmrm999").log().unwrap_err().to_string();
         assert!(error.contains("/sys/kernel/security/tpm999/") && error.contains("Fix:"), "{error}");
-        assert!(!Kernel { tpm: "" }.command_line().unwrap().is_empty());
+        assert!(!kernel("").command_line().unwrap().is_empty());
     }
 }

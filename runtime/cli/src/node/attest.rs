@@ -37,7 +37,7 @@ pub(crate) fn attest(wait: Duration, screen: &mut Screen) -> Result<Exit, Failur
     if let Some(ear) = instead {
         return by_token(token(&loaded, ear, key, &boot), screen);
     }
-    let source = Kernel { tpm: &rules.tpm };
+    let source = Kernel { tpm: &rules.tpm, deadline };
     let policy = node_policy(rules, key, &source)?;
     let mut state = check(Path::new(RUN), &policy, &loaded.bundle.digest, &boot, deadline);
     if let Some(Err(why)) = rules.ear.as_ref().map(|ear| token(&loaded, ear, key, &boot)) {

@@ -1,7 +1,7 @@
 //! `boltseal node policy`: the part of a policy that this boot's event log gives, to start from on a node that is known good.
 use super::{LIMIT, hex, quoted, tpm_address};
 use crate::screen::{Exit, Failure, Screen, talk};
-use boltseal_node::log::{Draft, Events, Kernel, Known, Labelled, MAX_LOG, draft, propose};
+use boltseal_node::log::{Draft, Events, Kernel, Known, Labelled, MAX_LOG, apart, draft};
 use boltseal_node::tpm::Tpm;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -24,9 +24,10 @@ pub(crate) fn policy(
     screen: &mut Screen,
 ) -> Result<Exit, Failure> {
     let address = tpm_address(tpm);
-    let kernel = Kernel { tpm: &address };
+    let kernel = Kernel { tpm: &address, deadline: Instant::now() + LIMIT };
     let bytes = read_log(log, &kernel)?;
-    let events = Events::decode(&bytes, &propose(&bytes)).map_err(Failure::undecided)?;
+    let answer = apart(&bytes, kernel.deadline).map_err(Failure::undecided)?;
+    let events = Events::decode(&bytes, &answer).map_err(Failure::undecided)?;
     let path = Known(&events).boot_path();
     let pcrs: BTreeMap<u32, [u8; 32]> = match log {
         Some(_) => {

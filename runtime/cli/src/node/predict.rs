@@ -1,14 +1,15 @@
 //! `boltseal node predict`: what the next boot measures, from its parts.
 use super::policy::read_log;
-use super::{hex, tpm_address};
+use super::{LIMIT, hex, tpm_address};
 use crate::screen::{Colour, Exit, Failure, Screen};
-use boltseal_node::log::{BootPath, Events, Kernel, Known, propose};
+use boltseal_node::log::{BootPath, Events, Kernel, Known, apart};
 use boltseal_node::predict::{self, Parts, Path as Way};
 use clap::{Args, ValueEnum};
 use ring::digest::{Context, SHA256};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// Largest kernel or unified kernel image.
 const MAX_KERNEL: u64 = 1 << 30;
@@ -51,14 +52,14 @@ enum BootWay {
 
 pub(crate) fn predict(options: &Options, screen: &mut Screen) -> Result<Exit, Failure> {
     let address = tpm_address(None);
-    let kernel = Kernel { tpm: &address };
+    let kernel = Kernel { tpm: &address, deadline: Instant::now() + LIMIT };
     // A prediction from parts alone needs no log; one that was named must be there.
     let bytes = match read_log(options.log.as_deref(), &kernel) {
         Ok(bytes) => Some(bytes),
         Err(failure) if options.log.is_some() => return Err(failure),
         Err(_) => None,
     };
-    let answer = bytes.as_ref().map(|bytes| propose(bytes));
+    let answer = bytes.as_ref().map(|bytes| apart(bytes, kernel.deadline)).transpose().map_err(Failure::undecided)?;
     let events = match (&bytes, &answer) {
         (Some(bytes), Some(answer)) => Some(Events::decode(bytes, answer).map_err(Failure::undecided)?),
         _ => None,

@@ -1,13 +1,16 @@
-//! The worker: a fork of the gate, jailed. It parses and proposes; it is not believed.
+//! The worker: a fork of whoever asks, jailed. It parses and proposes; it is not believed.
 //!
-//! Before it looks at a byte it has: no fd but the socket to the gate, no capability, uid and gid 65534, no file, no
-//! child, no network (a filter of ten calls that kills on anything else), a second of CPU and bounded memory. What it
-//! returns is decoded by fixed code and proves nothing: the gate verifies bytes, digests and signatures itself.
+//! Before it looks at a byte it has: no fd but the socket to its parent, no capability, uid and gid 65534, no file, no
+//! child, no network (a filter of eleven calls that kills on anything else), a second of CPU and bounded memory. What it
+//! returns is decoded by fixed code and proves nothing: the parent verifies bytes, digests and signatures itself.
 //!
 //! One worker may answer several questions in turn, for a fork costs more than they do: what an author gives can then
 //! spoil the answers about what is asked after it, never those before. Who asks about bytes of another author, one whom
 //! it need not trust with the rest, begins with [`Parse::afresh`].
-use crate::sys;
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
+
+mod sys;
+
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::resource::{Resource, setrlimit};
@@ -15,7 +18,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Gid, Pid, Uid};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -23,7 +28,7 @@ use std::time::{Duration, Instant};
 
 /// Largest answer of a worker, bytes.
 const MAX_ANSWER: usize = 8 << 20;
-/// All memory that a worker may have mapped, what it inherits of the gate included, bytes.
+/// All memory that a worker may have mapped, what it inherits included, bytes.
 const MEMORY: u64 = 256 << 20;
 /// uid and gid of a worker: nobody's.
 const NOBODY: u32 = 65534;
@@ -34,10 +39,10 @@ const QUESTION: usize = 5;
 const ANSWER: usize = 4;
 
 /// Turns bytes into a proposal; the number says what the bytes are taken for.
-pub(crate) type Parser = fn(u8, &[u8]) -> Vec<u8>;
+pub type Parser = fn(u8, &[u8]) -> Vec<u8>;
 
 /// What runs a parser. A trait so that a test can put a liar in its place.
-pub(crate) trait Parse {
+pub trait Parse {
     /// Runs `parser` on `kind` and `bytes`; the answer is whatever the worker wrote.
     ///
     /// # Errors
@@ -50,14 +55,18 @@ pub(crate) trait Parse {
 
 /// The real one.
 #[derive(Debug)]
-pub(crate) struct Jail {
+pub struct Jail {
     filter: BpfProgram,
     deadline: Instant,
     worker: RefCell<Option<Worker>>,
 }
 
 impl Jail {
-    pub(crate) fn new(deadline: Instant) -> Result<Self, String> {
+    /// A jail whose workers answer until `deadline`.
+    ///
+    /// # Errors
+    /// A machine that the filter is not built for.
+    pub fn new(deadline: Instant) -> Result<Self, String> {
         let filter = filter().map_err(|e| format!("the worker's filter does not build: {e}"))?;
         Ok(Self { filter, deadline, worker: RefCell::default() })
     }
@@ -206,7 +215,7 @@ impl Worker {
     }
 }
 
-/// The worker's life: question, answer, until the gate has no more. The socket is never closed here: dropping it may call
+/// The worker's life: question, answer, until its parent has no more. The socket is never closed here: dropping it may call
 /// fcntl, which the filter kills on.
 fn answers(socket: &OwnedFd, parser: Parser) -> bool {
     let mut head = [0; QUESTION];
@@ -254,9 +263,12 @@ fn jailed(filter: &BpfProgram, socket: &OwnedFd) -> Result<(), nix::Error> {
     setrlimit(Resource::RLIMIT_CPU, 1, 1)?;
     setrlimit(Resource::RLIMIT_FSIZE, 0, 0)?;
     setrlimit(Resource::RLIMIT_AS, MEMORY, MEMORY)?;
-    nix::unistd::setgroups(&[])?;
-    nix::unistd::setresgid(Gid::from_raw(NOBODY), Gid::from_raw(NOBODY), Gid::from_raw(NOBODY))?;
-    nix::unistd::setresuid(Uid::from_raw(NOBODY), Uid::from_raw(NOBODY), Uid::from_raw(NOBODY))?;
+    // Only root can become somebody else; an operator who is not root is no more than the worker may be.
+    if nix::unistd::geteuid().is_root() {
+        nix::unistd::setgroups(&[])?;
+        nix::unistd::setresgid(Gid::from_raw(NOBODY), Gid::from_raw(NOBODY), Gid::from_raw(NOBODY))?;
+        nix::unistd::setresuid(Uid::from_raw(NOBODY), Uid::from_raw(NOBODY), Uid::from_raw(NOBODY))?;
+    }
     setrlimit(Resource::RLIMIT_NPROC, 0, 0)?;
     setrlimit(Resource::RLIMIT_NOFILE, 0, 0)?;
     caps::clear(None, caps::CapSet::Inheritable).map_err(failed)?;
@@ -275,11 +287,14 @@ fn close_others(keep: &OwnedFd) -> Result<(), nix::Error> {
     sys::close_range(keep + 1, u32::MAX)
 }
 
+/// Memory is mapped and unmapped, never made executable; musl's own heap turns its pages readable by mprotect.
 fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
+    let executable = u64::try_from(libc::PROT_EXEC).unwrap_or(u64::MAX);
+    let not_executable = SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(executable), 0)?;
+    let maps = [libc::SYS_mmap, libc::SYS_mprotect];
     let allowed = [
         libc::SYS_read,
         libc::SYS_write,
-        libc::SYS_mmap,
         libc::SYS_munmap,
         libc::SYS_mremap,
         libc::SYS_brk,
@@ -288,7 +303,10 @@ fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
         libc::SYS_exit,
         libc::SYS_exit_group,
     ];
-    let rules: BTreeMap<_, _> = allowed.into_iter().map(|number| (number, Vec::new())).collect();
+    let mut rules: BTreeMap<_, _> = allowed.into_iter().map(|number| (number, Vec::new())).collect();
+    for number in maps {
+        rules.insert(number, vec![SeccompRule::new(vec![not_executable.clone()])?]);
+    }
     let arch = if cfg!(target_arch = "aarch64") { TargetArch::aarch64 } else { TargetArch::x86_64 };
     SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, arch)?.try_into()
 }
