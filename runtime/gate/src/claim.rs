@@ -4,7 +4,9 @@
 //! A create never waits: who comes second is refused. A delete waits a moment, ends the create that is still under way,
 //! and goes on in any case: it must always work.
 use crate::refuse::{Refused, Result};
+use crate::remove::spill;
 use boltseal_evidence::record;
+use boltseal_launch::Deleted;
 use boltseal_message::Code;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -69,8 +71,25 @@ pub(crate) fn make(folder: &Path, id: &str) -> Result<Claim> {
     Ok(claim)
 }
 
+/// Whether a run that makes or clears that folder holds its lock, or may: what cannot be looked at counts as held. The
+/// look itself holds it for a moment, which a delete waits for; creates of a node with sensitivities take turns.
+pub(crate) fn is_held(folder: &Path) -> bool {
+    let lock = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(folder.join(LOCK));
+    match lock {
+        // Made by nobody yet: a create that comes to hold it is refused at its start, or takes its turn after ours.
+        Err(e) if e.kind() == ErrorKind::NotFound => false,
+        Err(_) => true,
+        Ok(lock) => lock.try_lock_shared().and_then(|()| lock.unlock().map_err(TryLockError::Error)).is_err(),
+    }
+}
+
 /// Kills what is left of the container and removes all state. Idempotent; with or without the lock.
 pub(crate) fn remove(folder: &Path, id: &str) -> Result<()> {
+    // No folder of ours, and nothing that it leads to either.
+    if std::fs::symlink_metadata(folder).is_ok_and(|found| !found.is_dir()) {
+        return remove_any(folder)
+            .map_err(|e| Refused::internal(format!("{} cannot be removed: {e}", folder.display())));
+    }
     // Held until the folder is gone: a create that comes meanwhile waits for nothing and makes its own.
     let _lock = match Waiting::open(folder) {
         Some(waiting) => waiting.get(),
@@ -186,10 +205,17 @@ impl Waiting {
     }
 }
 
-/// Kills what is left of the container and removes everything but the lock.
+/// Kills what is left of the container and removes everything but the lock. Where the launch's own record cannot be used,
+/// ours may still tell the cgroup.
 fn clear(folder: &Path, id: &str) -> Result<()> {
-    boltseal_launch::delete(folder, id)
+    let ours = record::load(folder).ok().filter(|ours| ours.id == id);
+    let deleted = boltseal_launch::delete(folder, id, ours.as_ref().map(|ours| ours.cgroup_path.as_str()))
         .map_err(|e| Refused::internal(format!("the container {id} cannot be removed: {e}")))?;
+    if deleted == Deleted::Blind {
+        spill(&format!(
+            "boltseal: every record of the container {id} was unusable: its files are removed, and what may still run of it was not ended"
+        ));
+    }
     entries(folder)
         .map_err(|e| Refused::internal(format!("the state folder {} cannot be cleared: {e}", folder.display())))
 }
@@ -204,16 +230,21 @@ fn entries(folder: &Path) -> io::Result<()> {
         if entry.file_name() == LOCK {
             continue;
         }
-        let is_folder = entry.file_type()?.is_dir();
-        let path = entry.path();
-        gone(if is_folder { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) })?;
+        remove_any(&entry.path())?;
     }
     Ok(())
 }
 
+fn remove_any(path: &Path) -> io::Result<()> {
+    gone(match std::fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => std::fs::remove_dir_all(path),
+        _ => std::fs::remove_file(path),
+    })
+}
+
 /// The lock's file goes last but one: who finds the folder without it makes and locks a new one, and then the folder stays.
 fn remove_folder(folder: &Path) -> Result<()> {
-    let removed = gone(std::fs::remove_file(folder.join(LOCK))).and_then(|()| gone(std::fs::remove_dir(folder)));
+    let removed = remove_any(&folder.join(LOCK)).and_then(|()| gone(std::fs::remove_dir(folder)));
     match removed {
         Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty && folder.join(LOCK).exists() => Ok(()),
         Err(e) => Err(Refused::internal(format!("the state folder {} cannot be removed: {e}", folder.display()))),

@@ -173,6 +173,28 @@ pub(crate) fn remove(cgroup_path: &str) -> Result<(), LaunchError> {
     }
 }
 
+/// Whether a process is in the container's cgroups or below them.
+pub(crate) fn populated(cgroup_path: &str) -> Result<bool, LaunchError> {
+    for (_, folder) in folders(cgroup_path)? {
+        if holds(&folder)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn holds(folder: &Path) -> Result<bool, LaunchError> {
+    if !processes(folder)?.is_empty() {
+        return Ok(true);
+    }
+    for child in children(folder) {
+        if holds(&child)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 fn kill(folder: &Path) -> Result<(), LaunchError> {
     for child in children(folder) {
         kill(&child)?;

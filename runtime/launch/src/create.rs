@@ -82,7 +82,7 @@ pub fn create(request: CreateRequest<'_>) -> Result<Parked, LaunchError> {
     supported(request.sealed)?;
     let state = request.state.to_owned();
     build(request, &layout).map_err(|error| match delete::delete_launch(&state) {
-        Ok(()) => error,
+        Ok(_) => error,
         Err(left) => LaunchError::Other(format!("{error}; and cleaning up failed: {left}")),
     })
 }

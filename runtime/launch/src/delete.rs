@@ -2,36 +2,100 @@
 //! libcontainer's state to be whole.
 use crate::cgroup;
 use crate::error::LaunchError;
-use crate::record::{Layout, Record};
-use oci_spec::runtime::LinuxResources;
+use crate::record::{Layout, Record, read_private};
+use crate::sys;
+use oci_spec::runtime::{LinuxResources, Spec};
+use std::io::ErrorKind;
 use std::path::Path;
 
+/// What a delete could do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deleted {
+    /// Nothing of the container is left.
+    Whole,
+    /// Its files are gone; nothing that can be read tells which cgroup was its own, so that what may still run in it was not
+    /// ended.
+    Blind,
+}
+
 /// Kills what is left in the container's cgroups, removes them and `<state>/launch`. Idempotent; under a second.
+/// A record of the launch that cannot be used is no obstacle: then our copy of the sealed spec tells the cgroup, else
+/// `cgroup_path`, which the caller knows from elsewhere.
 ///
 /// # Errors
-/// A process that survives SIGKILL for 0.9 s (its cgroup stays), or a damaged record. Then it may be called again.
-pub fn delete(state: &Path, id: &str) -> Result<(), LaunchError> {
-    let layout = Layout::new(state);
-    match Record::load(&layout)? {
-        Some(record) if record.id != id => {
-            Err(LaunchError::Other(format!("{} belongs to container {:?}", layout.top.display(), record.id)))
-        }
-        _ => delete_launch(state),
+/// A process that survives SIGKILL for 0.9 s: its cgroup stays, and this may be called again.
+pub fn delete(state: &Path, id: &str, cgroup_path: Option<&str>) -> Result<Deleted, LaunchError> {
+    clear(&Layout::new(state), Some(id), cgroup_path)
+}
+
+pub(crate) fn delete_launch(state: &Path) -> Result<Deleted, LaunchError> {
+    clear(&Layout::new(state), None, None)
+}
+
+/// `id` is None for a launch that this run made.
+fn clear(layout: &Layout, id: Option<&str>, elsewhere: Option<&str>) -> Result<Deleted, LaunchError> {
+    let cannot = || LaunchError::io(format!("remove {}", layout.top.display()));
+    let is_folder = match std::fs::symlink_metadata(&layout.top) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Deleted::Whole),
+        found => found.map_err(cannot())?.is_dir(),
+    };
+    // Nothing behind a link is ours to believe or to unmount.
+    let own = if is_folder { cgroup_path(layout, id) } else { None };
+    let usable = |path: &String| cgroup::folders(path).is_ok();
+    let deleted = match own.or_else(|| elsewhere.map(str::to_owned)).filter(usable) {
+        Some(path) => cgroup::remove(&path).map(|()| Deleted::Whole)?,
+        None if is_folder && never_launched(layout) => Deleted::Whole,
+        None => Deleted::Blind,
+    };
+    let removed = if is_folder {
+        unmount(layout)?;
+        std::fs::remove_dir_all(&layout.top)
+    } else {
+        std::fs::remove_file(&layout.top)
+    };
+    match removed {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(cannot()(e)),
+        _ => Ok(deleted),
     }
 }
 
-pub(crate) fn delete_launch(state: &Path) -> Result<(), LaunchError> {
+/// Whether something runs, or may, of a launch in `state` that no create holds any more.
+///
+/// # Errors
+/// It cannot be told: a record that is damaged or gone, a cgroup that cannot be looked into.
+pub fn runs(state: &Path) -> Result<bool, LaunchError> {
     let layout = Layout::new(state);
-    if let Some(record) = Record::load(&layout)? {
-        cgroup::remove(&record.cgroup_path)?;
+    if std::fs::symlink_metadata(&layout.top).is_err_and(|e| e.kind() == ErrorKind::NotFound) {
+        return Ok(false);
     }
-    unmount(&layout)?;
-    match std::fs::remove_dir_all(&layout.top) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(LaunchError::io(format_args!("remove {}", layout.top.display()))(e))
+    match Record::load(&layout)? {
+        Some(record) => {
+            let init = || record.pid != 0 && sys::start_time(record.pid).is_ok_and(|time| time == record.start_time);
+            Ok(init() || cgroup::populated(&record.cgroup_path)?)
         }
-        _ => Ok(()),
+        None if never_launched(&layout) => Ok(false),
+        None => Err(LaunchError::Other("there is no record of its launch".into())),
     }
+}
+
+/// By the record of the launch; where that cannot be used, by the sealed spec beside it.
+fn cgroup_path(layout: &Layout, id: Option<&str>) -> Option<String> {
+    match Record::load(layout) {
+        Ok(Some(record)) if id.is_none_or(|id| record.id == id) => Some(record.cgroup_path),
+        // All that lies here is another container's.
+        Ok(Some(_)) => None,
+        Ok(None) | Err(_) => {
+            let spec: Spec = serde_json::from_slice(&read_private(&layout.config()).ok()??).ok()?;
+            Some(spec.linux().as_ref()?.cgroups_path().as_ref()?.to_str()?.to_owned())
+        }
+    }
+}
+
+/// The record is written before libcontainer is called: without one, and without libcontainer's state, nothing ran.
+fn never_launched(layout: &Layout) -> bool {
+    let none = |path: &Path| std::fs::symlink_metadata(path).is_err_and(|e| e.kind() == ErrorKind::NotFound);
+    let empty = |path: &Path| std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+    none(&layout.record()) && (none(&layout.libcontainer()) || empty(&layout.libcontainer()))
 }
 
 /// After a failed create this process still stands in the mount namespace that holds the root: nothing of an image may
@@ -43,7 +107,7 @@ fn unmount(layout: &Layout) -> Result<(), LaunchError> {
             match umount2(&path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
                 Ok(()) => {}
                 // Not a mount point, or not there.
-                Err(nix::Error::EINVAL | nix::Error::ENOENT) => break,
+                Err(nix::Error::EINVAL | nix::Error::ENOENT | nix::Error::ENOTDIR) => break,
                 Err(e) => return Err(LaunchError::errno(format_args!("unmount {}", path.display()))(e)),
             }
         }

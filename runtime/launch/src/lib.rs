@@ -37,7 +37,7 @@ mod sys;
 mod timer;
 
 pub use create::{CreateRequest, Parked, Rootfs, create};
-pub use delete::{delete, update};
+pub use delete::{Deleted, delete, runs, update};
 pub use error::LaunchError;
 pub use exec::{ExecRequest, Execed, exec};
 

@@ -2,7 +2,7 @@
 use crate::error::LaunchError;
 use crate::rootfs::Resolved;
 use serde::{Deserialize, Serialize};
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -79,10 +79,8 @@ impl Record {
 
     /// None when there is none: nothing was launched, or it is gone.
     pub(crate) fn load(layout: &Layout) -> Result<Option<Self>, LaunchError> {
-        let bytes = match std::fs::read(layout.record()) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(LaunchError::io("read the launch record")(e)),
+        let Some(bytes) = read_private(&layout.record()).map_err(LaunchError::io("read the launch record"))? else {
+            return Ok(None);
         };
         let record: Self = serde_json::from_slice(&bytes)
             .map_err(|e| LaunchError::Other(format!("the launch record is damaged: {e}")))?;
@@ -94,6 +92,24 @@ impl Record {
         }
         Ok(Some(record))
     }
+}
+
+/// Largest file that is read back, bytes.
+const MAX_FILE: u64 = 16 << 20;
+
+/// The bytes of a plain file; None when there is none. Nothing that lies in its place is followed or waited for.
+pub(crate) fn read_private(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let mut options = std::fs::OpenOptions::new();
+    let file = match options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other(format!("{} is no plain file", path.display())));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
 }
 
 /// A new file of mode 0600, or the old one emptied.

@@ -140,6 +140,35 @@ fn a_delete_needs_no_lock() {
     new.abandon("c1").unwrap();
 }
 
+/// Whatever lies in the place of what we write: a delete follows nothing, waits for nothing and leaves nothing.
+#[test]
+fn a_delete_takes_away_whatever_lies_there() {
+    let place = place();
+    let kept = place.folder.parent().unwrap().join("kept");
+    fs::create_dir_all(kept.join("launch/bundle/rootfs")).unwrap();
+    let link = |name: &str| std::os::unix::fs::symlink(&kept, place.folder.join(name)).unwrap();
+    let fifo = |name: &str| nix::unistd::mkfifo(&place.folder.join(name), nix::sys::stat::Mode::S_IRUSR).unwrap();
+    let folder = |name: &str| fs::create_dir_all(place.folder.join(name).join("x")).unwrap();
+    let names = [LOCK, record::FILE, "launch", "table.json", "launch/record.json", "launch/bundle/config.json"];
+    let make: [&dyn Fn(&str); 3] = [&link, &fifo, &folder];
+    for name in names {
+        for put in make {
+            fs::create_dir_all(place.folder.join(name).parent().unwrap()).unwrap();
+            put(name);
+            remove(&place.folder, "c1").unwrap();
+            assert!(!place.folder.exists(), "{name}");
+            assert!(kept.join("launch/bundle/rootfs").is_dir(), "{name}");
+        }
+    }
+    // The folder itself.
+    std::os::unix::fs::symlink(&kept, &place.folder).unwrap();
+    remove(&place.folder, "c1").unwrap();
+    assert!(fs::symlink_metadata(&place.folder).is_err() && kept.join("launch/bundle/rootfs").is_dir());
+    fs::write(&place.folder, "no folder").unwrap();
+    remove(&place.folder, "c1").unwrap();
+    assert!(!place.folder.exists());
+}
+
 #[test]
 fn makes_and_deletes_in_any_order_leave_nothing() {
     let place = place();

@@ -123,7 +123,7 @@ impl Lab {
         let mut said = String::new();
         output.read_to_string(&mut said).unwrap();
         let code = wait(pid);
-        boltseal_launch::delete(&self.state, &self.name).unwrap();
+        boltseal_launch::delete(&self.state, &self.name, None).unwrap();
         self.nothing_left();
         (code, said, text)
     }

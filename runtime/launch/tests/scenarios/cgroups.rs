@@ -67,7 +67,7 @@ pub(super) fn limits(mut lab: Lab) {
     let other = serde_json::from_value(json!({"unified": {"memory.high": "1"}})).unwrap();
     assert!(matches!(update(&lab.state, &lab.name, &other), Err(LaunchError::Unsupported(_))));
     assert!(update(&lab.state, "another", &Default::default()).is_err());
-    delete(&lab.state, &lab.name).unwrap();
+    delete(&lab.state, &lab.name, None).unwrap();
     wait(known.0);
     lab.nothing_left();
 }
@@ -79,7 +79,7 @@ pub(super) fn unified_settings(mut lab: Lab) {
         let (parked, _) = lab.args(&["/bin/sleep", "100"]).create();
         let pid = parked.unwrap().pid;
         assert_eq!(limit(&lab, "memory.oom.group"), "1");
-        delete(&lab.state, &lab.name).unwrap();
+        delete(&lab.state, &lab.name, None).unwrap();
         wait(pid);
         lab.nothing_left();
         lab.spec["linux"]["resources"]["unified"] = json!({"memory.high": "max"});
@@ -103,7 +103,7 @@ pub(super) fn out_of_memory(mut lab: Lab) {
     let events = limit(&lab, if unified() { "memory.events" } else { "memory.oom_control" });
     let kills = events.lines().find_map(|l| l.strip_prefix("oom_kill "));
     assert!(kills.is_some_and(|n| n != "0"), "{events}");
-    delete(&lab.state, &lab.name).unwrap();
+    delete(&lab.state, &lab.name, None).unwrap();
     lab.nothing_left();
 }
 
@@ -158,7 +158,7 @@ pub(super) fn on_cgroup_v2(mut lab: Lab) {
     output.read_to_string(&mut text).unwrap();
     contains(&text, "0::/\n");
     let begun = Instant::now();
-    delete(&lab.state, &lab.name).unwrap();
+    delete(&lab.state, &lab.name, None).unwrap();
     assert!(begun.elapsed() < Duration::from_secs(1));
     assert_eq!(wait(known.0), 128 + 9);
     lab.nothing_left();
@@ -217,7 +217,7 @@ pub(super) fn slice(mut lab: Lab) {
         assert_eq!(value("memory.swap.max"), "0");
     }
     assert_eq!(probe(&lab, &folder, (1, 11)), (libc::EPERM, libc::EPERM), "after the update");
-    delete(&lab.state, &lab.name).unwrap();
+    delete(&lab.state, &lab.name, None).unwrap();
     // The exec first: its pid namespace does not end before it is reaped.
     assert_eq!((wait(execed), wait(known.0)), (128 + 9, 128 + 9));
     assert!(!PathBuf::from(folder).exists());
@@ -320,7 +320,7 @@ pub(super) fn devices_on_cgroup_v2(mut lab: Lab) {
             !writes,
             "granted {access:?}: {text}"
         );
-        delete(&lab.state, &lab.name).unwrap();
+        delete(&lab.state, &lab.name, None).unwrap();
         lab.nothing_left();
     }
 }
@@ -347,7 +347,7 @@ pub(super) fn cgroup_mount(mut lab: Lab) {
         let mut text = String::new();
         output.read_to_string(&mut text).unwrap();
         assert_eq!(text, "50\n");
-        delete(&lab.state, &lab.name).unwrap();
+        delete(&lab.state, &lab.name, None).unwrap();
         wait(known.0);
         return lab.nothing_left();
     }

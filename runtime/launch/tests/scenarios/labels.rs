@@ -170,7 +170,7 @@ pub(super) fn in_force(mut lab: Lab) {
     let who = if module() == Module::AppArmor { PROFILE } else { CONTEXT };
     fs::write(limit, before).unwrap();
     contains(line.unwrap_or_else(|| panic!("no denial of {forbidden} in the kernel's log: {log}")), who);
-    delete(&lab.state, &lab.name).unwrap();
+    delete(&lab.state, &lab.name, None).unwrap();
     wait(known.0);
     lab.nothing_left();
     {
@@ -242,7 +242,7 @@ pub(super) fn changed_while_parked(mut lab: Lab) {
         contains(&start(parked), shows);
         assert_ne!(wait(pid), 0);
         assert!(!lab.volume.join("ran").exists());
-        delete(&lab.state, &lab.name).unwrap();
+        delete(&lab.state, &lab.name, None).unwrap();
         lab.nothing_left();
         // A running container, and then an exec into it.
         label(&mut lab);
@@ -252,7 +252,7 @@ pub(super) fn changed_while_parked(mut lab: Lab) {
         let error = result.map(|e| e.pid).unwrap_err();
         assert!(matches!(error, LaunchError::Inspection(_)), "{error:?}");
         assert!(!lab.volume.join("ran").exists());
-        delete(&lab.state, &lab.name).unwrap();
+        delete(&lab.state, &lab.name, None).unwrap();
         wait(known.0);
         lab.nothing_left();
     }
@@ -271,7 +271,7 @@ fn permissive_while_parked(mut lab: Lab) {
     contains(&said, "SELinux is permissive");
     assert_ne!(wait(pid), 0);
     assert!(!lab.volume.join("ran").exists());
-    delete(&lab.state, &lab.name).unwrap();
+    delete(&lab.state, &lab.name, None).unwrap();
     lab.nothing_left();
     let known = running(&mut lab);
     enforce("0");
@@ -281,7 +281,7 @@ fn permissive_while_parked(mut lab: Lab) {
     // The twin, enforcing.
     let (result, _) = execute(&lab, known, &process(&["touch", "/data/ran"], 1000));
     assert_eq!(wait(result.unwrap().pid), 0);
-    delete(&lab.state, &lab.name).unwrap();
+    delete(&lab.state, &lab.name, None).unwrap();
     wait(known.0);
     lab.nothing_left();
 }

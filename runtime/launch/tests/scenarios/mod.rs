@@ -1,5 +1,6 @@
 //! What must hold, one function each.
 mod cgroups;
+mod damaged;
 mod labels;
 
 pub use cgroups::{standard_rules, unified};
@@ -65,6 +66,9 @@ pub const ALL: &[Scenario] = &[
     ("seccomp_in_the_spec", seccomp_in_the_spec),
     ("delete_twice", delete_twice),
     ("delete_a_running_container", delete_a_running_container),
+    ("delete_with_a_damaged_record", damaged::record),
+    ("delete_with_a_damaged_record_and_spec", damaged::record_and_spec),
+    ("delete_of_what_is_anothers", damaged::of_another),
     ("deadline", deadline),
     ("deadline_while_creating", deadline_while_creating),
     ("timing", timing),
@@ -118,7 +122,7 @@ fn parked_released_gone(mut lab: Lab) {
     output.read_to_string(&mut text).unwrap();
     assert_eq!(text, "alive\n1000\n");
     assert_eq!(wait(pid), 0);
-    delete(&lab.state, &lab.name).unwrap();
+    delete(&lab.state, &lab.name, None).unwrap();
     lab.nothing_left();
 }
 
@@ -166,7 +170,7 @@ fn release_without_token(mut lab: Lab) {
     contains(&text, "never released");
     assert_eq!(wait(pid), 126);
     assert!(!lab.volume.join("ran").exists());
-    delete(&lab.state, &lab.name).unwrap();
+    delete(&lab.state, &lab.name, None).unwrap();
     lab.nothing_left();
 }
 
@@ -178,7 +182,7 @@ fn wrong_token(mut lab: Lab) {
     drop(release);
     assert_eq!(wait(pid), 126);
     assert!(!lab.volume.join("ran").exists());
-    delete(&lab.state, &lab.name).unwrap();
+    delete(&lab.state, &lab.name, None).unwrap();
     lab.nothing_left();
 }
 
@@ -381,7 +385,7 @@ fn pod_filter(mut lab: Lab) {
     contains(&text, "Seccomp_filters:\t2\n");
     contains(&text, "unshare: unshare(0x10000000): Operation not permitted");
     assert!(!text.contains("Linux"), "{text}");
-    delete(&lab.state, &lab.name).unwrap();
+    delete(&lab.state, &lab.name, None).unwrap();
     let known = running(&mut lab);
     let (result, mut output) =
         execute(&lab, known, &process(&["sh", "-c", "grep Seccomp /proc/self/status; /bin/busybox uname"], 1000));
@@ -392,10 +396,10 @@ fn pod_filter(mut lab: Lab) {
     wait(execed.pid);
     contains(&text, "Seccomp_filters:\t2\n");
     assert!(!text.contains("Linux"), "{text}");
-    delete(&lab.state, &lab.name).unwrap();
+    delete(&lab.state, &lab.name, None).unwrap();
     wait(known.0);
     lab.nothing_left();
-    delete(&lab.state, &lab.name).unwrap();
+    delete(&lab.state, &lab.name, None).unwrap();
     lab.nothing_left();
 }
 
@@ -418,7 +422,7 @@ fn terminal(mut lab: Lab) {
     contains(&text, "/dev/pts/0\r\n");
     contains(&text, "done\r\n");
     assert_eq!(wait(pid), 0);
-    delete(&lab.state, &lab.name).unwrap();
+    delete(&lab.state, &lab.name, None).unwrap();
     lab.nothing_left();
 }
 
@@ -511,7 +515,7 @@ fn exec_in_a_running_container(mut lab: Lab) {
     let execed = result.unwrap();
     contains(&read_terminal(execed.console.unwrap()), "/dev/pts/");
     assert_eq!(wait(execed.pid), 0);
-    delete(&lab.state, &lab.name).unwrap();
+    delete(&lab.state, &lab.name, None).unwrap();
     wait(known.0);
     lab.nothing_left();
 }
@@ -546,7 +550,7 @@ fn exec_failures(mut lab: Lab) {
             .count(),
         0
     );
-    delete(&lab.state, &lab.name).unwrap();
+    delete(&lab.state, &lab.name, None).unwrap();
     wait(known.0);
     lab.nothing_left();
 }
@@ -560,10 +564,9 @@ fn delete_twice(mut lab: Lab) {
     let (parked, _) = lab.create();
     let pid = parked.unwrap().pid;
     wait(pid);
-    assert!(delete(&lab.state, "another").is_err());
-    delete(&lab.state, &lab.name).unwrap();
+    delete(&lab.state, &lab.name, None).unwrap();
     let again = Instant::now();
-    delete(&lab.state, &lab.name).unwrap();
+    delete(&lab.state, &lab.name, None).unwrap();
     assert!(again.elapsed() < Duration::from_millis(100));
     lab.nothing_left();
     lab.args(&["/bin/true"]);
@@ -574,7 +577,7 @@ fn delete_a_running_container(mut lab: Lab) {
     let known = running(&mut lab);
     let begun = Instant::now();
     // The shim reaps while delete waits: here init is reaped after it, so it is a zombie in no cgroup.
-    delete(&lab.state, &lab.name).unwrap();
+    delete(&lab.state, &lab.name, None).unwrap();
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     assert_eq!(wait(known.0), 128 + 9);
     lab.nothing_left();
@@ -613,7 +616,7 @@ fn timing(mut lab: Lab) {
         start(parked);
         wait(pid);
         let begun = Instant::now();
-        delete(&lab.state, &lab.name).unwrap();
+        delete(&lab.state, &lab.name, None).unwrap();
         deletes.push(begun.elapsed());
     }
     creates.sort();
