@@ -82,8 +82,8 @@ pub fn state_root(address: &str) -> PathBuf {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Records {
     pub records: Vec<ContainerRecord>,
-    /// `<ns>/<id>` of folders without a record yet: another gate is about to make that container.
-    pub incomplete: Vec<String>,
+    /// Folders without a record: another gate is about to make that container, or one was killed meanwhile.
+    pub incomplete: Vec<PathBuf>,
 }
 
 impl Records {
@@ -121,7 +121,7 @@ pub fn load_all(root: &Path) -> Result<Records, Problem> {
             };
             match read(&folder) {
                 Ok(record) => found.records.push(record),
-                Err(problem) if problem.missing => found.incomplete.push(format!("{namespace}/{id}")),
+                Err(problem) if problem.missing => found.incomplete.push(folder.path),
                 Err(problem) => return Err(problem),
             }
         }
@@ -204,7 +204,7 @@ mod tests {
         fs::create_dir(root.path().join("k8s.io/c2")).unwrap();
         let all = load_all(root.path()).unwrap();
         assert_eq!(all.get("k8s.io", "c1"), Some(&record));
-        assert_eq!(all.incomplete, ["k8s.io/c2"]);
+        assert_eq!(all.incomplete, [root.path().join("k8s.io/c2")]);
         assert_eq!(load_all(Path::new("/nonexistent")).unwrap(), Records::default());
     }
 

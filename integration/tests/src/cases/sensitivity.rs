@@ -1,10 +1,13 @@
 //! What a pod is trusted with, what the node may run, and what runs already.
 use super::Case;
 use crate::client::{Code, Request};
-use crate::node::World;
+use crate::node::{NAMESPACE, World};
 use crate::registry::ADDRESS;
 use anyhow::{Context, Result};
 use serde_json::json;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
 use toml::Value;
 
 const ANNOTATION: &str = "boltseal.dev/sensitivity";
@@ -56,6 +59,17 @@ pub(super) fn cases() -> Vec<Case> {
             },
         )
         .mend(|world, _| of_image(world, "secret")),
+        case("a sensitivity beside a container whose record is gone", "something of it runs", |world, request| {
+            levels(world, &["public"])?;
+            let id = neighbour(world, Some("public"))?;
+            fs::remove_file(state(&id)?.join("container.json"))?;
+            name(request, "public")
+        })
+        .mend(|world, request| {
+            levels(world, &["public"])?;
+            half_made(world)?;
+            name(request, "public")
+        }),
         case("an annotation that claims to run beside everything", "\"*\" does not run", |world, request| {
             levels(world, &["public"])?;
             name(request, "*")
@@ -89,12 +103,29 @@ fn of_image(world: &mut World, sensitivity: &str) -> Result<()> {
 }
 
 /// A container that runs until the case is over.
-fn neighbour(world: &mut World, sensitivity: Option<&str>) -> Result<()> {
+fn neighbour(world: &mut World, sensitivity: Option<&str>) -> Result<String> {
     let mut request = world.request("app", &["/bin/sleep", "600"])?;
     if let Some(sensitivity) = sensitivity {
         name(&mut request, sensitivity)?;
     }
     world.run(&request).context("the neighbour")?;
+    let id = request.id.clone();
     world.undo_later(move |world| world.client.remove(&request).context("the neighbour").map(drop));
+    Ok(id)
+}
+
+/// The gate's folder of a container.
+fn state(id: &str) -> Result<PathBuf> {
+    let mut all = fs::read_dir("/run/boltseal")?.filter_map(|entry| Some(entry.ok()?.path().join(NAMESPACE).join(id)));
+    all.find(|folder| folder.is_dir()).with_context(|| format!("{id} has no folder"))
+}
+
+/// What a create leaves that was killed before it launched anything.
+fn half_made(world: &mut World) -> Result<()> {
+    let mut all = fs::read_dir("/run/boltseal")?.filter_map(|entry| Some(entry.ok()?.path().join(NAMESPACE)));
+    let place = all.find(|folder| folder.is_dir()).context("nothing started here yet")?.join("half-made");
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(place.join("launch/bundle"))?;
+    fs::write(place.join("lock"), "")?;
+    world.undo_later(move |_| Ok(fs::remove_dir_all(place)?));
     Ok(())
 }

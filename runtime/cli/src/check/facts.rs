@@ -140,7 +140,7 @@ fn neighbours() -> Fact<Vec<Neighbour>> {
     match record::load_node(Path::new(RUN)) {
         Err(problem) => Fact::Unknown(problem.to_string()),
         Ok(records) => match records.incomplete.first() {
-            Some(why) => Fact::Unknown(why.clone()),
+            Some(folder) => Fact::Unknown(format!("{} has no record yet", folder.display())),
             None => Fact::Is(
                 records
                     .records
