@@ -71,12 +71,31 @@ pub fn together(requests: &[Request]) -> Result<Vec<Reply>> {
     for ((socket, _), request) in gates.iter().zip(requests) {
         say(socket, &request.encode())?;
     }
-    let mut sockets = Vec::new();
+    let mut held = Vec::new();
     for (socket, gate) in gates {
         wait(gate)?;
-        sockets.push(socket);
+        held.push(Held(socket));
     }
-    sockets.into_iter().map(|socket| Ok(Reply::decode(&hear(socket)?)?)).collect()
+    held.into_iter().map(Held::reply).collect()
+}
+
+/// An answer that nobody has read yet: what was made is held by the descriptors that lie in the socket.
+#[derive(Debug)]
+pub struct Held(UnixStream);
+
+impl Held {
+    /// Reads it, and lets go.
+    pub fn reply(self) -> Result<Reply> {
+        Ok(Reply::decode(&hear(self.0)?)?)
+    }
+}
+
+/// Runs one gate to its end.
+pub fn hold(request: &Request) -> Result<Held> {
+    let (socket, gate) = spawn(None)?;
+    say(&socket, &request.encode())?;
+    wait(gate)?;
+    Ok(Held(socket))
 }
 
 fn spawn(cgroup: Option<&Path>) -> Result<(UnixStream, Child)> {

@@ -1,9 +1,9 @@
 //! What no containerd sends: the gate is asked directly, over its own frame.
 use crate::Report;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use boltseal_message::{Code, Create, Mount, Operation, Refusal, Reply, Request, Stdio};
 use stack::gate;
-use stack::node::{NAMESPACE, World};
+use stack::node::{NAMESPACE, World, trail};
 use std::fs;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ pub(crate) fn all(world: &mut World, report: &mut Report, name: &dyn Fn(&str) ->
     check("no config.json: refused", no_config);
     check("a frame of garbage: refused", garbage);
     check("two creates of one container at the same time: one makes it", two_creates);
+    check("a create of a container that runs: refused, and in the trail", create_again);
     check("a delete while a create is under way: nothing stays", delete_meanwhile);
 }
 
@@ -113,6 +114,7 @@ fn two_creates(world: &mut World) -> Result<String> {
     let (request, create) = known(world)?;
     let mut said = String::new();
     for _ in 0..5 {
+        let before = trail()?.len();
         let replies = gate::together(&[create.clone(), create.clone()])?;
         let made: Vec<u32> =
             replies.iter().filter_map(|r| if let Reply::Created(c) = r { Some(c.pid) } else { None }).collect();
@@ -120,10 +122,42 @@ fn two_creates(world: &mut World) -> Result<String> {
         let refused = refused.with_context(|| format!("nobody was refused: {replies:?}"))?;
         ensure!(made.len() == 1 && refused.code == Code::AlreadyExists, "{replies:?}");
         said.clone_from(&refused.message);
+        recorded(&trail()?.split_off(before), "another request makes")?;
         let delete = Request { operation: Operation::Delete { events: Vec::new() }, ..create.clone() };
         let gone = gate::together(&[delete])?;
         ensure!(matches!(gone.as_slice(), [Reply::Done]), "{gone:?}");
     }
+    forget(world, &request, &create)?;
+    Ok(said)
+}
+
+/// Of two decisions that allowed, one started; the other says in the trail why it did not.
+fn recorded(new: &[serde_json::Value], why: &str) -> Result<()> {
+    let of = |ev: &str| new.iter().filter(|record| record["ev"] == ev).collect::<Vec<_>>();
+    let (decided, started, aborted) = (of("decision"), of("started"), of("aborted"));
+    ensure!(decided.len() == 2 && decided.iter().all(|record| record["decision"] == "allow"), "{new:?}");
+    ensure!(started.len() == 1 && aborted.len() == 1 && started[0]["of"] != aborted[0]["of"], "{new:?}");
+    ensure!(decided.iter().any(|record| record["id"] == aborted[0]["of"]), "{new:?}");
+    ensure!(aborted[0]["note"].as_str().is_some_and(|note| note.contains(why)), "{new:?}");
+    Ok(())
+}
+
+/// A container that runs, and a second create of its id: refused, and in the trail. Twin: after its delete.
+fn create_again(world: &mut World) -> Result<String> {
+    let (request, create) = known(world)?;
+    let before = trail()?.len();
+    let first = gate::hold(&create)?;
+    let second = gate::together(&[create.clone()])?;
+    let Some(Reply::Refused(refused)) = second.first() else { bail!("it was made twice: {second:?}") };
+    ensure!(refused.code == Code::AlreadyExists, "{refused:?}");
+    recorded(&trail()?.split_off(before), "exists and runs")?;
+    let first = first.reply()?;
+    ensure!(matches!(first, Reply::Created(_)), "{first:?}");
+    let said = refused.message.clone();
+    let delete = Request { operation: Operation::Delete { events: Vec::new() }, ..create.clone() };
+    ensure!(gate::together(&[delete])? == [Reply::Done], "the first cannot be deleted");
+    let again = gate::together(&[create.clone()])?;
+    ensure!(matches!(again.as_slice(), [Reply::Created(_)]), "{again:?}");
     forget(world, &request, &create)?;
     Ok(said)
 }

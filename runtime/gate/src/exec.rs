@@ -33,25 +33,28 @@ pub(crate) fn exec(request: &Request, exec: &Exec, fds: Vec<OwnedFd>) -> Result<
         Verdict::Deny(denial) => return Err(book.refuse(entry(request, &facts, &record), denial, None)),
     };
     let findings = permit.findings().to_vec();
-    let sealed = seal_process(permit, process, &state::table(&folder)?)
-        .map_err(|why| Refused::internal(format!("the process cannot be sealed: {why}")).let_through(&findings))?;
     // No parked window: the decision must be on disk before the process may run.
     let decision = book.allow(entry(request, &facts, &record), &findings, "")?;
     book.sync(&decision).map_err(Refused::internal)?;
 
-    let launched = boltseal_launch::exec(ExecRequest {
-        id: &request.id,
-        state: &folder,
-        process_json: &sealed.json,
-        table: &sealed.table,
-        stdio: stdio(exec.stdio.fds, fds)?,
-        terminal: exec.stdio.terminal,
-        deadline,
-        init_pid: record.pid,
-        init_start_time: record.start_time,
-    })
-    .map_err(|error| refused(error).let_through(&findings));
-    match launched {
+    // Whatever comes of it stands in the trail.
+    let launch = || {
+        let sealed = seal_process(permit, process, &state::table(&folder)?)
+            .map_err(|why| Refused::internal(format!("the process cannot be sealed: {why}")))?;
+        boltseal_launch::exec(ExecRequest {
+            id: &request.id,
+            state: &folder,
+            process_json: &sealed.json,
+            table: &sealed.table,
+            stdio: stdio(exec.stdio.fds, fds)?,
+            terminal: exec.stdio.terminal,
+            deadline,
+            init_pid: record.pid,
+            init_start_time: record.start_time,
+        })
+        .map_err(refused)
+    };
+    match launch().map_err(|refused| refused.let_through(&findings)) {
         Ok(process) => {
             let recorded =
                 book.end(entry(request, &facts, &record), &decision.id, Event::Started, Some(process.pid), "");

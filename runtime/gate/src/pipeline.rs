@@ -38,14 +38,19 @@ pub(crate) fn create(request: &Request, create: &Create, fds: Vec<OwnedFd>) -> R
 
     let (findings, terms) = (permit.findings().to_vec(), permit.terms().clone());
     let sealed = seal(permit, spec, &facts)
-        .map_err(|why| Refused::internal(format!("the spec cannot be sealed: {why}")).let_through(&findings))?;
-    let lowers = facts.rootfs.is().map(|rootfs| rootfs.lowers.clone()).unwrap_or_default();
-
-    let claim = claim::make(&folder, &request.id)?;
-    let decision = match book.allow(entry(request, &facts), &findings, &sealed.digest) {
-        Ok(decision) => decision,
-        Err(refused) => return claim.abandon(&request.id).and(Err(refused)),
+        .map_err(|why| Refused::internal(format!("the spec cannot be sealed: {why}")).let_through(&findings));
+    let digest = sealed.as_ref().map_or("", |sealed| &sealed.digest);
+    let decision = book.allow(entry(request, &facts), &findings, digest)?;
+    // What comes of it stands in the trail whatever it is: also that there is no folder for it.
+    let ready = sealed.and_then(|sealed| Ok((sealed, claim::make(&folder, &request.id)?)));
+    let (sealed, claim) = match ready {
+        Ok(ready) => ready,
+        Err(refused) => {
+            book.end(entry(request, &facts), &decision.id, Event::Aborted, None, &refused.to_string())?;
+            return Err(refused);
+        }
     };
+    let lowers = facts.rootfs.is().map(|rootfs| rootfs.lowers.clone()).unwrap_or_default();
 
     let launched = launch(&folder, request, &sealed, &lowers, create.stdio.fds, fds, deadline).and_then(|parked| {
         let record = gather::record(request, &facts, &terms, &sealed, &parked, &decision.id);
