@@ -31,6 +31,7 @@ pub mod predict;
 pub mod quote;
 pub mod reply;
 mod status;
+mod stub;
 pub mod text;
 mod token;
 pub mod tpm;

@@ -61,13 +61,25 @@ pub(crate) fn authenticode(file: &[u8]) -> Result<[u8; 32], Error> {
 /// When it is no PE image.
 pub(crate) fn section<'a>(file: &'a [u8], name: &str) -> Result<Option<&'a [u8]>, Error> {
     let layout = layout(file)?;
-    let mut found = layout.sections.iter().filter(|s| {
-        let (text, rest) = s.name.split_at(name.len().min(8));
-        text == name.as_bytes() && rest.iter().all(|byte| *byte == 0)
-    });
+    let mut found = layout.sections.iter().filter(|s| s.is(name));
     let (Some(section), None) = (found.next(), found.next()) else { return Ok(None) };
     let raw = layout.file.get(section.raw.clone()).unwrap_or_default();
     Ok(Some(raw.get(..section.virtual_size.min(raw.len())).unwrap_or_default()))
+}
+
+/// How many sections of that name there are.
+///
+/// # Errors
+/// When it is no PE image.
+pub(crate) fn count(file: &[u8], name: &str) -> Result<usize, Error> {
+    Ok(layout(file)?.sections.iter().filter(|s| s.is(name)).count())
+}
+
+impl Section {
+    fn is(&self, name: &str) -> bool {
+        let (text, rest) = self.name.split_at(name.len().min(8));
+        text == name.as_bytes() && rest.iter().all(|byte| *byte == 0)
+    }
 }
 
 fn layout(file: &[u8]) -> Result<Layout<'_>, Error> {
@@ -120,7 +132,7 @@ pub(crate) mod tests {
 
     /// A PE32+ image with these sections, each padded to 16 bytes.
     pub(crate) fn image(sections: &[(&str, &[u8])]) -> Vec<u8> {
-        let (start, optional, headers) = (0x40, 0x58, 0x200);
+        let (start, optional, headers) = (0x40, 0x58, 0x400);
         let mut out = vec![0; headers];
         out[..2].copy_from_slice(b"MZ");
         out[0x3c] = start as u8;

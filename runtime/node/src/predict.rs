@@ -4,17 +4,14 @@
 //! |---|---|---|
 //! | QEMU `-kernel` | command line with ` initrd=initrd`, initrd | not: QEMU writes the initrd's size and place into the kernel that is measured |
 //! | EFI stub | command line, initrd | this boot's, the kernel's digest exchanged |
-//! | UKI | the sections `.cmdline` and `.initrd` | this boot's, the image's digests exchanged |
+//! | UKI | the sections `.cmdline` and `.initrd`, with what systemd-stub hands on beside it | this boot's, the image's digests exchanged |
 //! | GRUB | this boot's, digests of kernel, initrd and command line exchanged | the same |
 use crate::log::prove::extended;
 use crate::log::shape::{command_line_digest, utf16};
 use crate::log::{Events, events::hash};
-use crate::{Error, hex, pe};
+use crate::{Error, hex, pe, stub};
 use serde::Serialize;
 use std::collections::BTreeMap;
-
-/// Sections that systemd-stub (257; older ones fewer of them) puts in front of or behind the initrd that the kernel measures.
-const HANDED_ON: [&str; 5] = [".osrel", ".pcrsig", ".pcrpkey", ".profile", ".ucode"];
 
 /// How the next boot comes to its kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -44,6 +41,9 @@ pub struct Prediction {
     pub command_line: String,
     #[serde(with = "hex::digests")]
     pub pcrs: BTreeMap<u32, [u8; 32]>,
+    /// PCRs that systemd extends further while it boots (`systemd-pcrphase`), as they are before it does.
+    #[serde(with = "hex::digests", skip_serializing_if = "BTreeMap::is_empty")]
+    pub before_phases: BTreeMap<u32, [u8; 32]>,
     /// For `node.log.images`.
     #[serde(serialize_with = "list")]
     pub images: Vec<[u8; 32]>,
@@ -74,6 +74,7 @@ pub fn predict(path: Path, next: &Parts, now: Option<(&Parts, &Events<'_>)>) -> 
         boot_path: path,
         command_line: next.command_line.clone(),
         pcrs: BTreeMap::new(),
+        before_phases: BTreeMap::new(),
         images: Vec::new(),
         files: next.initrd.into_iter().collect(),
         unknown: BTreeMap::new(),
@@ -110,15 +111,17 @@ fn uki(next: &Parts, now: Option<(&Parts, &Events<'_>)>, out: &mut Prediction) -
     if let Some(line) = pe::section(image, ".cmdline")? {
         out.command_line = text(line)?;
     }
-    let initrd = pe::section(image, ".initrd")?.map(hash);
-    out.files = initrd.into_iter().collect();
-    out.pcrs.insert(9, efi_stub_pcr9(&out.command_line, initrd));
-    let handed_on = HANDED_ON.map(|name| pe::section(image, name)).into_iter().collect::<Result<Vec<_>, _>>()?;
-    if handed_on.iter().any(Option::is_some) {
-        let why = "systemd-stub hands sections of this image on inside the initrd (.osrel, .pcrsig, .pcrpkey, .profile, .ucode): boot once and take the value from the log";
-        out.pcrs.remove(&9);
+    let why = stub::unknown(image)?;
+    if let (Some(why), true) = (&why, stub::hands_on(image)?) {
         out.files.clear();
-        out.unknown.insert(9, why.into());
+        out.unknown.insert(9, format!("{why}: boot once and take the value from the log"));
+    } else {
+        let initrd = stub::initrd(image)?;
+        out.files = initrd.into_iter().collect();
+        out.pcrs.insert(9, efi_stub_pcr9(&out.command_line, initrd));
+    }
+    if why.is_none() {
+        out.before_phases.insert(11, stub::pcr_11(image)?);
     }
     kernel_of_pcr_4(next, now, out)
 }
@@ -268,10 +271,11 @@ mod tests {
         assert_eq!(told.pcrs[&9], efi_stub_pcr9("ro x", Some(hash(b"files"))));
         let after = Written::new().event(4, 1, digest(&new), b"").event(4, 1, digest(&inner(b"new")), b"").0;
         assert_eq!(told.pcrs[&4], events(&after).replay()[&4]);
-        for name in HANDED_ON {
+        // What an unknown stub hands on is not told.
+        for name in [".osrel", ".pcrsig", ".pcrpkey", ".profile", ".ucode"] {
             let more = image(&[(".linux", &inner(b"x")), (".initrd", b"files"), (name, b"{}")]);
             let told = predict(Path::Uki, &Parts { kernel: Some(more), ..Parts::default() }, None).unwrap();
-            assert!(told.unknown[&9].contains(name) && !told.pcrs.contains_key(&9), "{name}");
+            assert!(told.unknown[&9].contains("not that of systemd") && !told.pcrs.contains_key(&9), "{name}");
         }
         assert!(predict(Path::Uki, &Parts::default(), None).is_err());
     }

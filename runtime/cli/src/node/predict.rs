@@ -91,6 +91,9 @@ pub(crate) fn predict(options: &Options, screen: &mut Screen) -> Result<Exit, Fa
     for (pcr, value) in &told.pcrs {
         screen.line(&format!("{pcr} = [\"{}\"]", hex(value)))?;
     }
+    for (pcr, value) in &told.before_phases {
+        screen.line(&format!("# {pcr}, before the phases of systemd's boot: {}", hex(value)))?;
+    }
     for (pcr, why) in &told.unknown {
         screen.line(&format!("# {pcr}: {why}"))?;
     }
