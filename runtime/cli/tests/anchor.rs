@@ -64,6 +64,34 @@ fn only_an_approved_boot_signs_the_trail() {
     assert_eq!(code, 0, "{err}");
     assert_eq!(node.run(&["audit", "verify", "--head", head.trim()]).0, 0, "{head}");
 
+    // As the timer runs it: a file that grows by a line, and that is nothing else.
+    let unit = include_str!("../../../integration/systemd/boltseal-anchor.service");
+    let setting = |name: &str| unit.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    for folder in ["lib/boltseal/anchor", "log/boltseal-anchor"] {
+        fs::create_dir(node.path(folder)).unwrap();
+    }
+    fs::copy(node.path("a.pub"), node.path("lib/boltseal/anchor/authority.pub")).unwrap();
+    fs::copy(node.path("approval"), node.path("lib/boltseal/anchor/approval.json")).unwrap();
+    let capabilities = setting("CapabilityBoundingSet=").to_lowercase().replace("cap_", "+").replace(' ', ",");
+    let command = setting("ExecStart=/usr/local/bin/boltseal ");
+    let before = format!("setpriv --bounding-set -all,{capabilities} --no-new-privs");
+    let run = || node.shell(&format!("exec {before} \"$BIN\" {command} --tpm {address}"), &[]);
+    let lines = || fs::read_to_string(node.path("log/boltseal-anchor/anchors.jsonl")).unwrap_or_default();
+    for count in 1..=2 {
+        let (code, out, err) = run();
+        assert!(code == 0 && lines().lines().count() == count && lines().ends_with(&out), "{err}");
+        node.write("anchor", lines().lines().last().unwrap());
+        assert_eq!(anchor(&["check", &at("anchor"), "--key", &at("bound.pem")]).0, 0);
+    }
+    let (code, out, _) = node.run(&["audit", "verify"]);
+    assert!(code == 0 && !out.contains("anchors"), "{out}");
+    fs::remove_file(node.path("log/boltseal-anchor/anchors.jsonl")).unwrap();
+    std::os::unix::fs::symlink(node.path("state"), node.path("log/boltseal-anchor/anchors.jsonl")).unwrap();
+    let state = fs::read_to_string(node.path("state")).unwrap();
+    let (code, out, err) = run();
+    assert!(code == 3 && out.is_empty() && err.contains("anchors.jsonl"), "{err}");
+    assert_eq!(fs::read_to_string(node.path("state")).unwrap(), state);
+
     // No approval, one by nobody, an anchor that was changed, another key.
     let (code, _, err) = sign("state");
     assert!(code == 1 && err.contains("no signature"), "{err}");

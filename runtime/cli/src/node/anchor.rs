@@ -11,6 +11,7 @@ use boltseal_node::key::AttestationKey;
 use boltseal_node::text::accepted;
 use boltseal_node::tpm::Tpm;
 use clap::Subcommand;
+use nix::fcntl::OFlag;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use serde::de::DeserializeOwned;
@@ -18,7 +19,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -66,6 +68,9 @@ pub(crate) enum Anchor {
         /// The approval of this boot's state
         #[arg(long, value_name = "FILE")]
         approval: PathBuf,
+        /// Append the line to this file too, which is made if need be
+        #[arg(long, value_name = "FILE")]
+        append: Option<PathBuf>,
         /// The TPM; by default what the policy names
         #[arg(long)]
         tpm: Option<String>,
@@ -136,13 +141,17 @@ pub(super) fn run(anchor: &Anchor, screen: &mut Screen) -> Result<Exit, Failure>
             let fixed = fixed(der.as_ref()).ok_or_else(|| Failure::undecided("an odd signature"))?;
             save(out, &State { signature: Some(STANDARD.encode(fixed)), ..state })?;
         }
-        Anchor::Sign { authority, approval, tpm } => return sign(authority, approval, tpm.as_deref(), screen),
+        Anchor::Sign { authority, approval, append, tpm } => {
+            let signed = sign(authority, approval, tpm.as_deref())?;
+            append.as_deref().map_or(Ok(()), |file| add(file, &signed))?;
+            screen.document(&signed)?;
+        }
         Anchor::Check { anchor, key } => return check(anchor, key, screen),
     }
     Ok(Exit::Ok)
 }
 
-fn sign(authority: &Path, approval: &Path, tpm: Option<&str>, screen: &mut Screen) -> Result<Exit, Failure> {
+fn sign(authority: &Path, approval: &Path, tpm: Option<&str>) -> Result<Signed, Failure> {
     let state: State = load(approval)?;
     let signature = state.signature.as_deref().and_then(|text| STANDARD.decode(text).ok());
     let signature = signature.and_then(|bytes| bytes.try_into().ok());
@@ -164,8 +173,24 @@ fn sign(authority: &Path, approval: &Path, tpm: Option<&str>, screen: &mut Scree
     let message = signed.message();
     let made = bound::sign(&tpm_address(tpm), &authority, &approved, message.as_bytes(), Instant::now() + LIMIT);
     signed.signature = STANDARD.encode(made.map_err(bad)?);
-    screen.document(&signed)?;
-    Ok(Exit::Ok)
+    Ok(signed)
+}
+
+/// One line, by one write, on the disk before this returns. What is no plain file is not written to.
+fn add(path: &Path, signed: &Signed) -> Result<(), Failure> {
+    let line = serde_json::to_string(signed).map_err(Failure::undecided)?;
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let mut options = File::options();
+    options.append(true).create(true).mode(0o600).custom_flags(flags.bits());
+    let write = || {
+        let mut file = options.open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(std::io::Error::other("it is no plain file"));
+        }
+        file.write_all(format!("{line}\n").as_bytes())?;
+        file.sync_all()
+    };
+    write().map_err(|e| Failure::undecided(format!("{}: {e}", path.display())))
 }
 
 fn check(anchor: &Path, key: &Path, screen: &mut Screen) -> Result<Exit, Failure> {
