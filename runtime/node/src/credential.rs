@@ -4,11 +4,11 @@ use crate::Error;
 use crate::ek::Kind;
 use crate::key::AttestationKey;
 use crate::wire::Writer;
-use aes::Aes128;
-use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};
+use aes::cipher::{Array, BlockCipherEncrypt, KeyInit, consts::U16};
+use aes::{Aes128, Aes256};
 use num_bigint::BigUint;
-use ring::agreement::{ECDH_P256, EphemeralPrivateKey, UnparsedPublicKey, agree_ephemeral};
-use ring::digest::{Context, SHA256};
+use ring::agreement::{Algorithm, ECDH_P256, ECDH_P384, EphemeralPrivateKey, UnparsedPublicKey, agree_ephemeral};
+use ring::digest::{self, Context};
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -17,54 +17,128 @@ const P256: [u8; 26] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
     0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
-/// The same of a 2048-bit RSA key with the exponent 65537, up to and after the modulus (RFC 3279).
-const RSA: [u8; 33] = [
+/// Of a P-384 point.
+const P384: [u8; 23] = [
+    0x30, 0x76, 0x30, 0x10, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b, 0x81, 0x04, 0x00,
+    0x22, 0x03, 0x62, 0x00,
+];
+/// The same of an RSA key with the exponent 65537, up to and after the modulus (RFC 3279): 2048 bits, 3072 bits.
+const RSA_2048: [u8; 33] = [
     0x30, 0x82, 0x01, 0x22, 0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00,
     0x03, 0x82, 0x01, 0x0f, 0x00, 0x30, 0x82, 0x01, 0x0a, 0x02, 0x82, 0x01, 0x01, 0x00,
 ];
+const RSA_3072: [u8; 33] = [
+    0x30, 0x82, 0x01, 0xa2, 0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00,
+    0x03, 0x82, 0x01, 0x8f, 0x00, 0x30, 0x82, 0x01, 0x8a, 0x02, 0x82, 0x01, 0x81, 0x00,
+];
 const RSA_END: [u8; 5] = [0x02, 0x03, 0x01, 0x00, 0x01];
-const HASH: usize = 32;
-const MODULUS: usize = 256;
+/// Bytes of what a credential hides.
+const VALUE: usize = 32;
 
-/// An endorsement key's public part.
+/// An endorsement key's public part: a point (with its 4), or a modulus.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum EndorsementKey {
-    P256([u8; 65]),
-    Rsa2048([u8; MODULUS]),
+pub(crate) struct EndorsementKey {
+    kind: Kind,
+    public: Vec<u8>,
+}
+
+/// What the key's own hash and cipher are: a TPM wraps a credential by those of the endorsement key.
+struct Suite {
+    hash: &'static digest::Algorithm,
+    mac: hmac::Algorithm,
+    /// Bits of the cipher's key.
+    cipher: u32,
+}
+
+impl Suite {
+    fn of(kind: Kind) -> Self {
+        if kind.is_high() {
+            Self { hash: &digest::SHA384, mac: hmac::HMAC_SHA384, cipher: 256 }
+        } else {
+            Self { hash: &digest::SHA256, mac: hmac::HMAC_SHA256, cipher: 128 }
+        }
+    }
+
+    fn size(&self) -> usize {
+        self.hash.output_len()
+    }
+
+    fn digest(&self, parts: &[&[u8]]) -> Vec<u8> {
+        let mut hash = Context::new(self.hash);
+        parts.iter().for_each(|part| hash.update(part));
+        hash.finish().as_ref().to_vec()
+    }
+
+    /// KDFa (part 1, section 11.4.10.2) for at most one block; `label` carries its zero.
+    fn kdf_a(&self, key: &[u8], label: &[u8], context: &[u8], bits: u32) -> Vec<u8> {
+        let message = [&1_u32.to_be_bytes()[..], label, context, &bits.to_be_bytes()].concat();
+        let mut out = hmac::sign(&hmac::Key::new(self.mac, key), &message).as_ref().to_vec();
+        out.truncate(bits as usize / 8);
+        out
+    }
+
+    /// OAEP with the label of a credential's seed (RFC 8017, section 7.1.1), as long as the modulus.
+    fn oaep(&self, message: &[u8], mask: &[u8], modulus: usize) -> Vec<u8> {
+        let mut out = vec![0; modulus];
+        let (seed, data) = out[1..].split_at_mut(self.size());
+        seed.copy_from_slice(mask);
+        data[..self.size()].copy_from_slice(&self.digest(&[b"IDENTITY\0"]));
+        let start = data.len() - message.len();
+        data[start - 1] = 1;
+        data[start..].copy_from_slice(message);
+        self.mgf1(seed, data);
+        self.mgf1(data, seed);
+        out
+    }
+
+    /// Masks `out` with MGF1 of `seed`.
+    fn mgf1(&self, seed: &[u8], out: &mut [u8]) {
+        for (counter, chunk) in (0_u32..).zip(out.chunks_mut(self.size())) {
+            let mask = self.digest(&[seed, &counter.to_be_bytes()]);
+            chunk.iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
+        }
+    }
 }
 
 impl EndorsementKey {
     /// From the SubjectPublicKeyInfo of its certificate.
     pub(crate) fn from_spki(der: &[u8]) -> Result<Self, Error> {
-        if let Some(point) = der.strip_prefix(&P256).and_then(|p| <[u8; 65]>::try_from(p).ok()).filter(|p| p[0] == 4) {
-            return Ok(Self::P256(point));
-        }
-        let modulus = der.strip_prefix(&RSA).and_then(|rest| rest.strip_suffix(&RSA_END));
-        match modulus.and_then(|m| <[u8; MODULUS]>::try_from(m).ok()).filter(|m| m[0] & 0x80 != 0) {
-            Some(modulus) => Ok(Self::Rsa2048(modulus)),
-            None => Err(Error::refused("the endorsement key is neither P-256 nor RSA 2048 with the exponent 65537")),
-        }
+        let point = |head: &[u8], size: usize| der.strip_prefix(head).filter(|p| p.len() == size && p[0] == 4);
+        let modulus = |head: &[u8], size: usize| {
+            let modulus = der.strip_prefix(head).and_then(|rest| rest.strip_suffix(&RSA_END));
+            modulus.filter(|m| m.len() == size && m[0] & 0x80 != 0)
+        };
+        let found = [
+            (Kind::P256, point(&P256, 65)),
+            (Kind::P384, point(&P384, 97)),
+            (Kind::Rsa2048, modulus(&RSA_2048, 256)),
+            (Kind::Rsa3072, modulus(&RSA_3072, 384)),
+        ];
+        let found = found.into_iter().find_map(|(kind, public)| Some((kind, public?.to_vec())));
+        let (kind, public) = found.ok_or(Error::refused(
+            "the endorsement key is neither P-256, P-384 nor RSA 2048 or 3072 with the exponent 65537",
+        ))?;
+        Ok(Self { kind, public })
     }
 
     pub(crate) fn kind(&self) -> Kind {
-        match self {
-            Self::P256(_) => Kind::P256,
-            Self::Rsa2048(_) => Kind::Rsa2048,
-        }
+        self.kind
     }
 
     /// A fresh seed, and what brings it to the TPM.
-    fn seed(&self) -> Result<([u8; HASH], Vec<u8>), Error> {
-        match self {
-            Self::P256(point) => ecdh(point),
-            Self::Rsa2048(modulus) => {
-                let (mut seed, mut mask) = ([0; HASH], [0; HASH]);
+    fn seed(&self, suite: &Suite) -> Result<(Vec<u8>, Vec<u8>), Error> {
+        match self.kind {
+            Kind::P256 => ecdh(&ECDH_P256, suite, &self.public),
+            Kind::P384 => ecdh(&ECDH_P384, suite, &self.public),
+            Kind::Rsa2048 | Kind::Rsa3072 => {
+                let (mut seed, mut mask) = (vec![0; suite.size()], vec![0; suite.size()]);
                 random(&mut seed)?;
                 random(&mut mask)?;
-                let padded = oaep(&seed, &mask);
-                let number = BigUint::from_bytes_be(&padded);
-                let bytes = number.modpow(&BigUint::from(65537_u32), &BigUint::from_bytes_be(modulus)).to_bytes_be();
-                let mut out = vec![0; MODULUS - bytes.len().min(MODULUS)];
+                let size = self.public.len();
+                let number = BigUint::from_bytes_be(&suite.oaep(&seed, &mask, size));
+                let bytes =
+                    number.modpow(&BigUint::from(65537_u32), &BigUint::from_bytes_be(&self.public)).to_bytes_be();
+                let mut out = vec![0; size - bytes.len().min(size)];
                 out.extend(bytes);
                 Ok((seed, out))
             }
@@ -81,16 +155,17 @@ pub(crate) struct Credential {
     pub(crate) secret: Vec<u8>,
 }
 
-/// Wraps `value` (at most 32 bytes) for the TPM with `ek` that holds `ak`.
-pub(crate) fn make(ek: &EndorsementKey, ak: &AttestationKey, value: &[u8; HASH]) -> Result<Credential, Error> {
-    let (seed, secret) = ek.seed()?;
+/// Wraps `value` for the TPM with `ek` that holds `ak`.
+pub(crate) fn make(ek: &EndorsementKey, ak: &AttestationKey, value: &[u8; VALUE]) -> Result<Credential, Error> {
+    let suite = Suite::of(ek.kind);
+    let (seed, secret) = ek.seed(&suite)?;
     let name = ak.name();
-    let cipher_key = kdf_a(&seed, b"STORAGE\0", &name, 128);
     let mut plain = Writer::default();
     plain.sized(value);
     let mut identity = plain.0;
-    cfb(cipher_key.first_chunk().unwrap_or(&[0; 16]), &mut identity);
-    let integrity = hmac::Key::new(hmac::HMAC_SHA256, &kdf_a(&seed, b"INTEGRITY\0", &[], 256));
+    cfb(&suite.kdf_a(&seed, b"STORAGE\0", &name, suite.cipher), &mut identity)?;
+    let bits = u32::try_from(suite.size() * 8).unwrap_or_default();
+    let integrity = hmac::Key::new(suite.mac, &suite.kdf_a(&seed, b"INTEGRITY\0", &[], bits));
     let mut blob = Writer::default();
     blob.sized(hmac::sign(&integrity, &[&identity[..], &name].concat()).as_ref());
     blob.put(&identity);
@@ -101,21 +176,18 @@ fn random(out: &mut [u8]) -> Result<(), Error> {
     SystemRandom::new().fill(out).map_err(|_| Error::io("a random seed", "the kernel gave none"))
 }
 
-fn ecdh(point: &[u8; 65]) -> Result<([u8; HASH], Vec<u8>), Error> {
-    let failed = |_| Error::refused("the endorsement key is no point of P-256");
-    let ours = EphemeralPrivateKey::generate(&ECDH_P256, &SystemRandom::new()).map_err(failed)?;
+fn ecdh(curve: &'static Algorithm, suite: &Suite, point: &[u8]) -> Result<(Vec<u8>, Vec<u8>), Error> {
+    let failed = |_| Error::refused("the endorsement key is no point of its curve");
+    let ours = EphemeralPrivateKey::generate(curve, &SystemRandom::new()).map_err(failed)?;
     let public = ours.compute_public_key().map_err(failed)?;
+    let half = point.len() / 2;
     let (x, y) = match public.as_ref() {
-        [4, rest @ ..] if rest.len() == 64 => rest.split_at(32),
+        [4, rest @ ..] if rest.len() == 2 * half => rest.split_at(half),
         _ => return Err(Error::refused("an odd ephemeral key")),
     };
-    let seed = agree_ephemeral(ours, &UnparsedPublicKey::new(&ECDH_P256, point), |z| {
+    let seed = agree_ephemeral(ours, &UnparsedPublicKey::new(curve, point), |z| {
         // KDFe (part 1, section 11.4.10.3), one round.
-        let mut hash = Context::new(&SHA256);
-        for part in [&1_u32.to_be_bytes()[..], z, b"IDENTITY\0", x, &point[1..33]] {
-            hash.update(part);
-        }
-        digest(hash)
+        suite.digest(&[&1_u32.to_be_bytes(), z, b"IDENTITY\0", x, &point[1..=half]])
     })
     .map_err(failed)?;
     let mut out = Writer::default();
@@ -124,17 +196,18 @@ fn ecdh(point: &[u8; 65]) -> Result<([u8; HASH], Vec<u8>), Error> {
     Ok((seed, out.0))
 }
 
-/// KDFa (part 1, section 11.4.10.2) for at most one block; `label` carries its zero.
-fn kdf_a(key: &[u8], label: &[u8], context: &[u8], bits: u32) -> [u8; HASH] {
-    let message = [&1_u32.to_be_bytes()[..], label, context, &bits.to_be_bytes()].concat();
-    let mut out = [0; HASH];
-    out.copy_from_slice(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), &message).as_ref());
-    out
+/// AES-128 or AES-256 in CFB mode with a zero vector: the key is used once.
+fn cfb(key: &[u8], data: &mut [u8]) -> Result<(), Error> {
+    let odd = |_| Error::refused("a cipher key of an odd size");
+    if key.len() == 16 {
+        chain(&Aes128::new_from_slice(key).map_err(odd)?, data);
+    } else {
+        chain(&Aes256::new_from_slice(key).map_err(odd)?, data);
+    }
+    Ok(())
 }
 
-/// AES-128 in CFB mode with a zero vector: the key is used once.
-fn cfb(key: &[u8; 16], data: &mut [u8]) {
-    let cipher = Aes128::new(&Array::from(*key));
+fn chain(cipher: &impl BlockCipherEncrypt<BlockSize = U16>, data: &mut [u8]) {
     let mut feedback = Array::from([0; 16]);
     for chunk in data.chunks_mut(16) {
         cipher.encrypt_block(&mut feedback);
@@ -147,38 +220,6 @@ fn cfb(key: &[u8; 16], data: &mut [u8]) {
     }
 }
 
-/// OAEP with SHA-256 and the label of a credential's seed (RFC 8017, section 7.1.1).
-fn oaep(message: &[u8; HASH], mask: &[u8; HASH]) -> [u8; MODULUS] {
-    let mut label = Context::new(&SHA256);
-    label.update(b"IDENTITY\0");
-    let mut out = [0; MODULUS];
-    let (seed, data) = out[1..].split_at_mut(HASH);
-    seed.copy_from_slice(mask);
-    data[..HASH].copy_from_slice(&digest(label));
-    let start = data.len() - HASH;
-    data[start - 1] = 1;
-    data[start..].copy_from_slice(message);
-    mgf1(seed, data);
-    mgf1(data, seed);
-    out
-}
-
-/// Masks `out` with MGF1 of `seed`.
-fn mgf1(seed: &[u8], out: &mut [u8]) {
-    for (counter, chunk) in (0_u32..).zip(out.chunks_mut(HASH)) {
-        let mut hash = Context::new(&SHA256);
-        hash.update(seed);
-        hash.update(&counter.to_be_bytes());
-        chunk.iter_mut().zip(digest(hash)).for_each(|(byte, mask)| *byte ^= mask);
-    }
-}
-
-fn digest(hash: Context) -> [u8; HASH] {
-    let mut out = [0; HASH];
-    out.copy_from_slice(hash.finish().as_ref());
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,9 +229,9 @@ mod tests {
     fn cfb_chains_blocks() {
         let key: [u8; 16] = std::array::from_fn(|n| n as u8);
         let mut once = [0; 16];
-        cfb(&key, &mut once);
+        cfb(&key, &mut once).unwrap();
         let mut data = [0; 40];
-        cfb(&key, &mut data);
+        cfb(&key, &mut data).unwrap();
         assert_eq!(data[..16], once);
         assert_ne!(data[16..32], once);
         let mut known = Array::from([
@@ -202,24 +243,42 @@ mod tests {
 
     #[test]
     fn oaep_can_be_taken_off_again() {
-        let mut padded = oaep(&[7; HASH], &[9; HASH]);
-        let (seed, data) = padded[1..].split_at_mut(HASH);
-        mgf1(data, seed);
-        mgf1(seed, data);
-        assert_eq!((seed.to_vec(), &data[data.len() - HASH..]), (vec![9; HASH], &[7; HASH][..]));
-        assert_eq!(padded[0], 0);
+        for kind in [Kind::Rsa2048, Kind::Rsa3072] {
+            let suite = Suite::of(kind);
+            let mut padded = suite.oaep(&vec![7; suite.size()], &vec![9; suite.size()], 384);
+            let (seed, data) = padded[1..].split_at_mut(suite.size());
+            suite.mgf1(data, seed);
+            suite.mgf1(seed, data);
+            assert_eq!(
+                (seed.to_vec(), &data[data.len() - suite.size()..]),
+                (vec![9; suite.size()], &vec![7; suite.size()][..])
+            );
+            assert_eq!(padded[0], 0);
+        }
     }
 
     #[test]
-    fn two_kinds_of_key_and_no_other() {
-        let rsa = [&RSA[..], &[0x80; 256], &RSA_END].concat();
-        assert_eq!(EndorsementKey::from_spki(&rsa).unwrap().kind(), Kind::Rsa2048);
-        let ec = [&P256[..], &[4; 65]].concat();
-        assert_eq!(EndorsementKey::from_spki(&ec).unwrap().kind(), Kind::P256);
-        let weak = [&RSA[..], &[0x80; 256], &[2, 3, 1, 0, 3]].concat();
-        for bad in [&rsa[1..], &ec[..90], &weak, &[]] {
+    fn four_kinds_of_key_and_no_other() {
+        let rsa = |head: &[u8], size: usize| [head, &vec![0x80; size][..], &RSA_END].concat();
+        let ec = |head: &[u8], size: usize| [head, &vec![4; size][..]].concat();
+        let good = [
+            (Kind::Rsa2048, rsa(&RSA_2048, 256)),
+            (Kind::Rsa3072, rsa(&RSA_3072, 384)),
+            (Kind::P256, ec(&P256, 65)),
+            (Kind::P384, ec(&P384, 97)),
+        ];
+        for (kind, spki) in &good {
+            assert_eq!(EndorsementKey::from_spki(spki).unwrap().kind(), *kind);
+            assert!(EndorsementKey::from_spki(&spki[1..]).is_err());
+            assert!(EndorsementKey::from_spki(&spki[..spki.len() - 1]).is_err());
+        }
+        let weak = [&RSA_2048[..], &[0x80; 256], &[2, 3, 1, 0, 3]].concat();
+        for bad in [&weak[..], &rsa(&RSA_2048, 384), &rsa(&RSA_3072, 256), &ec(&P384, 65), &ec(&P256, 97), &[]] {
             assert!(EndorsementKey::from_spki(bad).is_err());
         }
-        assert!(make(&EndorsementKey::P256([4; 65]), &crate::key::from_point([4; 65]), &[1; 32]).is_err());
+        for (kind, spki) in good.into_iter().skip(2) {
+            let no_point = EndorsementKey::from_spki(&spki).unwrap();
+            assert!(make(&no_point, &crate::key::from_point([4; 65]), &[1; 32]).is_err(), "{kind:?}");
+        }
     }
 }

@@ -57,7 +57,7 @@ pub struct Approval {
     pub node: String,
     /// The TPM's name of the attestation key, hex.
     pub ak_name: String,
-    /// `p256` or `rsa2048`: the endorsement key that the credential is for.
+    /// `p256`, `rsa2048`, `p384` or `rsa3072`: the endorsement key that the credential is for.
     endorsement_key: String,
     credential: String,
     secret: String,
@@ -168,7 +168,7 @@ pub fn approve(request: &Request, makers: &Makers, now: u64) -> Result<(Approval
             version: VERSION,
             node: request.node.clone(),
             ak_name: ak_name.clone(),
-            endorsement_key: if ek.kind() == Kind::P256 { "p256".into() } else { "rsa2048".into() },
+            endorsement_key: ek.kind().name().into(),
             credential: STANDARD.encode(&credential.blob),
             secret: STANDARD.encode(&credential.secret),
         };
@@ -192,11 +192,8 @@ pub fn approve(request: &Request, makers: &Makers, now: u64) -> Result<(Approval
 /// The approval is for another key, or this TPM cannot open it.
 pub fn complete(address: &str, approval: &Approval, deadline: Instant) -> Result<Proof, Error> {
     let decode = |text: &str| STANDARD.decode(text).map_err(|_| Error::Malformed("approval", "not base64"));
-    let kind = match approval.endorsement_key.as_str() {
-        "p256" => Kind::P256,
-        "rsa2048" => Kind::Rsa2048,
-        _ => return Err(Error::Malformed("approval", "for an unknown kind of endorsement key")),
-    };
+    let kind = Kind::ALL.into_iter().find(|kind| kind.name() == approval.endorsement_key);
+    let kind = kind.ok_or(Error::Malformed("approval", "for an unknown kind of endorsement key"))?;
     let mut tpm = Tpm::open(address, deadline)?;
     let key = tpm.with_new_key(|_, _, key| Ok(key))?;
     if hex::encode(&key.name()) != approval.ak_name {

@@ -95,18 +95,26 @@ pub struct Request {
     parameters: Writer,
     /// A policy session that authorizes the last handle.
     policy: Option<u32>,
+    /// Two handles are authorized, each by the empty password.
+    twice: bool,
 }
 
 impl Request {
     pub fn new(command: Command, handles: &[u32], parameters: Writer) -> Self {
         let handles = handles.iter().flat_map(|h| h.to_be_bytes()).collect();
-        Self { command, handles, parameters, policy: None }
+        Self { command, handles, parameters, policy: None, twice: false }
     }
 
     /// The last handle is authorized by this policy session, which stays open; one before it by the empty password.
     #[must_use]
     pub fn with_policy(self, session: u32) -> Self {
         Self { policy: Some(session), ..self }
+    }
+
+    /// Both handles are authorized by the empty password.
+    #[must_use]
+    pub fn with_two_passwords(self) -> Self {
+        Self { twice: true, ..self }
     }
 
     /// Only Sign has one handle and a policy session for it.
@@ -122,6 +130,9 @@ impl Request {
         if sessions {
             let mut area = Writer::default();
             if self.by_password() {
+                area.put(&EMPTY_PASSWORD);
+            }
+            if self.twice {
                 area.put(&EMPTY_PASSWORD);
             }
             if let Some(session) = self.policy {
@@ -164,12 +175,12 @@ impl Request {
         }
         let size = body.u32()? as usize;
         let parameters = body.take(size)?;
-        // The answer to a password session: empty nonce, attributes, empty authorization.
-        let none = (&[][..], 0, &[][..]);
-        let (nonce, attributes, hmac) =
-            if self.by_password() { (body.sized()?, body.u8()?, body.sized()?) } else { none };
-        if !nonce.is_empty() || !hmac.is_empty() || attributes & !1 != 0 {
-            return Err(Error::Malformed("TPM reply", "not the answer to a password session"));
+        for _ in 0..usize::from(self.by_password()) + usize::from(self.twice) {
+            // The answer to a password session: empty nonce, attributes, empty authorization.
+            let (nonce, attributes, hmac) = (body.sized()?, body.u8()?, body.sized()?);
+            if !nonce.is_empty() || !hmac.is_empty() || attributes & !1 != 0 {
+                return Err(Error::Malformed("TPM reply", "not the answer to a password session"));
+            }
         }
         if self.policy.is_some() {
             let (nonce, _, hmac) = (body.sized()?, body.u8()?, body.sized()?);

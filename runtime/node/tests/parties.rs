@@ -40,11 +40,15 @@ impl Maker {
 
     /// A TPM with RSA endorsement key and certificate, as the tools of the distribution make it.
     fn tpm(&self) -> Swtpm {
+        self.tpm_with("2048")
+    }
+
+    fn tpm_with(&self, rsa_bits: &str) -> Swtpm {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("state");
         std::fs::create_dir(&state).unwrap();
         let done = Command::new("swtpm_setup")
-            .args(["--tpm2", "--createek", "--create-ek-cert", "--overwrite", "--tpmstate"])
+            .args(["--tpm2", "--createek", "--create-ek-cert", "--overwrite", "--rsa-keysize", rsa_bits, "--tpmstate"])
             .arg(&state)
             .arg("--config")
             .arg(self.dir.path().join("setup.conf"))
@@ -152,6 +156,41 @@ fn a_key_outside_the_certified_tpm_completes_nothing() {
     says(change("version", 2.into()), "another version");
     says(change("more", 2.into()), "not the JSON");
     assert!(change("node", "node-2".into()).is_ok(), "twin");
+}
+
+/// Each endorsement key that the distribution's tools certify, alone: RSA of both sizes, and P-384 with SHA-384 and AES-256.
+#[test]
+fn each_kind_of_endorsement_key_enrols() {
+    let maker = Maker::new();
+    let mut kinds = std::collections::BTreeSet::new();
+    for bits in ["2048", "3072"] {
+        let swtpm = maker.tpm_with(bits);
+        let asked = serde_json::to_value(request(&swtpm.address(), "node-1", soon()).unwrap()).unwrap();
+        let certificates = asked["ek_certificates"].as_array().unwrap().clone();
+        assert_eq!(certificates.len(), 2, "RSA and P-384");
+        for certificate in certificates {
+            let mut one = asked.clone();
+            one["ek_certificates"] = serde_json::json!([certificate]);
+            let one: Request = read(one.to_string().as_bytes()).unwrap();
+            let (approval, pending) = approve(&one, &maker.makers(), now()).unwrap();
+            let text = serde_json::to_value(&approval).unwrap();
+            let proof = complete(&swtpm.address(), &approval, soon()).unwrap();
+            assert!(confirm(&pending, &proof).is_ok());
+            kinds.insert(text["endorsement_key"].as_str().unwrap().to_owned());
+            // The twin of each: one bit of the credential, one of the secret, another kind of key.
+            for (name, value) in [("credential", None), ("secret", None), ("endorsement_key", Some("p256"))] {
+                let mut bad = text.clone();
+                let old = bad[name].as_str().unwrap().to_owned();
+                let flipped = format!("{}{}", if old.starts_with('A') { 'B' } else { 'A' }, &old[1..]);
+                bad[name] = value.map_or(flipped, str::to_owned).into();
+                let bad: Approval = read(bad.to_string().as_bytes()).unwrap();
+                assert!(complete(&swtpm.address(), &bad, soon()).is_err(), "{text} {name}");
+            }
+            // Nothing of the failures stays in the TPM.
+            assert!(complete(&swtpm.address(), &approval, soon()).is_ok());
+        }
+    }
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["p384", "rsa2048", "rsa3072"]);
 }
 
 /// The P-256 endorsement key, with a certificate made here: the same exchange with ECDH instead of RSA.
