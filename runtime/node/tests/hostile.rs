@@ -176,6 +176,70 @@ fn a_quote_that_is_changed_on_its_way_is_refused() {
     passes(&node.check());
 }
 
+/// An earlier quote of this very boot, key and state, played again: its nonce is of another question.
+#[test]
+fn a_quote_that_is_played_again_is_refused() {
+    let mut node = Node::new();
+    let proxy = Proxy::new(&node.swtpm);
+    node.tpm = proxy.server.address();
+    let kept = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = kept.clone();
+    proxy.change(move |code, reply| {
+        if code == QUOTE {
+            seen.lock().unwrap().clone_from(reply);
+        }
+    });
+    passes(&node.check());
+    std::fs::remove_file(node.file()).unwrap();
+    let old = kept.lock().unwrap().clone();
+    assert!(old.len() > 200);
+    proxy.change(move |code, reply| {
+        if code == QUOTE {
+            reply.clone_from(&old);
+        }
+    });
+    denied(&node.check(), "nonce");
+    assert!(!node.file().exists());
+    proxy.change(|_, _| {});
+    passes(&node.check());
+}
+
+/// Cut anywhere, with the length in its header as it was and as it would be.
+#[test]
+fn a_quote_that_is_cut_is_refused() {
+    let mut node = Node::new();
+    let proxy = Proxy::new(&node.swtpm);
+    node.tpm = proxy.server.address();
+    let size = Arc::new(AtomicUsize::new(0));
+    let seen = size.clone();
+    proxy.change(move |code, reply| {
+        if code == QUOTE {
+            seen.store(reply.len(), Ordering::SeqCst);
+        }
+    });
+    passes(&node.check());
+    for end in (10..size.load(Ordering::SeqCst)).step_by(3) {
+        std::fs::remove_file(node.file()).unwrap_or_default();
+        proxy.change(move |code, reply| {
+            if code == QUOTE {
+                reply.truncate(end);
+                reply[2..6].copy_from_slice(&(end as u32).to_be_bytes());
+            }
+        });
+        denied(&node.check_by(Instant::now() + PATIENCE), "");
+        assert!(!node.file().exists(), "{end}");
+    }
+    // The header promises more than comes: told by the deadline.
+    proxy.change(|code, reply| {
+        if code == QUOTE {
+            reply.truncate(100);
+        }
+    });
+    denied(&node.check_by(Instant::now() + PATIENCE), "no answer in time");
+    proxy.change(|_, _| {});
+    passes(&node.check());
+}
+
 /// PCR values that do not fit the quote: tried again (a PCR may be extended in between), then refused.
 #[test]
 fn values_that_are_not_the_quotes_are_refused() {

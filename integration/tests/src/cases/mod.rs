@@ -1,6 +1,7 @@
 //! Requests that must be refused, as data: what is wrong, which rule says so, and the twin that differs only in the fault
 //! and starts.
 mod bundle;
+mod ear;
 mod exec;
 mod host;
 mod image;
@@ -142,6 +143,7 @@ pub fn all() -> Vec<Case> {
     all.extend(update::cases());
     all.extend(node::cases());
     all.extend(bundle::cases());
+    all.extend(ear::cases());
     all.extend(sensitivity::cases());
     all
 }

@@ -71,6 +71,25 @@ pub(super) fn cases() -> Vec<Case> {
             })
         })
         .mend(without_tpm),
+        // Left as it is found, whatever the TPM says: the twin has a plain file there, and the same TPM.
+        node("a link in the place of the verdict", "symbolic link", |world, _| {
+            in_place_of_the_verdict(world, |verdict, good| {
+                fs::copy(verdict, good)?;
+                fs::remove_file(verdict)?;
+                Ok(std::os::unix::fs::symlink(good, verdict)?)
+            })
+        }),
+        node("a fifo in the place of the verdict", "node.json", |world, _| {
+            in_place_of_the_verdict(world, |verdict, _| {
+                fs::remove_file(verdict)?;
+                run(Command::new("mkfifo").args(["-m", "600"]).arg(verdict)).map(|_| ())
+            })
+        }),
+        node("a verdict that anybody may write", "node.json", |world, _| {
+            in_place_of_the_verdict(world, |verdict, _| {
+                Ok(fs::set_permissions(verdict, fs::Permissions::from_mode(0o666))?)
+            })
+        }),
         node("another key than the enrolled one", "", |world, _| {
             forget_verdict()?;
             policy::trust(policy::NODE_KEY, &world.node.key.public)?;
@@ -145,6 +164,21 @@ pub(super) fn without_tpm(world: &mut World, _: &mut Request) -> Result<()> {
     world.complete(&request).context("the start that makes the verdict")?;
     world.node.tpm.stop()?;
     world.undo_later(new_boot);
+    Ok(())
+}
+
+/// Does something to a good verdict's file; the second path is free for it.
+fn in_place_of_the_verdict(world: &mut World, change: fn(&Path, &Path) -> Result<()>) -> Result<()> {
+    let request = world.request("app", &["/bin/true"])?;
+    world.complete(&request).context("the start that makes the verdict")?;
+    let good = world.node.work.join("good-verdict.json");
+    change(&verdict(), &good)?;
+    world.undo_later(move |_| {
+        if good.exists() {
+            fs::remove_file(&good)?;
+        }
+        Ok(fs::remove_file(verdict())?)
+    });
     Ok(())
 }
 
