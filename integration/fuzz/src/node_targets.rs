@@ -54,6 +54,7 @@ pub(crate) fn answer(bytes: &[u8]) -> u64 {
         ask(Quote, &[1]),
         ask(Sign, &[1]).with_policy(3),
         ask(ActivateCredential, &[1, 2]).with_policy(3),
+        ask(ActivateCredential, &[1, 2]).with_two_passwords(),
     ];
     let answers: Vec<_> =
         requests.iter().map(|request| request.answer(bytes).map(|(_, left)| left.len() <= bytes.len())).collect();
