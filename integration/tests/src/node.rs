@@ -283,6 +283,12 @@ impl World {
     }
 }
 
+/// The gate's own folder of a container.
+pub fn state(id: &str) -> Result<PathBuf> {
+    let mut all = fs::read_dir("/run/boltseal")?.filter_map(|entry| Some(entry.ok()?.path().join(NAMESPACE).join(id)));
+    all.find(|folder| folder.is_dir()).with_context(|| format!("{id} has no folder"))
+}
+
 /// The trail as `boltseal audit list` shows it, oldest first.
 pub fn trail() -> Result<Vec<Value>> {
     let text = run(Command::new("boltseal").args(["audit", "list", "-o", "json"]))?;

@@ -5,6 +5,7 @@
 
 mod checks;
 mod cri;
+mod damaged;
 mod hooks;
 mod life;
 mod node;
@@ -129,6 +130,7 @@ fn on(world: &mut World, version: Version, choice: &Choice, report: &mut Report)
     });
     if choice.wants("life") {
         life::all(world, report, &name);
+        damaged::all(world, report, &name);
     }
     if choice.wants("cri") {
         cri::all(world, report, &name);

@@ -1,13 +1,12 @@
 //! What a pod is trusted with, what the node may run, and what runs already.
 use super::Case;
 use crate::client::{Code, Request};
-use crate::node::{NAMESPACE, World};
+use crate::node::{NAMESPACE, World, state};
 use crate::registry::ADDRESS;
 use anyhow::{Context, Result};
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
 use toml::Value;
 
 const ANNOTATION: &str = "boltseal.dev/sensitivity";
@@ -112,12 +111,6 @@ fn neighbour(world: &mut World, sensitivity: Option<&str>) -> Result<String> {
     let id = request.id.clone();
     world.undo_later(move |world| world.client.remove(&request).context("the neighbour").map(drop));
     Ok(id)
-}
-
-/// The gate's folder of a container.
-fn state(id: &str) -> Result<PathBuf> {
-    let mut all = fs::read_dir("/run/boltseal")?.filter_map(|entry| Some(entry.ok()?.path().join(NAMESPACE).join(id)));
-    all.find(|folder| folder.is_dir()).with_context(|| format!("{id} has no folder"))
 }
 
 /// What a create leaves that was killed before it launched anything.
