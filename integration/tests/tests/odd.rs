@@ -147,7 +147,7 @@ fn create_again(world: &mut World) -> Result<String> {
     let (request, create) = known(world)?;
     let before = trail()?.len();
     let first = gate::hold(&create)?;
-    let second = gate::together(&[create.clone()])?;
+    let second = gate::together(std::slice::from_ref(&create))?;
     let Some(Reply::Refused(refused)) = second.first() else { bail!("it was made twice: {second:?}") };
     ensure!(refused.code == Code::AlreadyExists, "{refused:?}");
     recorded(&trail()?.split_off(before), "exists and runs")?;
@@ -156,7 +156,7 @@ fn create_again(world: &mut World) -> Result<String> {
     let said = refused.message.clone();
     let delete = Request { operation: Operation::Delete { events: Vec::new() }, ..create.clone() };
     ensure!(gate::together(&[delete])? == [Reply::Done], "the first cannot be deleted");
-    let again = gate::together(&[create.clone()])?;
+    let again = gate::together(std::slice::from_ref(&create))?;
     ensure!(matches!(again.as_slice(), [Reply::Created(_)]), "{again:?}");
     forget(world, &request, &create)?;
     Ok(said)

@@ -76,7 +76,8 @@ pub(crate) fn make(folder: &Path, id: &str) -> Result<Claim> {
 pub(crate) fn is_held(folder: &Path) -> bool {
     let lock = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(folder.join(LOCK));
     match lock {
-        // Made by nobody yet: a create that comes to hold it is refused at its start, or takes its turn after ours.
+        // No create came as far as launching here. One that begins now takes its turn after ours; one under an older policy
+        // without levels is stopped at its Start, for the policy's files changed.
         Err(e) if e.kind() == ErrorKind::NotFound => false,
         Err(_) => true,
         Ok(lock) => lock.try_lock_shared().and_then(|()| lock.unlock().map_err(TryLockError::Error)).is_err(),

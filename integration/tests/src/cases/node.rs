@@ -8,9 +8,14 @@ use crate::process::run;
 use crate::tpm::{self, Tpm};
 use anyhow::{Context, Result};
 use std::fs;
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 const TRAIL: &str = "/var/log/boltseal";
 
@@ -50,6 +55,17 @@ pub(super) fn cases() -> Vec<Case> {
             world.undo_later(new_boot);
             Ok(())
         }),
+        node("a TPM that never answers", "no answer in time", |world, _| impostor(world, b"")),
+        node("a TPM that says RETRY for ever", "no answer in time", |world, _| {
+            impostor(world, &[0x80, 1, 0, 0, 0, 10, 0, 0, 9, 0x22])
+        }),
+        node("a TPM that answers garbage", "malformed TPM reply", |world, _| impostor(world, &[0xff; 64])),
+        // Nobody can say whether a dated exception still holds: none does. Which rule speaks first is the machine's matter.
+        Case::new("a clock that stands before the policy's signing time", "", "BS-NOD-001: ", |world, _| {
+            bend_policy(world, "signed_at", 32_503_680_000_i64)
+        })
+        .code(Code::FailedPrecondition)
+        .never_warned(),
         node("a PCR has another value than the policy accepts", "PCR", |world, _| {
             forget_verdict()?;
             tpm::extend(4, &[7; 32])?;
@@ -155,6 +171,42 @@ pub(super) fn new_boot(world: &mut World) -> Result<()> {
     forget_verdict()?;
     world.node.tpm.stop()?;
     world.node.tpm = Tpm::start(&world.node.work)?;
+    Ok(())
+}
+
+/// Something else listens where the TPM was, and answers whatever it is asked with `reply`; with nothing, it only listens.
+fn impostor(world: &mut World, reply: &'static [u8]) -> Result<()> {
+    forget_verdict()?;
+    world.node.tpm.stop()?;
+    world.undo_later(new_boot);
+    if Path::new(tpm::SOCKET).exists() {
+        fs::remove_file(tpm::SOCKET)?;
+    }
+    let listener = UnixListener::bind(tpm::SOCKET)?;
+    listener.set_nonblocking(true)?;
+    let over = Arc::new(AtomicBool::new(false));
+    let ended = over.clone();
+    let serving = std::thread::spawn(move || {
+        let mut clients = Vec::new();
+        while !over.load(Ordering::Relaxed) {
+            if let Ok((client, _)) = listener.accept() {
+                clients.push(client);
+            }
+            clients.retain_mut(|client| {
+                let asked = client.set_nonblocking(true).and_then(|()| client.read(&mut [0; 4096]));
+                match asked {
+                    Ok(0) => false,
+                    Ok(_) => client.write_all(reply).is_ok(),
+                    Err(e) => e.kind() == ErrorKind::WouldBlock,
+                }
+            });
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    });
+    world.undo_later(move |_| {
+        ended.store(true, Ordering::Relaxed);
+        serving.join().map_err(|_| anyhow::anyhow!("the impostor panicked"))
+    });
     Ok(())
 }
 
