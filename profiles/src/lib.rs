@@ -74,6 +74,7 @@ mod tests {
 
     #[derive(Deserialize)]
     struct Rule {
+        action: String,
         comment: String,
         names: Vec<String>,
         #[serde(default)]
@@ -82,6 +83,10 @@ mod tests {
 
     fn base() -> Profile {
         serde_json::from_str(base_seccomp()).expect("base.json parses")
+    }
+
+    fn opened() -> impl Iterator<Item = Rule> {
+        base().syscalls.into_iter().filter(|r| r.action == "SCMP_ACT_ALLOW")
     }
 
     #[test]
@@ -96,10 +101,19 @@ mod tests {
         }
     }
 
+    /// The probe's bound is 230 reachable ones; uretprobe and uprobe, which the kernel shows to no filter, are among them.
+    #[test]
+    fn few_calls_are_open() {
+        let open: BTreeSet<String> = opened().flat_map(|r| r.names).collect();
+        for arch in [Arch::X86_64, Arch::Aarch64] {
+            let count = open.iter().filter(|name| number(arch, name).is_some()).count();
+            assert!(count <= 228, "{arch:?}: {count}");
+        }
+    }
+
     #[test]
     fn closed_calls_stay_closed() {
-        let open: BTreeSet<String> =
-            base().syscalls.into_iter().filter(|r| r.args.is_empty()).flat_map(|r| r.names).collect();
+        let open: BTreeSet<String> = opened().filter(|r| r.args.is_empty()).flat_map(|r| r.names).collect();
         for name in [
             "socket",
             "clone",
@@ -147,6 +161,14 @@ mod tests {
             "quotactl",
             "acct",
             "vmsplice",
+            "tee",
+            "execveat",
+            "process_madvise",
+            "mincore",
+            "msgsnd",
+            "mq_open",
+            "setxattr",
+            "chroot",
         ] {
             assert!(!open.contains(name), "{name} is open without a condition");
         }

@@ -179,6 +179,10 @@ fn the_base_filter_on_the_calls_that_matter() {
     assert_eq!(answer("clone", [17, 0, 0, 0, 0, 0]), allow);
     assert_eq!(answer("clone3", [0; 6]), enosys);
     assert_eq!(answer("personality", [0x4_0000, 0, 0, 0, 0, 0]), eperm, "ADDR_NO_RANDOMIZE");
+    // Where libc or a program has another way, it hears of it.
+    assert_eq!(answer("openat2", [0; 6]), enosys);
+    assert_eq!(answer("msgsnd", [0; 6]), enosys);
+    assert_eq!(answer("getxattr", [0; 6]), Action::Errno(95).ret());
     for name in ["io_uring_setup", "bpf", "userfaultfd", "keyctl", "ptrace", "mount", "unshare", "setns", "kexec_load"]
     {
         assert_eq!(answer(name, [0; 6]), eperm, "{name}");
