@@ -1,8 +1,8 @@
-# make demo | test | check | bench: each sets up what it needs (Debian, root, a Rust toolchain) and is quick when run again.
+# make demo | test | check | bench | probe: each sets up what it needs (Debian, root, a Rust toolchain) and is quick when run again.
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all setup build check test test-node demo bench fuzz audit clean
+.PHONY: all setup build check test test-node demo bench probe fuzz audit clean
 
 TARGET := x86_64-unknown-linux-musl
 # One target folder, one target triple, so that nothing is built twice.
@@ -45,6 +45,11 @@ demo: build
 bench: build
 	@$(BUILD) --quiet -p boltseal-bench
 	@target/$(TARGET)/debug/boltseal-bench
+
+# What a container can still do under runc, crun, gVisor's runsc and boltseal, side by side.
+probe: build
+	@$(BUILD) --quiet -p boltseal-probe
+	@target/$(TARGET)/debug/boltseal-score
 
 # Another seed each time; the run says which.
 fuzz: setup

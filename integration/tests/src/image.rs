@@ -45,6 +45,8 @@ pub struct Recipe {
     pub dev_symlink: bool,
     /// Text of `/etc/release`: two images that differ in this alone have different layers.
     pub release: String,
+    /// More files: where each comes from, its path in the image, its mode.
+    pub files: Vec<(PathBuf, &'static str, u32)>,
 }
 
 impl Default for Recipe {
@@ -58,6 +60,7 @@ impl Default for Recipe {
             ],
             dev_symlink: false,
             release: "1".into(),
+            files: Vec::new(),
         }
     }
 }
@@ -128,6 +131,11 @@ fn root_folder(root: &Path, recipe: &Recipe) -> Result<()> {
     fs::write(root.join("etc/passwd"), "root:x:0:0::/:\napp:x:65532:65532::/:\n")?;
     fs::write(root.join("etc/group"), "root:x:0:\napp:x:65532:\n")?;
     fs::write(root.join("etc/release"), &recipe.release)?;
+    for (from, to, mode) in &recipe.files {
+        let to = root.join(to.trim_start_matches('/'));
+        fs::copy(from, &to).with_context(|| from.display().to_string())?;
+        fs::set_permissions(to, fs::Permissions::from_mode(*mode))?;
+    }
     Ok(())
 }
 

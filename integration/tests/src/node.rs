@@ -44,6 +44,10 @@ impl Images {
     pub fn iter(&self) -> impl Iterator<Item = &Image> {
         self.0.values()
     }
+    /// One more, before a world is started.
+    pub fn insert(&mut self, name: &str, image: Image) {
+        self.0.insert(name.into(), image);
+    }
 }
 
 impl Node {
