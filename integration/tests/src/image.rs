@@ -43,6 +43,10 @@ pub struct Recipe {
     pub applets: Vec<&'static str>,
     /// `/dev` is a symlink out of the root file system.
     pub dev_symlink: bool,
+    /// Paths of the image that are symbolic links, and where they lead; what else is there under the name goes.
+    pub links: Vec<(&'static str, String)>,
+    /// Files of this machine that are copied in as programs, and their paths in the image.
+    pub programs: Vec<(PathBuf, &'static str)>,
     /// Text of `/etc/release`: two images that differ in this alone have different layers.
     pub release: String,
 }
@@ -57,6 +61,8 @@ impl Default for Recipe {
                 "head",
             ],
             dev_symlink: false,
+            links: Vec::new(),
+            programs: Vec::new(),
             release: "1".into(),
         }
     }
@@ -128,7 +134,26 @@ fn root_folder(root: &Path, recipe: &Recipe) -> Result<()> {
     fs::write(root.join("etc/passwd"), "root:x:0:0::/:\napp:x:65532:65532::/:\n")?;
     fs::write(root.join("etc/group"), "root:x:0:\napp:x:65532:\n")?;
     fs::write(root.join("etc/release"), &recipe.release)?;
+    for (program, path) in &recipe.programs {
+        let copy = root.join(path.trim_start_matches('/'));
+        fs::create_dir_all(copy.parent().context("a program at the root")?)?;
+        fs::copy(program, &copy).with_context(|| program.display().to_string())?;
+        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
+    }
+    for (path, target) in &recipe.links {
+        link(&root.join(path.trim_start_matches('/')), target)?;
+    }
     Ok(())
+}
+
+/// A symbolic link in the place of whatever is there.
+fn link(path: &Path, target: &str) -> Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path)?,
+        Ok(_) => fs::remove_file(path)?,
+        Err(_) => fs::create_dir_all(path.parent().context("a link at the root")?)?,
+    }
+    symlink(target, path).with_context(|| path.display().to_string())
 }
 
 /// An ELF file that names no interpreter.
