@@ -50,20 +50,20 @@ pub(crate) fn run(site: &Site, ask: &Ask) -> Result<Seen> {
     )?;
     site.world.client.remove(request)?;
     ensure!(said.code != 99, "crun's surroundings could not be made: {}", said.stderr);
-    let seen = seen(&bundle, u32::try_from(said.code).unwrap_or(255), ask.execs.is_empty())?;
+    let seen = seen(&bundle, u32::try_from(said.code).unwrap_or(255))?;
     stack::process::run(Command::new("rm").arg("-rf").arg(&bundle))?;
     Ok(seen)
 }
 
-fn seen(bundle: &Path, code: u32, alone: bool) -> Result<Seen> {
+fn seen(bundle: &Path, code: u32) -> Result<Seen> {
     let read = |name: &str| match fs::read(bundle.join(name)) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
         Err(error) => Err(error),
     };
     let (output, errors) = (format!("{}{}", read("exec-out")?, read("out")?), read("err")?);
-    // crun says what it refuses on stderr, dated, and ends with 1, or 126, 127 for the program's own sake.
-    let refused = code != 0 && (alone || output.trim().is_empty()) && !errors.trim().is_empty();
+    // What crun refuses it says on stderr, and no program has said a word then.
+    let refused = code != 0 && output.trim().is_empty() && !errors.trim().is_empty();
     Ok(if refused {
         Seen::Refused(errors.trim().lines().last().unwrap_or_default().to_owned())
     } else {

@@ -36,8 +36,7 @@ pub(super) fn rows() -> Vec<Row> {
                 Ok(())
             },
         )
-        .args(&["/bin/sh", "-c", "for f in /sys/fs/cgroup/*/cgroup.procs /sys/fs/cgroup/cgroup.procs; do [ -w $f ] && echo WRITABLE; done; echo end"])
-        .escaped(|_, _, seen| Ok(seen.output().contains("WRITABLE")))
+        .exploit(&["open-write", "/sys/fs/cgroup/memory/cgroup.procs", "/sys/fs/cgroup/pids/cgroup.procs", "/sys/fs/cgroup/cgroup.procs"])
         .control(|_| {
             // The private machine's own view.
             Ok(fs::File::options().write(true).open("/sys/fs/cgroup/memory/cgroup.procs").is_ok())

@@ -49,7 +49,6 @@ pub(super) fn rows() -> Vec<Row> {
                 ask.request.spec["process"]["user"] = json!({ "uid": 1, "gid": 1 });
                 ask.request.spec["process"]["terminal"] = json!(true);
                 ask.request.terminal = true;
-                ask.request.stderr = String::new();
                 Ok(())
             },
         )
@@ -80,7 +79,6 @@ pub(super) fn rows() -> Vec<Row> {
                 super::bind(ask, "/dev/pts", crate::site::VOLUME);
                 ask.request.spec["process"]["terminal"] = json!(true);
                 ask.request.terminal = true;
-                ask.request.stderr = String::new();
                 Ok(())
             },
         )

@@ -58,13 +58,10 @@ fn bind(ask: &mut Ask, destination: &str, source: &str) {
     push(&mut ask.request.spec["mounts"], mount);
 }
 
-/// The spec without the mount on that path, and without those below it.
+/// The spec without the mount on that path.
 fn without_mount(ask: &mut Ask, destination: &str) {
     if let Some(mounts) = ask.request.spec["mounts"].as_array_mut() {
-        mounts.retain(|mount| {
-            let at = mount["destination"].as_str().unwrap_or_default();
-            at != destination && !at.starts_with(&format!("{destination}/"))
-        });
+        mounts.retain(|mount| mount["destination"] != destination);
     }
 }
 

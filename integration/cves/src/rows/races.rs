@@ -103,6 +103,11 @@ fn swapper(site: &Site) -> Result<Daemon> {
 fn naive(site: &Site, words: &[&str]) -> Result<bool> {
     let mut rival = swapper(site)?;
     let said = output(Command::new(&site.exploit).args(words))?;
+    let raced = rival.said();
     rival.stop()?;
-    Ok(said.stdout.starts_with("ESCAPED"))
+    let won = said.stdout.starts_with("ESCAPED");
+    if !won {
+        println!("    the control says: {} {}; its rival: {raced}", said.stdout.trim(), said.stderr.trim());
+    }
+    Ok(won)
 }
