@@ -81,6 +81,7 @@ fn said_so(_: &mut Site, _: Who, seen: &Seen) -> Result<bool> {
     }
     match seen {
         Seen::Refused(_) => Ok(false),
+        Seen::Ran { code: 42, .. } => Ok(true),
         // Killed by the filter, or by a call that this machine does not have.
         Seen::Ran { code, .. } if *code >= 128 => Ok(false),
         Seen::Ran { .. } if seen.word("held: ").is_some() => Ok(false),

@@ -28,6 +28,9 @@ pub(crate) const SECRET: &str = "/var/lib/cves/host/secret";
 pub(crate) const OUTSIDE: &str = "/var/lib/cves/host/outside";
 /// A volume that the policy grants, writable.
 pub(crate) const VOLUME: &str = "/var/lib/cves/volume";
+/// A file of the kernel's that may be written by accident, as a runtime does whose /dev/null leads there: its text is the
+/// container's own, of its UTS namespace.
+pub(crate) const PROC_FILE: &str = "/proc/sys/kernel/domainname";
 /// A file of the image beside the same path of the host.
 const INSIDE: &str = "/var/lib/cves/host/outside/.image";
 const TOKEN: &str = "canary-of-the-host\n";
@@ -227,7 +230,7 @@ const IMAGES: [(&str, Option<(&str, &str)>); 10] = [
     ("proc-volume", Some(("/proc", "/volume/proc"))),
     ("sys-link", Some(("/sys", "/tmp"))),
     ("dev-out", Some(("/dev", OUTSIDE))),
-    ("dev-null", Some(("/dev/null", "/proc/sys/kernel/core_pattern"))),
+    ("dev-null", Some(("/dev/null", PROC_FILE))),
     ("dev-console", Some(("/dev/console", SECRET))),
     ("file-out", Some(("/etc/out", "/var/lib/cves/host/outside/file"))),
     ("cwd-link", Some(("/cwd", "/proc/self/fd/7"))),

@@ -31,11 +31,7 @@ pub(super) fn rows() -> Vec<Row> {
             "containerd CVE-2026-53492, CVE-2026-53489, CVE-2026-50195",
             "restore from a checkpoint that the request names",
             "checkpoint",
-            |site, ask| {
-                let image = site.world.client.image(&ask.request.image)?;
-                ask.request.checkpoint = image.target;
-                Ok(())
-            },
+            |site, ask| stack::cases::checkpoint(&mut site.world, &mut ask.request),
         )
         .escaped(|_, _, seen| Ok(matches!(seen, crate::row::Seen::Ran { .. })))
         .no_control("a restore needs CRIU, which is not here")

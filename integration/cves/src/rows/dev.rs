@@ -1,7 +1,7 @@
 //! /dev of the image: links that a runtime follows while it makes nodes, and nodes that nobody granted.
 use super::without_mount;
 use crate::row::{Ask, Row};
-use crate::site::{OUTSIDE, SECRET, Site, Who};
+use crate::site::{OUTSIDE, PROC_FILE, SECRET, Site, Who};
 use anyhow::Result;
 use serde_json::json;
 use stack::process::run;
@@ -66,6 +66,7 @@ pub(super) fn rows() -> Vec<Row> {
             own_dev,
         )
         .image("dev-null", "app")
+        // runc 1.1 opens the link in the place of stdout: the exploit's word is lost in it, its exit code is not.
         .exploit(&["proc-file", "/proc/keys", "/proc/timer_list"])
         // A bind mount of a link is a bind mount of what it leads to.
         .control(|_| link_bound("touch /tmp/cve-masked")),
@@ -74,7 +75,7 @@ pub(super) fn rows() -> Vec<Row> {
             "/dev/pts is a volume in which the terminal's name leads elsewhere",
             "dev-pts",
             |_, ask| {
-                std::os::unix::fs::symlink("/proc/sys/kernel/core_pattern", format!("{}/0", crate::site::VOLUME))?;
+                std::os::unix::fs::symlink(PROC_FILE, format!("{}/0", crate::site::VOLUME))?;
                 without_mount(ask, "/dev/pts");
                 super::bind(ask, "/dev/pts", crate::site::VOLUME);
                 ask.request.spec["process"]["terminal"] = json!(true);
@@ -111,7 +112,7 @@ fn outside_touched() -> Result<bool> {
 /// What a runtime does that binds a name over what it wants to hide, when the name is a link.
 fn link_bound(make: &str) -> Result<bool> {
     let script = format!(
-        "{make} && ln -s /proc/sys/kernel/core_pattern /tmp/cve-link && mount --bind /tmp/cve-link /tmp/cve-masked && \
+        "{make} && ln -s {PROC_FILE} /tmp/cve-link && mount --bind /tmp/cve-link /tmp/cve-masked && \
          boltseal-exploit proc-file /tmp/cve-masked; umount /tmp/cve-masked; rm /tmp/cve-masked /tmp/cve-link"
     );
     let said = stack::process::output(Command::new("unshare").args(["--mount", "sh", "-c", &script]))?;

@@ -24,12 +24,11 @@ pub(super) fn rows() -> Vec<Row> {
         surface("CVE-2019-13272 class", "ptrace of another process", "ptrace-init"),
         Row::inside(
             "CVE-2022-0847 (Dirty Pipe)",
-            "a pipe's page cache written through splice",
+            "a pipe's page written into a file",
             "dirty-pipe",
-            &["wait", "0"],
+            &["dirty-pipe", "/etc/release"],
         )
-        .no_control("this kernel is not vulnerable: the exploit's own success cannot be seen")
-        .not_on(|_| "no control"),
+        .control(|site| Ok(site.bare(&["dirty-pipe", crate::site::SECRET])?.word("ESCAPED ").is_some())),
         // The kernel's files: opened for writing, never written.
         file("core_pattern", "the spec leaves the read-only paths out", &["/proc/sys/kernel/core_pattern"], |spec| {
             spec["linux"]["readonlyPaths"] = Value::Null;

@@ -36,7 +36,10 @@ pub(super) fn rows() -> Vec<Row> {
             "host-processes",
             |site, ask| {
                 let log = site.world.node.work.join("victim.log");
-                let mut victim = Daemon::start("a process of the host", Command::new("sleep").arg("60"), &log)?;
+                // Without capabilities, as most daemons: only then may root of a container look at it at all.
+                let mut command = Command::new("setpriv");
+                command.args(["--bounding-set=-all", "--inh-caps=-all", "sleep", "60"]);
+                let mut victim = Daemon::start("a process of the host", &mut command, &log)?;
                 let pid = victim.pid();
                 site.world.undo_later(move |_| victim.stop());
                 without(ask, "pid");
