@@ -136,7 +136,8 @@ fn twin(site: &mut Site, row: &Row) -> Result<()> {
     let seen = site.send(Who::Boltseal, &ask)?;
     site.world.undo()?;
     match seen {
-        Seen::Ran { .. } => Ok(()),
+        Seen::Ran { code: 0, .. } => Ok(()),
+        Seen::Ran { code, output } => bail!("it ended with {code}: {output}"),
         Seen::Refused(why) => bail!("it is refused as well: {why}"),
     }
 }

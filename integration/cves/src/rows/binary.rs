@@ -3,6 +3,7 @@ use super::process;
 use crate::row::{Ask, Row};
 use crate::site::{Site, Who};
 use anyhow::{Context, Result};
+use serde_json::json;
 use stack::process::{Daemon, output, run};
 use std::fs;
 use std::path::Path;
@@ -22,7 +23,19 @@ pub(super) fn rows() -> Vec<Row> {
             Ok(())
         },
     );
-    vec![row.exploit(&["exe", "8"]).common(|_, ask| entered(ask)).escaped(|_, who, _| changed(who)).control(control)]
+    let program = Row::request(
+        "CVE-2019-5736 (first step)",
+        "the container's program is /proc/self/exe: the runtime itself, run by root of the container",
+        "runtime-as-program",
+        |_, ask| {
+            ask.request.spec["process"]["args"] = json!(["/proc/self/exe", "--help"]);
+            Ok(())
+        },
+    );
+    vec![
+        row.exploit(&["exe", "8"]).common(|_, ask| entered(ask)).escaped(|_, who, _| changed(who)).control(control),
+        program.escaped(|_, _, seen| Ok(seen.output().to_lowercase().contains("usage"))).on_runc(),
+    ]
 }
 
 /// The twin: processes that are run in the container as usual.

@@ -71,3 +71,18 @@ fn process(args: &[&str]) -> Value {
     process["user"] = json!({ "uid": 0, "gid": 0 });
     process
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn each_row_has_a_name_of_its_own() {
+        let groups = all();
+        let rows: Vec<&Row> = groups.iter().flat_map(|group| &group.rows).collect();
+        let names: BTreeSet<&str> = rows.iter().map(|row| row.test).collect();
+        assert_eq!(names.len(), rows.len());
+        assert!(rows.iter().all(|row| !row.ids.is_empty() && !row.mechanism.contains('|') && row.rounds > 0));
+    }
+}
