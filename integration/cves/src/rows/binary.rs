@@ -34,7 +34,11 @@ pub(super) fn rows() -> Vec<Row> {
     );
     vec![
         row.exploit(&["exe", "8"]).common(|_, ask| entered(ask)).escaped(|_, who, _| changed(who)).control(control),
-        program.escaped(|_, _, seen| Ok(seen.output().to_lowercase().contains("usage"))).on_runc(),
+        program.escaped(|_, _, seen| Ok(seen.output().to_lowercase().contains("usage"))).control(|_| {
+            // A program that runs what it is told to, itself.
+            let said = output(Command::new("bash").args(["-c", "exec /proc/self/exe --help"]))?;
+            Ok(format!("{}{}", said.stdout, said.stderr).to_lowercase().contains("usage"))
+        }),
     ]
 }
 
