@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all setup build check test test-node demo bench probe fuzz audit clean
+.PHONY: all setup build check test test-node test-escape demo bench probe fuzz audit clean
 
 TARGET := x86_64-unknown-linux-musl
 # One target folder, one target triple, so that nothing is built twice.
@@ -37,6 +37,11 @@ test-node: build
 	integration/node/packages.sh
 	$(BUILD) -p boltseal-test-node
 	target/$(TARGET)/debug/boltseal-test-node
+
+# Every known escape, on boltseal, on runc and crun, and on a control in which it succeeds; writes integration/cves/README.md.
+test-escape: build
+	@$(BUILD) --quiet -p boltseal-cves
+	@target/$(TARGET)/debug/boltseal-cves
 
 demo: build
 	@$(BUILD) --quiet -p boltseal-demo

@@ -7,10 +7,11 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$root"
 
 # Why each: musl-tools (C compiler of ring for static musl), protobuf-compiler (gRPC bindings), containerd and runc (the
-# other side, and what the bench compares with), crun (another peer of the probe), containernetworking-plugins (pods of the CRI), docker-registry, skopeo
-# and busybox-static (images), swtpm and swtpm-tools (the test node's TPM), util-linux, iproute2, mount (the private
-# machine), debian-archive-keyring and ca-certificates (newer packages, verified).
-packages='musl-tools protobuf-compiler containerd runc crun containernetworking-plugins docker-registry skopeo busybox-static
+# other side, and what the bench compares with), crun (another peer of test-escape and the probe), binutils (strip, for small
+# images), containernetworking-plugins (pods of the CRI), docker-registry, skopeo and busybox-static (images), swtpm and
+# swtpm-tools (the test node's TPM), util-linux, iproute2, mount (the private machine), debian-archive-keyring and
+# ca-certificates (newer packages, verified).
+packages='musl-tools protobuf-compiler containerd runc crun binutils containernetworking-plugins docker-registry skopeo busybox-static
 swtpm swtpm-tools util-linux iproute2 mount procps tar gzip debian-archive-keyring ca-certificates'
 
 missing=

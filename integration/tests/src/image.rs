@@ -43,6 +43,8 @@ pub struct Recipe {
     pub applets: Vec<&'static str>,
     /// `/dev` is a symlink out of the root file system.
     pub dev_symlink: bool,
+    /// Paths of the image that are symbolic links, and where they lead; what else is there under the name goes.
+    pub links: Vec<(&'static str, String)>,
     /// Text of `/etc/release`: two images that differ in this alone have different layers.
     pub release: String,
     /// More files: where each comes from, its path in the image, its mode.
@@ -59,6 +61,7 @@ impl Default for Recipe {
                 "head",
             ],
             dev_symlink: false,
+            links: Vec::new(),
             release: "1".into(),
             files: Vec::new(),
         }
@@ -133,10 +136,24 @@ fn root_folder(root: &Path, recipe: &Recipe) -> Result<()> {
     fs::write(root.join("etc/release"), &recipe.release)?;
     for (from, to, mode) in &recipe.files {
         let to = root.join(to.trim_start_matches('/'));
+        fs::create_dir_all(to.parent().context("a file at the root")?)?;
         fs::copy(from, &to).with_context(|| from.display().to_string())?;
         fs::set_permissions(to, fs::Permissions::from_mode(*mode))?;
     }
+    for (path, target) in &recipe.links {
+        link(&root.join(path.trim_start_matches('/')), target)?;
+    }
     Ok(())
+}
+
+/// A symbolic link in the place of whatever is there.
+fn link(path: &Path, target: &str) -> Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path)?,
+        Ok(_) => fs::remove_file(path)?,
+        Err(_) => fs::create_dir_all(path.parent().context("a link at the root")?)?,
+    }
+    symlink(target, path).with_context(|| path.display().to_string())
 }
 
 /// An ELF file that names no interpreter.

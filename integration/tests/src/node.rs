@@ -41,6 +41,9 @@ impl Images {
     pub fn get(&self, name: &str) -> Result<&Image> {
         self.0.get(name).with_context(|| format!("no image {name}"))
     }
+    pub fn insert(&mut self, name: &str, image: Image) {
+        self.0.insert(name.into(), image);
+    }
     pub fn iter(&self) -> impl Iterator<Item = &Image> {
         self.0.values()
     }

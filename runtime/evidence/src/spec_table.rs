@@ -65,7 +65,7 @@ pub(crate) const PROCESS: Shape = Object(&[
     ("args", List(&Leaf)),
     ("commandLine", Outside),
     ("env", List(&Form(is_variable))),
-    ("cwd", Form(is_absolute)),
+    ("cwd", Form(is_folder)),
     (
         "capabilities",
         Object(&[
@@ -201,8 +201,21 @@ const SECCOMP: Shape = Object(&[
     ),
 ]);
 
-fn is_absolute(text: &str) -> bool {
-    text.starts_with('/')
+/// Absolute, and at no point of its way in /proc, where a folder may be an open descriptor (CVE-2024-21626).
+fn is_folder(text: &str) -> bool {
+    let Some(rest) = text.strip_prefix('/') else { return false };
+    let mut way: Vec<&str> = Vec::new();
+    for part in rest.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(way.pop()),
+            _ => way.push(part),
+        }
+        if way.first() == Some(&"proc") {
+            return false;
+        }
+    }
+    true
 }
 
 /// Absolute, and the same after normalisation but for one slash at the end.
@@ -375,6 +388,8 @@ mod tests {
             ("process.ioPriority", json!({"process":{"ioPriority":{"class":"IOPRIO_CLASS_RT"}}})),
             ("process.execCPUAffinity", json!({"process":{"execCPUAffinity":{"initial":"0"}}})),
             ("process.cwd", json!({"process":{"cwd":"tmp"}})),
+            ("process.cwd", json!({"process":{"cwd":"/proc/self/fd/7"}})),
+            ("process.cwd", json!({"process":{"cwd":"//a/../proc/self/fd/7/../../../../etc"}})),
             ("process.env[0]", json!({"process":{"env":["LD_PRELOAD"]}})),
             ("vm", json!({"vm":{"kernel":{"path":"/k"}}})),
             ("windows", json!({"windows":{"layerFolders":["x"]}})),
@@ -387,6 +402,13 @@ mod tests {
             )
             .is_empty()
         );
+    }
+
+    #[test]
+    fn folders_to_start_in() {
+        for plain in ["/", "/a/", "/a/../b", "/a/proc", "/procs", "//srv/./x"] {
+            assert!(of(&json!({"process":{"cwd":plain}})).is_empty(), "{plain}");
+        }
     }
 
     #[test]

@@ -10,6 +10,8 @@ mod sensitivity;
 mod spec;
 mod update;
 
+pub use image::checkpoint;
+
 use crate::client::{Code, Request, Status};
 use crate::containerd::Version;
 use crate::leak::Snapshot;
