@@ -44,6 +44,9 @@ impl Images {
     pub fn iter(&self) -> impl Iterator<Item = &Image> {
         self.0.values()
     }
+    pub fn insert(&mut self, name: &str, image: Image) {
+        self.0.insert(name.into(), image);
+    }
 }
 
 impl Node {
