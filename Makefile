@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all setup build check test test-node test-escape demo bench probe fuzz audit clean
+.PHONY: all setup build check test test-node test-escape test-programs demo bench probe fuzz audit clean
 
 TARGET := x86_64-unknown-linux-musl
 # One target folder, one target triple, so that nothing is built twice.
@@ -42,6 +42,11 @@ test-node: build
 test-escape: build
 	@$(BUILD) --quiet -p boltseal-cves
 	@target/$(TARGET)/debug/boltseal-cves
+
+# Real programs out of Debian packages serve under the shipped policy; the allowances of profiles/allowances, each with its twin.
+test-programs: build
+	integration/tools/fetch-programs.sh
+	$(CARGO) test --locked -p boltseal-integration-tests --target $(TARGET) --test programs
 
 demo: build
 	@$(BUILD) --quiet -p boltseal-demo

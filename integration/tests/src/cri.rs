@@ -175,9 +175,16 @@ impl Cri {
         let message = ExecSyncRequest {
             container_id: id.into(),
             cmd: args.iter().map(ToString::to_string).collect(),
-            timeout: 20,
+            timeout: 60,
         };
         Ok(self.runtime.block_on(self.service().exec_sync(message))?.into_inner())
+    }
+
+    /// The pod's own address; empty where it shares the host's network.
+    pub fn address(&self, pod: &str) -> Result<String, Status> {
+        let id = PodSandboxId { pod_sandbox_id: pod.into() };
+        let answer = self.runtime.block_on(self.service().pod_sandbox_status(id))?.into_inner();
+        Ok(answer.status.and_then(|status| status.network).map(|network| network.ip).unwrap_or_default())
     }
 
     /// Stops and removes the pod and all that is in it.

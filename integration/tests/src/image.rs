@@ -76,19 +76,48 @@ pub fn sha256(bytes: &[u8]) -> String {
 
 /// Builds the image below `work` and pushes it to `registry` as `repository:tag`.
 pub fn build(work: &Path, registry: &str, path: &str, tag: &str, recipe: &Recipe) -> Result<Image> {
-    let layout = work.join(format!("{}-{tag}", path.replace('/', "-")));
+    let layout = layout(work, path, tag);
     let root = layout.join("root");
     root_folder(&root, recipe)?;
     let (layer, diff_id) = layer(&layout, &root)?;
     fs::remove_dir_all(&root)?;
+    push(layout, registry, path, tag, &layer, diff_id, &recipe.entrypoint, &recipe.user)
+}
 
-    let layer = blob(&layout, &layer)?;
+/// The same of a layer that is packed already: `packed` is a .tar.gz.
+pub fn of_layer(work: &Path, registry: &str, path: &str, tag: &str, packed: &Path) -> Result<Image> {
+    let layer = fs::read(packed).with_context(|| packed.display().to_string())?;
+    let unpacked = Command::new("gzip").arg("-dc").arg(packed).output()?;
+    if !unpacked.status.success() {
+        bail!("{}: {}", packed.display(), String::from_utf8_lossy(&unpacked.stderr));
+    }
+    let diff_id = sha256(&unpacked.stdout);
+    drop(unpacked);
+    push(layout(work, path, tag), registry, path, tag, &layer, diff_id, &[], USER)
+}
+
+fn layout(work: &Path, path: &str, tag: &str) -> PathBuf {
+    work.join(format!("{}-{tag}", path.replace('/', "-")))
+}
+
+#[allow(clippy::too_many_arguments, reason = "what an image is made of, in two callers")]
+fn push(
+    layout: PathBuf,
+    registry: &str,
+    path: &str,
+    tag: &str,
+    layer: &[u8],
+    diff_id: String,
+    entrypoint: &[String],
+    user: &str,
+) -> Result<Image> {
+    let layer = blob(&layout, layer)?;
     let config = json!({
         "created": "2026-01-01T00:00:00Z", "architecture": "amd64", "os": "linux",
-        "config": { "User": recipe.user, "Entrypoint": recipe.entrypoint, "WorkingDir": "/",
+        "config": { "User": user, "Entrypoint": entrypoint, "WorkingDir": "/",
                     "Env": ["PATH=/bin"] },
         "rootfs": { "type": "layers", "diff_ids": [diff_id] },
-        "history": [{ "created": "2026-01-01T00:00:00Z", "created_by": "busybox" }],
+        "history": [{ "created": "2026-01-01T00:00:00Z", "created_by": path }],
     });
     let config = json_blob(&layout, &config)?;
     let manifest = json!({

@@ -6,6 +6,7 @@ pub mod cases;
 pub mod client;
 pub mod containerd;
 pub mod cri;
+pub mod csi;
 pub mod gate;
 pub mod given;
 pub mod image;

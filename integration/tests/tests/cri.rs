@@ -7,9 +7,10 @@ use stack::cri::{self, Cri, container, log_lines, pod};
 use stack::leak::Snapshot;
 use stack::node::World;
 use stack::policy::OWNER;
-use stack::process::poll;
+use stack::process::{poll, run};
 use std::collections::HashMap;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 pub(crate) fn all(world: &mut World, report: &mut Report, name: &dyn Fn(&str) -> String) {
@@ -41,7 +42,25 @@ pub(crate) fn all(world: &mut World, report: &mut Report, name: &dyn Fn(&str) ->
     check("CRI: a container with an unsigned image is refused, the pod lives on", unsigned);
     check("CRI: privileged is refused", privileged);
     check("CRI: a host path is refused", host_path);
-    // It bends the node's policy, which the others only read.
+    // These bend the node's policy, which the others only read.
+    report.check(&name("CRI: a granted folder receives what the host mounts there later"), || {
+        let clean = Snapshot::take()?;
+        let folder = world.node.work.join("received");
+        std::fs::create_dir_all(folder.join("later"))?;
+        let mut bent = world.node.policy.clone();
+        let allowance = format!(
+            "id = \"received\"\nauthority = \"ci\"\nrepository = \"{}/demo\"\nmounts = [{{ source = \"{}\" }}]\n",
+            stack::registry::ADDRESS,
+            folder.display()
+        );
+        bent.push("allowance", toml::from_str(&allowance)?)?;
+        bent.write()?;
+        let outcome = received(world, &folder);
+        world.node.policy.write()?;
+        outcome?;
+        clean.compare()?;
+        Ok(String::new())
+    });
     report.check(&name("CRI: a pod beside one of another sensitivity is refused"), || {
         let clean = Snapshot::take()?;
         let mut bent = world.node.policy.clone();
@@ -120,6 +139,35 @@ fn siblings(world: &World) -> Result<()> {
         }
         ensure!(networks.first() == networks.last() && !networks.is_empty(), "networks {networks:?}");
         ensure!(parents.first() == parents.last(), "shims {parents:?}");
+        Ok(())
+    })
+}
+
+/// mountPropagation: HostToContainer, beside the binds that CRI makes itself.
+fn received(world: &World, folder: &Path) -> Result<()> {
+    with_pod(world, "received", Some(OWNER), |cri, pod_id, logs| {
+        let image = &world.node.images.get("app")?.name;
+        let mut config = container("app", image, &["/bin/sleep", "600"], &annotations());
+        config.mounts.push(cri::v1::Mount {
+            container_path: "/data".into(),
+            host_path: folder.display().to_string(),
+            readonly: true,
+            propagation: cri::v1::MountPropagation::PropagationHostToContainer.into(),
+        });
+        let id = cri.create(pod_id, &pod("received", logs, Some(OWNER)), &config)?;
+        cri.start(&id)?;
+        let later = folder.join("later");
+        run(Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&later))?;
+        let seen = std::fs::write(later.join("word"), "mounted later").map_err(anyhow::Error::from).and_then(|()| {
+            let said = cri.exec(&id, &["/bin/cat", "/data/later/word"])?;
+            let others = cri.exec(&id, &["/bin/sh", "-c", "cat /proc/self/mountinfo"])?;
+            Ok((said, String::from_utf8_lossy(&others.stdout).into_owned()))
+        });
+        run(Command::new("umount").arg(&later))?;
+        let (said, mounts) = seen?;
+        ensure!(said.stdout == b"mounted later", "{said:?}");
+        let receiving: Vec<&str> = mounts.lines().filter(|line| line.contains("master:")).collect();
+        ensure!(!receiving.is_empty() && receiving.iter().all(|line| line.contains(" /data")), "{receiving:#?}");
         Ok(())
     })
 }

@@ -20,6 +20,7 @@ pub(crate) fn all(world: &mut World, report: &mut Report, name: &dyn Fn(&str) ->
     check("exit codes and signals", exit_codes);
     check("the root file system cannot be written, the tmpfs can", read_only);
     check("an oom_score_adj below the allowed is sealed and recorded", oom_score);
+    check("its user opens /dev/stdout and /dev/stderr anew", own_streams);
     check("limits cannot be removed", limits_stay);
     check("a terminal", terminal);
     check("stdio over fifos", fifos);
@@ -155,6 +156,25 @@ fn read_only(world: &mut World) -> Result<String> {
     let request = world.request("app", &["/bin/sh", "-c", script])?;
     let ended = world.complete(&request)?;
     ensure!(ended.output == "shm-written\nend\n", "{:?}", ended.output);
+    Ok(String::new())
+}
+
+/// As nginx and others do that log there.
+fn own_streams(world: &mut World) -> Result<String> {
+    let request = world.request("app", &["/bin/sh", "-c", "echo out >/dev/stdout && echo err >>/dev/stderr"])?;
+    let ended = world.complete(&request)?;
+    ensure!(ended.status == 0 && ended.output == "out\nerr\n", "{ended:?}");
+    let request = world.request("app", &["/bin/sleep", "600"])?;
+    world.run(&request)?;
+    let out = world.output_file("own-streams");
+    let asked = (|| {
+        let process = spec::process(&["/bin/sh", "-c", "echo exec >/dev/stdout"]);
+        world.client.exec(&request.id, "e1", &process, &format!("file://{}", out.display()))?;
+        world.client.start(&request.id, "e1")?;
+        world.client.wait(&request.id, "e1")
+    })();
+    world.client.remove(&request)?;
+    ensure!(asked? == 0 && fs::read_to_string(out)? == "exec\n", "the exec cannot");
     Ok(String::new())
 }
 

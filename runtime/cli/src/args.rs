@@ -47,6 +47,9 @@ pub(crate) enum Command {
     /// Read the audit trail
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Seccomp profiles of pods
+    #[command(subcommand)]
+    Profile(ProfileCommand),
     /// Make the folders that boltseal uses and bring the label of containers into this kernel
     Install,
     /// Look whether this node can enforce what boltseal promises
@@ -124,6 +127,30 @@ pub(crate) enum AuditCommand {
         /// A head that an earlier verify printed: the trail must still hold that record
         #[arg(long, value_name = "SEQ:SUM")]
         head: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProfileCommand {
+    /// Say what of a profile is unknown here, without effect, or could be left out
+    Lint {
+        /// OCI seccomp profile, JSON
+        file: PathBuf,
+    },
+    /// Compare what two profiles mean, call by call
+    Diff {
+        /// OCI seccomp profile, JSON; or base, the filter that every container gets
+        old: String,
+        /// The same
+        new: String,
+    },
+    /// Watch a run of a workload outside of boltseal, and print the smallest profile and the ports that it used
+    Learn {
+        /// Socket to listen at, absolute: a runtime hands the filter's listener to it
+        socket: PathBuf,
+        /// Write the profile for that run here, a new file: the base filter, notifying that socket
+        #[arg(long, value_name = "FILE")]
+        profile: Option<PathBuf>,
     },
 }
 

@@ -15,10 +15,12 @@ mod policy_apply;
 mod policy_files;
 mod policy_measured;
 mod policy_sign;
+mod profile;
+mod profile_learn;
 mod screen;
 mod sig;
 
-use args::{Args, AuditCommand, Command, PolicyCommand, SigCommand};
+use args::{Args, AuditCommand, Command, PolicyCommand, ProfileCommand, SigCommand};
 use clap::Parser;
 use screen::{Exit, Failure, Screen};
 use std::io;
@@ -55,6 +57,11 @@ fn run(command: &Command, screen: &mut Screen) -> Result<Exit, Failure> {
         }
         Command::Audit(AuditCommand::List(filters)) => audit::list(filters, screen),
         Command::Audit(AuditCommand::Verify { head }) => audit::verify(head.as_deref(), screen),
+        Command::Profile(ProfileCommand::Lint { file }) => profile::lint(file, screen),
+        Command::Profile(ProfileCommand::Diff { old, new }) => profile::diff(old, new, screen),
+        Command::Profile(ProfileCommand::Learn { socket, profile }) => {
+            profile_learn::learn(socket, profile.as_deref(), screen)
+        }
         Command::Install => install::install(screen),
         Command::Doctor => doctor::doctor(screen),
         Command::Version => version(screen),

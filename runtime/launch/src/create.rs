@@ -149,7 +149,8 @@ fn build(request: CreateRequest<'_>, layout: &Layout) -> Result<Parked, LaunchEr
 
     let (release, release_inside) = release_pair()?;
     let (status, status_inside) = status_pipe()?;
-    let Streams { fds, expected } = streams(request.stdio, table.terminal)?;
+    let Streams { fds, expected } =
+        streams(request.stdio, table.terminal, (!record.user_namespace).then_some((table.uid, table.gid)))?;
     let console = table.terminal.then(|| Console::bind(&layout.top)).transpose()?;
     let (base, pod) = filters(table)?;
     let enforcing = label::enforcement(table.label.as_ref())?;

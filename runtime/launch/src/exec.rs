@@ -98,7 +98,7 @@ fn run(request: ExecRequest<'_>, layout: &Layout, record: &Record, files: &Files
     table.namespaces = joined(record.pid, &host, &table)?;
 
     let (status, status_inside) = status_pipe()?;
-    let Streams { fds, expected } = streams(request.stdio, request.terminal)?;
+    let Streams { fds, expected } = streams(request.stdio, request.terminal, Some((table.uid, table.gid)))?;
     let console = request.terminal.then(|| Console::bind(&layout.top)).transpose()?;
     let (base, pod) = filters(&table)?;
     let enforcing = label::enforcement(table.label.as_ref())?;

@@ -25,6 +25,7 @@ mod executor;
 mod inspect;
 mod label;
 mod landlock;
+pub mod learn;
 mod mount_label;
 mod mountinfo;
 mod outside;

@@ -40,6 +40,7 @@ pub(crate) fn prepare(
 ) -> Result<Vec<Resolved>, LaunchError> {
     let pairs = pair(spec, table)?;
     leave_host_namespace(spec)?;
+    keep_private(spec)?;
     let readonly = spec.root().as_ref().and_then(|r| r.readonly()).unwrap_or(false);
     overlay(lowers, readonly, &context(spec, table)?, layout)?;
 
@@ -102,6 +103,26 @@ fn leave_host_namespace(spec: &Spec) -> Result<(), LaunchError> {
     let kind = if slave { MsFlags::MS_SLAVE } else { MsFlags::MS_PRIVATE };
     mount(None::<&str>, "/", None::<&str>, kind | MsFlags::MS_REC, None::<&str>)
         .map_err(LaunchError::errno("separate the mount namespace from the host's"))
+}
+
+/// Where one volume receives the host's mounts, every bind would: libcontainer applies no propagation to a single mount. So the
+/// others are bound from a private mount over their own source, which nobody sees but this namespace.
+fn keep_private(spec: &Spec) -> Result<(), LaunchError> {
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
+    if !mounts.iter().any(is_slave) {
+        return Ok(());
+    }
+    for mount in mounts.iter().filter(|m| is_bind(m) && !is_slave(m)) {
+        let Some(source) = mount.source() else { continue };
+        let failed = |e| LaunchError::errno(format_args!("keep {} private", source.display()))(e);
+        nix::mount::mount(Some(source), source, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(failed)?;
+        nix::mount::mount(None::<&str>, source, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>).map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn is_bind(mount: &Mount) -> bool {
+    mount.typ().as_deref() == Some("bind") || mount.options().iter().flatten().any(|o| o == "bind" || o == "rbind")
 }
 
 /// SELinux: what every file of the container's own mounts is labelled, as a mount option; libcontainer gives it to those
@@ -283,9 +304,7 @@ fn look(dir: BorrowedFd<'_>, name: &str) -> io::Result<Found> {
 
 /// A bind of anything but a folder needs a file to be mounted on.
 fn is_file_bind(mount: &Mount) -> Result<bool, LaunchError> {
-    let bind =
-        mount.typ().as_deref() == Some("bind") || mount.options().iter().flatten().any(|o| o == "bind" || o == "rbind");
-    let Some(source) = mount.source().as_ref().filter(|_| bind) else { return Ok(false) };
+    let Some(source) = mount.source().as_ref().filter(|_| is_bind(mount)) else { return Ok(false) };
     let meta = std::fs::metadata(source)
         .map_err(LaunchError::io(format_args!("stat the mount source {}", source.display())))?;
     Ok(meta.mode() & libc::S_IFMT != libc::S_IFDIR)

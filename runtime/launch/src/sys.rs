@@ -189,3 +189,64 @@ pub(crate) fn landlock_abi() -> u32 {
     let answer = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, 1_u32) };
     u32::try_from(answer).unwrap_or(0)
 }
+
+/// A copy of another process's descriptor.
+pub(crate) fn pidfd_getfd(pidfd: BorrowedFd<'_>, number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: integers only; a new descriptor or -1 comes back.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) };
+    owned(fd)
+}
+
+/// struct seccomp_notif (linux/seccomp.h), flat.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(crate) struct Notified {
+    pub(crate) id: u64,
+    pub(crate) pid: u32,
+    flags: u32,
+    pub(crate) nr: i32,
+    arch: u32,
+    instruction_pointer: u64,
+    pub(crate) args: [u64; 6],
+}
+
+/// struct seccomp_notif_resp.
+#[derive(Debug, Default)]
+#[repr(C)]
+struct Response {
+    id: u64,
+    val: i64,
+    error: i32,
+    flags: u32,
+}
+
+/// _IOWR('!', nr, size).
+const fn notify_request(nr: u32, size: usize) -> libc::Ioctl {
+    (3 << 30 | (size as u32) << 16 | (b'!' as u32) << 8 | nr) as libc::Ioctl
+}
+
+/// The next call that waits at a seccomp listener; None when its process has ended meanwhile.
+pub(crate) fn notified(listener: BorrowedFd<'_>) -> io::Result<Option<Notified>> {
+    let mut call = Notified::default();
+    let request = notify_request(0, size_of::<Notified>());
+    // SAFETY: the kernel fills a struct of the size that the request names; it must be zero before, and is.
+    let rc = unsafe { libc::ioctl(listener.as_raw_fd(), request, &raw mut call) };
+    if rc == 0 { Ok(Some(call)) } else { unless_gone(io::Error::last_os_error()).map(|()| None) }
+}
+
+/// Lets a call go on as it was asked for.
+pub(crate) fn go_on(listener: BorrowedFd<'_>, id: u64) -> io::Result<()> {
+    const CONTINUE: u32 = 1;
+    let mut response = Response { id, flags: CONTINUE, ..Response::default() };
+    let request = notify_request(1, size_of::<Response>());
+    // SAFETY: the kernel reads a struct of the size that the request names.
+    let rc = unsafe { libc::ioctl(listener.as_raw_fd(), request, &raw mut response) };
+    if rc == 0 { Ok(()) } else { unless_gone(io::Error::last_os_error()) }
+}
+
+fn unless_gone(error: io::Error) -> io::Result<()> {
+    match error.raw_os_error() {
+        Some(libc::ENOENT | libc::EINTR) => Ok(()),
+        _ => Err(error),
+    }
+}

@@ -135,6 +135,23 @@ pub const SENSITIVE: [&str; 46] = [
     "/var/spool/cron",
 ];
 
+/// kubelet's root folder where nobody chose another.
+pub const KUBELET_ROOT: &str = "/var/lib/kubelet";
+
+/// A folder where kubelet meets drivers over sockets: `plugins_registry`, `device-plugins`, or one driver's own in `plugins`.
+/// Not `plugins` itself, and not kubelet's own in it, where the volumes of all pods are staged.
+#[must_use]
+pub fn is_driver_folder(kubelet_root: &str, path: &str) -> bool {
+    let rest = path.strip_prefix(kubelet_root.trim_end_matches('/')).and_then(|rest| rest.strip_prefix('/'));
+    match rest {
+        Some("plugins_registry" | "device-plugins") => true,
+        Some(rest) => rest
+            .strip_prefix("plugins/")
+            .is_some_and(|driver| !matches!(driver, "" | "." | ".." | "kubernetes.io") && !driver.contains('/')),
+        None => false,
+    }
+}
+
 /// File systems that are the kernel's own windows; binding from one is never harmless.
 pub const KERNEL_FILESYSTEMS: [&str; 17] = [
     "autofs",
@@ -158,3 +175,34 @@ pub const KERNEL_FILESYSTEMS: [&str; 17] = [
 
 /// The name that CRI writes for `RuntimeDefault`: it asks for the runtime's own profile, which here is ours.
 pub const CRI_DEFAULT_APPARMOR: &str = "cri-containerd.apparmor.d";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn driver_folders() {
+        let root = "/var/lib/kubelet";
+        for path in ["plugins_registry", "device-plugins", "plugins/csi.demo.example"] {
+            assert!(is_driver_folder(root, &format!("{root}/{path}")), "{path}");
+            assert!(is_driver_folder("/k/", &format!("/k/{path}")), "{path}");
+        }
+        for path in [
+            "",
+            "/plugins",
+            "/plugins/",
+            "/plugins/kubernetes.io",
+            "/plugins/kubernetes.io/csi",
+            "/plugins/a/b",
+            "/plugins/..",
+            "/plugins_registry/",
+            "/plugins_registry/x",
+            "/pods",
+            "/pods/plugins/x",
+            "-old/plugins/x",
+        ] {
+            assert!(!is_driver_folder(root, &format!("{root}{path}")), "{path}");
+        }
+        assert!(!is_driver_folder(root, "/etc/plugins/x"));
+    }
+}

@@ -33,14 +33,14 @@ pub struct Compiled {
 
 /// One rule of one call, its names and action resolved: all conditions must hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Case {
-    pub(super) action: Action,
-    pub(super) args: Vec<Arg>,
+pub struct Case {
+    pub action: Action,
+    pub args: Vec<Arg>,
 }
 
 /// What a call number answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Answer {
+pub enum Answer {
     Always(Action),
     /// Most restrictive first; the last word is the action for when none matches.
     Cases(Vec<Case>, Action),
@@ -66,7 +66,7 @@ pub fn compile(json: &str, arch: Arch) -> Result<Compiled, SeccompError> {
     Ok(Compiled { program, flags: flags(&profile)?, unknown })
 }
 
-fn check(profile: &Profile, arch: Arch) -> Result<(), SeccompError> {
+pub(super) fn check(profile: &Profile, arch: Arch) -> Result<(), SeccompError> {
     let default = Action::parse(&profile.default_action, profile.default_errno_ret).map_err(SeccompError)?;
     if default >= Action::Log {
         return Err(SeccompError(format!("default action {} lets everything through", profile.default_action)));
@@ -101,10 +101,10 @@ fn flags(profile: &Profile) -> Result<u64, SeccompError> {
 }
 
 /// Each number with its answer, ascending.
-type Answers = Vec<(u32, Answer)>;
+pub(super) type Answers = Vec<(u32, Answer)>;
 
 /// What each number answers, and the names that have none.
-fn answers(profile: &Profile, arch: Arch) -> Result<(Answers, Vec<String>), SeccompError> {
+pub(super) fn answers(profile: &Profile, arch: Arch) -> Result<(Answers, Vec<String>), SeccompError> {
     let default = Action::parse(&profile.default_action, profile.default_errno_ret).map_err(SeccompError)?;
     let by_name: HashMap<&str, u32> = numbers(arch).collect();
     let mut cases: HashMap<u32, Vec<Case>> = HashMap::new();
@@ -128,7 +128,7 @@ fn answers(profile: &Profile, arch: Arch) -> Result<(Answers, Vec<String>), Secc
 
 /// The cases of one rule. Two conditions on the same argument are alternatives, as in the runtimes that profiles are
 /// written for; all others must hold together.
-fn split(rule: &Rule) -> Result<Vec<Case>, SeccompError> {
+pub(super) fn split(rule: &Rule) -> Result<Vec<Case>, SeccompError> {
     let action = Action::parse(&rule.action, rule.errno_ret).map_err(SeccompError)?;
     let args = rule.args.clone().unwrap_or_default();
     let mut seen = [false; 6];
@@ -149,7 +149,7 @@ fn split(rule: &Rule) -> Result<Vec<Case>, SeccompError> {
 }
 
 /// Most restrictive first; what comes after an unconditional case can never be reached.
-fn answer(mut cases: Vec<Case>, default: Action) -> Answer {
+pub(super) fn answer(mut cases: Vec<Case>, default: Action) -> Answer {
     cases.sort_by_key(|c| c.action);
     let end = cases.iter().position(|c| c.args.is_empty());
     let last = end.and_then(|i| cases.get(i)).map_or(default, |c| c.action);

@@ -5,14 +5,16 @@
 //! of several rules that match, the most restrictive wins; no rule is the default action.
 mod compile;
 mod install;
+mod meaning;
 pub mod profile;
 mod tree;
 
 #[cfg(test)]
 mod interpreter;
 
-pub use compile::{Compiled, SeccompError, compile};
+pub use compile::{Answer, Case, Compiled, SeccompError, compile};
 pub(crate) use install::install;
+pub use meaning::{Meaning, Relation, compare, meaning};
 
 use boltseal_profiles::Arch;
 

@@ -71,7 +71,7 @@ impl Default for MountRules {
         Self {
             sensitive: standard::SENSITIVE.iter().map(ToString::to_string).collect(),
             tmpfs_size: 64 << 20,
-            kubelet_root: "/var/lib/kubelet".into(),
+            kubelet_root: standard::KUBELET_ROOT.into(),
             containerd_root: "/var/lib/containerd".into(),
             containerd_state: "/run/containerd".into(),
         }

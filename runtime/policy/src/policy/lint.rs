@@ -248,11 +248,11 @@ impl Policy {
         }
         for mount in &a.mounts {
             plain_path(&format!("{at}: `mounts.source`"), &mount.source, out);
-            let touched = self
-                .mounts
-                .sensitive
-                .iter()
-                .find(|s| pattern::within(&mount.source, s) || pattern::within(s, &mount.source));
+            let root = &self.mounts.kubelet_root;
+            let driver = standard::is_driver_folder(root, &mount.source);
+            let explained = |s: &String| driver && (s == root || s == standard::KUBELET_ROOT);
+            let touches = |s: &&String| pattern::within(&mount.source, s) || pattern::within(s, &mount.source);
+            let touched = self.mounts.sensitive.iter().filter(touches).find(|s| !explained(s));
             if let Some(touched) = touched.filter(|_| mount.writable) {
                 out.push(format!("{at}: {} touches {touched}, which is never writable", text::show(&mount.source)));
             }
@@ -487,6 +487,10 @@ mod tests {
             (allowance("capabilities = [\"net_admin\"]"), "is no capability"),
             (allowance("mounts = [{ source = \"/etc/cni\", writable = true }]"), "never writable"),
             (allowance("mounts = [{ source = \"/var\", writable = true }]"), "never writable"),
+            (
+                allowance("mounts = [{ source = \"/var/lib/kubelet/plugins/kubernetes.io\", writable = true }]"),
+                "never writable",
+            ),
             (allowance("host_namespaces = [\"mount\"]"), "host_namespaces may name"),
             (allowance("hooks = [{ stage = \"x\", path = \"/a\", digest = \"1\" }]"), "is no hook stage that runs"),
             (

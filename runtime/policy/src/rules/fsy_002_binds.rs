@@ -14,13 +14,14 @@ pub(super) static RULE: Rule = Rule {
     doors: CREATE,
     reads: "mounts[].{kind,writable,object}, policy mounts.sensitive, allowance mounts",
     predicate: "a bind's source is an object that CRI or kubelet made for this pod's own ids, or an allowance of the image names its \
-        exact canonical path and covers its mode. What is, lies in or contains a path of the sensitive list is never writable, and \
-        its sockets are never mounted. Other file systems are the standard ones or tmpfs.",
+        exact canonical path and covers its mode. What is, lies in or contains a path of the sensitive list is never writable (but for kubelet's folders \
+        for drivers, by an allowance), and its sockets are never mounted. Other file systems are the standard ones or tmpfs.",
     fix: "use a pod volume, or grant the exact path by an [[allowance]]",
     conditions: &[
         ("host-folder", "a host folder or file that nothing grants"),
         ("sensitive", "a host path of the sensitive list"),
         ("sensitive-writable", "a host path of the sensitive list, writable or a socket: no allowance covers that"),
+        ("driver-folder", "a folder of kubelet's for drivers' sockets, writable"),
         ("socket", "a socket of the host"),
         ("device", "a device node of the host"),
         ("kernel-filesystem", "a part of proc, sysfs, cgroup or the like"),
@@ -90,6 +91,9 @@ fn bind(ctx: &Ctx<'_>, m: &Mount, o: &Object) -> Option<Finding> {
     let acts = m.writable || !plain;
     if let Some((path, how)) = o.touches.first() {
         let touched = format!("{what} {} {}", relation(how), text::show(path));
+        if is_driver_folder(ctx, o) {
+            return Some(granted(ctx, m, o, if acts { "driver-folder" } else { "sensitive" }, touched));
+        }
         if acts {
             return Some(RULE.deny_fix("sensitive-writable", touched, "take the mount off; no allowance covers it"));
         }
@@ -115,6 +119,14 @@ fn bind(ctx: &Ctx<'_>, m: &Mount, o: &Object) -> Option<Finding> {
         _ => "device",
     };
     Some(granted(ctx, m, o, condition, format!("{what} is a {} of the host", text::show(&o.kind))))
+}
+
+/// Sensitive for nothing but that it lies in kubelet's root, in a place that is made for other programs' sockets.
+fn is_driver_folder(ctx: &Ctx<'_>, o: &Object) -> bool {
+    let root = &ctx.policy.mounts.kubelet_root;
+    let explained =
+        |(path, how): &(String, String)| how == "inside" && (path == root || path == standard::KUBELET_ROOT);
+    o.kind == "folder" && o.touches.iter().all(explained) && standard::is_driver_folder(root, &o.path)
 }
 
 fn granted(ctx: &Ctx<'_>, m: &Mount, o: &Object, condition: &str, fact: String) -> Finding {
@@ -269,6 +281,36 @@ mod tests {
             }),
             ["deny device"]
         );
+    }
+
+    #[test]
+    fn kubelets_folders_for_drivers_are_writable_by_allowance_alone() {
+        const OWN: &str = "/var/lib/kubelet/plugins/csi.demo.example";
+        let table = |path: &str, grant: Option<bool>, change: &dyn Fn(&mut Object)| {
+            let (mut policy, mut facts, mut allowance) = (fixture::policy(), fixture::facts(), fixture::allowance());
+            let granted = grant.map(|writable| AllowedMount { source: path.into(), writable });
+            allowance.mounts.extend(granted);
+            policy.allowances = vec![allowance];
+            let mut m = fixture::bind("/csi");
+            m.writable = true;
+            if let Fact::Is(o) = &mut m.object {
+                o.path = path.into();
+                o.touches = vec![("/var/lib/kubelet".into(), "inside".into())];
+                change(o);
+            }
+            facts.mounts.push(m);
+            outcomes(&RULE, &policy, &facts)
+        };
+        assert_eq!(table(OWN, Some(true), &|_| {}), ["allowed test"]);
+        assert_eq!(table(OWN, Some(false), &|_| {}), ["deny driver-folder"]);
+        assert_eq!(table(OWN, None, &|_| {}), ["deny driver-folder"]);
+        let all_volumes = "/var/lib/kubelet/plugins/kubernetes.io";
+        assert_eq!(table(all_volumes, Some(true), &|_| {}), ["deny sensitive-writable"]);
+        let more = |o: &mut Object| o.touches.push(("/var/lib/containerd".into(), "contains".into()));
+        assert_eq!(table(OWN, Some(true), &more), ["deny sensitive-writable"]);
+        assert_eq!(table(OWN, Some(true), &|o| o.kind = "socket".into()), ["deny sensitive-writable"]);
+        let contains = |o: &mut Object| o.touches[0].1 = "contains".into();
+        assert_eq!(table(OWN, Some(true), &contains), ["deny sensitive-writable"]);
     }
 
     #[test]
