@@ -5,8 +5,8 @@ mod files;
 mod trust;
 
 use files::{
-    audit_line, audit_text, evidence_cri, evidence_rootfs, node_reply, node_verdict, policy_pattern, policy_signed,
-    policy_toml,
+    audit_line, audit_text, evidence_cri, evidence_rootfs, node_reply, node_verdict, policy_network, policy_pattern,
+    policy_signed, policy_toml,
 };
 use trust::{image, signature, trust_answer, trust_bind, trust_layout};
 
@@ -164,6 +164,11 @@ pub(crate) const ALL: &[Target] = &[
         name: "policy_pattern",
         holds: "a prefix ends on a boundary; outside text is shown on one line",
         run: policy_pattern,
+    },
+    Target {
+        name: "policy_network",
+        holds: "what is read is written as it is read; what is declared opens nothing that is not granted",
+        run: policy_network,
     },
     Target {
         name: "evidence_json",

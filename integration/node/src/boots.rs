@@ -79,7 +79,7 @@ enum More {
     Nothing,
     /// The tests' main job.
     Life,
-    /// The main job and the refusals that the demo shows.
+    /// The main job, what a confined network answers, and the refusals that the demo shows.
     Demo,
 }
 
@@ -90,7 +90,7 @@ impl More {
         match self {
             Self::Nothing => Vec::new(),
             Self::Life => vec!["2.1".into(), "life".into()],
-            Self::Demo => ["2.1", "life"].iter().chain(shown).map(|&word| word.to_owned()).collect(),
+            Self::Demo => ["2.1", "life", "network"].iter().chain(shown).map(|&word| word.to_owned()).collect(),
         }
     }
 }

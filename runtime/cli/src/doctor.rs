@@ -75,6 +75,7 @@ pub(crate) fn rules(policy: &Policy) -> Vec<Check> {
         kernel::seccomp(),
         kernel::labels(policy),
         kernel::cgroups(policy),
+        kernel::network(policy),
         kernel::kexec(policy),
         house::tpm(policy),
     ]
@@ -89,6 +90,7 @@ pub(crate) fn doctor(screen: &mut Screen) -> Result<Exit, Failure> {
         kernel::seccomp(),
         kernel::labels(policy),
         kernel::cgroups(policy),
+        kernel::network(policy),
         kernel::kexec(policy),
         house::tpm(policy),
         house::binaries(),

@@ -23,6 +23,7 @@ use boltseal_jail::Jail;
 use boltseal_message::{Code, Create, Request, Stdio};
 use boltseal_policy::Fact;
 use boltseal_policy::facts::{Door, Facts, Rootfs, Subject};
+use boltseal_policy::network;
 use oci_spec::runtime::Spec;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -95,6 +96,12 @@ pub(crate) fn create(
     facts.neighbours = sensitivity::neighbours(request, &records, &turn);
     facts.subject = subject(request, &parsed);
     let netns = containerd_facts(request, create, policy, &records, &mut facts, deadline);
+    facts.ports = network::named(|name| parsed.annotation(name), &facts.subject.container_name);
+    facts.network_hooks = match boltseal_launch::network_hooks() {
+        Ok(true) => Fact::Is(()),
+        Ok(false) => Fact::Absent,
+        Err(why) => Fact::Unknown(why),
+    };
     ours(request, netns.as_deref(), &records, &mut facts);
     let hooks = hooks::read(&mut facts.hooks);
     let path = parsed.spec.linux().as_ref().and_then(|l| l.cgroups_path().clone()).unwrap_or_default();
@@ -159,6 +166,8 @@ fn common(door: Door, book: &Book, policy: &InForce) -> Facts {
         owner: Fact::Absent,
         sensitivity: Fact::Absent,
         neighbours: Fact::Absent,
+        ports: Fact::Absent,
+        network_hooks: Fact::Absent,
     }
 }
 

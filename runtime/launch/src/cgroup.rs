@@ -90,8 +90,29 @@ pub(crate) fn folders(cgroup_path: &str) -> Result<Vec<(String, PathBuf)>, Launc
     if below.is_empty() || below.split('/').any(|p| p == ".." || p == ".") {
         return Err(LaunchError::Other(format!("cgroup path {cgroup_path:?} is no folder of its own")));
     }
-    let all = hierarchies()?.iter().map(|(c, mount)| (c.clone(), mount.join(below)));
+    let beside = beside(cgroup_path)?;
+    let place = |c: &String, mount: &PathBuf| match &beside {
+        Some((_, folder)) if c.is_empty() => folder.clone(),
+        _ => mount.join(below),
+    };
+    let all = hierarchies()?.iter().map(|(c, mount)| (c.clone(), place(c, mount)));
     Ok(all.filter(|(_, folder)| folder.is_dir()).collect())
+}
+
+/// Where cgroup v2 is mounted; None where it is not.
+pub(crate) fn unified_mount() -> Result<Option<PathBuf>, LaunchError> {
+    Ok(hierarchies()?.iter().find(|(controllers, _)| controllers.is_empty()).map(|(_, mount)| mount.clone()))
+}
+
+/// The container's folder in a v2 hierarchy that lies beside v1's, for programs on its sockets: (path, folder on the host).
+/// libcontainer makes none there. It lies at the top, under a name of its own: nobody makes or removes the folders of slices
+/// and pods in that hierarchy. None where v2 is alone, or not there.
+pub(crate) fn beside(cgroup_path: &str) -> Result<Option<(String, PathBuf)>, LaunchError> {
+    if matches!(setup()?, CgroupSetup::Unified) {
+        return Ok(None);
+    }
+    let name = format!("boltseal{}", path_in_hierarchy(cgroup_path).replace(':', "::").replace('/', ":"));
+    Ok(unified_mount()?.map(|mount| (format!("/{name}"), mount.join(name))))
 }
 
 /// /proc/PID/cgroup as (controllers -> path).
@@ -105,13 +126,21 @@ pub(crate) fn of(pid: &str) -> Result<BTreeMap<String, String>, LaunchError> {
     Ok(text.lines().filter_map(line).collect())
 }
 
-/// Each hierarchy that limits shows the container's own path; the others are where the gate was.
-pub(crate) fn differences(pid: u32, cgroup_path: &str) -> Result<Vec<String>, LaunchError> {
+/// Each hierarchy that limits shows the container's own path, and so does v2 beside v1 where sockets are `confined`; the others
+/// are where the gate was.
+pub(crate) fn differences(pid: u32, cgroup_path: &str, confined: bool) -> Result<Vec<String>, LaunchError> {
     let wanted = path_in_hierarchy(cgroup_path);
+    let beside = beside(cgroup_path)?.filter(|_| confined);
     let unified = matches!(setup()?, CgroupSetup::Unified);
     let gate = of("self")?;
     let mut lines = Vec::new();
     for (controllers, path) in of(&pid.to_string())? {
+        if let Some((own, _)) = beside.as_ref().filter(|_| controllers.is_empty()) {
+            if *own != path {
+                lines.push(format!("cgroup v2 is {path}, where sockets are confined is {own}"));
+            }
+            continue;
+        }
         let limits = match unified {
             true => controllers.is_empty(),
             false => controllers.split(',').any(|c| CONTROLLERS.contains(&c)),
@@ -265,6 +294,9 @@ mod tests {
         assert_eq!(path_in_hierarchy(":cri:x1"), "/system.slice/cri-x1.scope");
         assert_eq!(path_in_hierarchy("-.slice:cri:x1"), "/cri-x1.scope");
         assert!(is_systemd("a.slice:cri:x") && !is_systemd("/a/b"));
+        if let Some((path, folder)) = beside("/k8s.io/a:b").unwrap() {
+            assert_eq!((path.as_str(), folder.ends_with("boltseal:k8s.io:a::b")), ("/boltseal:k8s.io:a::b", true));
+        }
     }
 
     #[test]

@@ -2,11 +2,12 @@
 //! of zero (which it takes for none), the two keys of `unified` that systemd's manager drops, paths that systemd does not
 //! manage, and a look at whether the limits that keep a node alive are really in force.
 use crate::error::LaunchError;
-use crate::{cgroup, device};
+use crate::{cgroup, device, network};
 use boltseal_seal::{Label, Table};
 use libcgroups::common::CgroupSetup;
 use oci_spec::runtime::{Linux, LinuxResources};
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// Where systemd says that it is the init of this host (sd_booted(3)).
@@ -87,14 +88,45 @@ fn program(linux: &Linux) -> Result<device::Program, LaunchError> {
     device::compile(rules)
 }
 
-/// The container's v2 folder while init is parked: the device program is attached, the limits are completed and seen.
+/// Where v2 lies beside v1 and sockets are confined: the container's folder there, with the programs in force, as the file that
+/// a process joins it by. A socket stays with the cgroup that it was made in, so each process joins before it makes one.
+pub(crate) fn make_beside(table: &Table) -> Result<Option<File>, LaunchError> {
+    let Some(folder) = confined_beside(table)? else { return Ok(None) };
+    std::fs::create_dir(&folder).map_err(LaunchError::io(format_args!("make the cgroup {}", folder.display())))?;
+    network::enforce(&table.network, &folder)?;
+    join(&folder).map(Some)
+}
+
+/// The same for a process that comes later.
+pub(crate) fn find_beside(table: &Table) -> Result<Option<File>, LaunchError> {
+    confined_beside(table)?.map(|folder| join(&folder)).transpose()
+}
+
+fn confined_beside(table: &Table) -> Result<Option<PathBuf>, LaunchError> {
+    if !network::is_confined(&table.network) || is_unified()? {
+        return Ok(None);
+    }
+    let place = cgroup::beside(&table.cgroup_path)?;
+    let place =
+        place.ok_or_else(|| LaunchError::Unsupported("sockets are to be confined, without cgroup v2".into()))?;
+    Ok(Some(place.1))
+}
+
+fn join(folder: &Path) -> Result<File, LaunchError> {
+    let file = File::options().write(true).open(folder.join("cgroup.procs"));
+    file.map_err(LaunchError::io(format_args!("open the cgroup {}", folder.display())))
+}
+
+/// The container's v2 folder while init is parked: the programs are attached, the limits are completed and seen.
 /// On v1 its devices controller took the rules, and some that nobody sealed.
-pub(crate) fn settle(path: &str, linux: &Linux) -> Result<(), LaunchError> {
+pub(crate) fn settle(table: &Table, linux: &Linux) -> Result<(), LaunchError> {
+    let path = table.cgroup_path.as_str();
     if !is_unified()? {
         return settle_v1(path, linux);
     }
     let folder = folder(path)?;
     device::enforce(&program(linux)?, &folder)?;
+    network::enforce(&table.network, &folder)?;
     linux.resources().as_ref().map_or(Ok(()), |resources| complete(&folder, resources))
 }
 
@@ -190,7 +222,7 @@ fn settings(keys: Option<&HashMap<String, String>>) -> Result<Vec<(&str, &str)>,
 fn set(folder: &Path, file: &str, value: &str) -> Result<(), LaunchError> {
     // Not fs::write: it would ask the kernel to make a file that is not there.
     let write = || {
-        let mut file = std::fs::File::options().write(true).open(folder.join(file))?;
+        let mut file = File::options().write(true).open(folder.join(file))?;
         std::io::Write::write_all(&mut file, value.as_bytes())
     };
     write().map_err(LaunchError::io(format_args!("set {file} to {value}")))

@@ -154,8 +154,9 @@ fn build(request: CreateRequest<'_>, layout: &Layout) -> Result<Parked, LaunchEr
     let console = table.terminal.then(|| Console::bind(&layout.top)).transpose()?;
     let (base, pod) = filters(table)?;
     let enforcing = label::enforcement(table.label.as_ref())?;
+    let beside = cgroup2::make_beside(table)?;
     let keep = fds.iter().chain([&release_inside, &status_inside]).map(AsRawFd::as_raw_fd);
-    let keep: Vec<RawFd> = keep.chain(enforcing.as_ref().map(AsRawFd::as_raw_fd)).collect();
+    let keep: Vec<RawFd> = keep.chain([&enforcing, &beside].into_iter().flatten().map(AsRawFd::as_raw_fd)).collect();
     let plan = Plan {
         table: table.clone(),
         mounts: record.mounts.clone(),
@@ -167,6 +168,7 @@ fn build(request: CreateRequest<'_>, layout: &Layout) -> Result<Parked, LaunchEr
         status: status_inside.as_raw_fd(),
         release: Some(release_inside.as_raw_fd()),
         enforcing,
+        beside,
         stdio: expected,
         inherited: inherited(&keep)?,
     };
@@ -187,7 +189,7 @@ fn build(request: CreateRequest<'_>, layout: &Layout) -> Result<Parked, LaunchEr
         record.pid = pid;
         record.start_time = sys::start_time(pid)?;
         // Before anybody's program runs in it: on v2 nothing else enforces the device rules.
-        spec.linux().as_ref().map_or(Ok(()), |linux| cgroup2::settle(&table.cgroup_path, linux))?;
+        spec.linux().as_ref().map_or(Ok(()), |linux| cgroup2::settle(table, linux))?;
         let namespaces = outside(pid, &host, table, &record, spec)?;
         record.save(layout)?;
         unpark_notify(layout, request.id)?;

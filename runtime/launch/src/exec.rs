@@ -8,7 +8,7 @@ use crate::inspect;
 use crate::record::{Layout, Record, write_private};
 use crate::stdio::{Streams, streams};
 use crate::timer::Timer;
-use crate::{label, sys};
+use crate::{cgroup2, label, sys};
 use boltseal_seal::{ApprovedNamespace, Table};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::container::{Container, ContainerStatus};
@@ -102,8 +102,9 @@ fn run(request: ExecRequest<'_>, layout: &Layout, record: &Record, files: &Files
     let console = request.terminal.then(|| Console::bind(&layout.top)).transpose()?;
     let (base, pod) = filters(&table)?;
     let enforcing = label::enforcement(table.label.as_ref())?;
+    let beside = cgroup2::find_beside(&table)?;
     let keep = fds.iter().chain([&status_inside]).map(AsRawFd::as_raw_fd);
-    let keep: Vec<RawFd> = keep.chain(enforcing.as_ref().map(AsRawFd::as_raw_fd)).collect();
+    let keep: Vec<RawFd> = keep.chain([&enforcing, &beside].into_iter().flatten().map(AsRawFd::as_raw_fd)).collect();
     let plan = Plan {
         table,
         mounts: record.mounts.clone(),
@@ -115,6 +116,7 @@ fn run(request: ExecRequest<'_>, layout: &Layout, record: &Record, files: &Files
         status: status_inside.as_raw_fd(),
         release: None,
         enforcing,
+        beside,
         stdio: expected,
         inherited: inherited(&keep)?,
     };

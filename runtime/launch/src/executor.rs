@@ -39,6 +39,8 @@ pub(crate) struct Plan {
     pub(crate) release: Option<RawFd>,
     /// See [`label::enforcement`].
     pub(crate) enforcing: Option<std::fs::File>,
+    /// See [`crate::cgroup2::make_beside`].
+    pub(crate) beside: Option<std::fs::File>,
     /// What fds 0, 1, 2 must be.
     pub(crate) stdio: [Stdio; 3],
     /// The gate's own descriptors, closed inside.
@@ -71,6 +73,9 @@ impl Inside {
         plan.inherited.iter().for_each(|fd| sys::close_raw(*fd));
         if plan.release.is_none() {
             use_own_null(&plan.stdio)?;
+        }
+        if let Some(mut join) = plan.beside.as_ref() {
+            join.write_all(b"0").map_err(LaunchError::io("join the cgroup that confines sockets"))?;
         }
         let lines = self.differences(spec);
         if !lines.is_empty() {

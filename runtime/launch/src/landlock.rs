@@ -1,11 +1,11 @@
 //! Landlock: read and execute below `/`, write where the table says, nothing else; a landlocked process cannot mount,
-//! whatever its capabilities. A hard requirement: a kernel without the demanded ABI starts nothing.
+//! whatever its capabilities. TCP ports are bound and connected to where the table says. A hard requirement: a kernel without the demanded ABI starts nothing.
 use crate::error::LaunchError;
 use crate::sys;
 use boltseal_profiles::{LANDLOCK_DEVICES, LANDLOCK_WRITE_FILE};
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr, RulesetCreated,
-    RulesetCreatedAttr, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath, Ruleset, RulesetAttr,
+    RulesetCreated, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
@@ -21,11 +21,18 @@ pub fn kernel_abi() -> u32 {
 
 /// Restricts this thread for good. ABI 0 in the table: the policy asks for none.
 ///
+/// TCP ports are a hard requirement of their own: a table that names them is enforced or nothing runs.
+///
 /// No Signal scope: an exec is a sibling domain, and `kill 1` from it would fail. Character and block nodes are made
 /// nowhere, not even on writable volumes.
 pub(crate) fn restrict(table: &boltseal_seal::Landlock) -> Result<(), LaunchError> {
     if table.abi == 0 {
-        return Ok(());
+        return match table.bind.as_ref().or(table.connect.as_ref()) {
+            None => Ok(()),
+            Some(_) => {
+                Err(LaunchError::Unsupported("TCP ports are to be confined, and Landlock is not asked for".into()))
+            }
+        };
     }
     let number = i32::try_from(table.abi).ok().filter(|_| table.abi <= NEWEST);
     let abi =
@@ -48,7 +55,15 @@ fn ruleset(table: &boltseal_seal::Landlock, abi: ABI) -> Result<RulesetStatus, B
         // Abstract sockets know no namespace but the network's (CVE-2020-15257).
         rules = rules.scope(Scope::AbstractUnixSocket)?;
     }
+    for (access, ports) in ports(table) {
+        rules = if ports.is_some() { rules.handle_access(access)? } else { rules };
+    }
     let mut made = rules.create()?;
+    for (access, ports) in ports(table) {
+        for port in ports.into_iter().flatten() {
+            made = made.add_rule(NetPort::new(*port, access))?;
+        }
+    }
     made =
         made.add_rule(PathBeneath::new(sys::open_path(Path::new("/"), libc::O_DIRECTORY)?, AccessFs::from_read(abi)))?;
     let file = (AccessFs::WriteFile | AccessFs::Truncate | AccessFs::ReadFile) & AccessFs::from_all(abi);
@@ -60,6 +75,11 @@ fn ruleset(table: &boltseal_seal::Landlock, abi: ABI) -> Result<RulesetStatus, B
         made = allow(made, path, volume)?;
     }
     Ok(made.restrict_self()?.ruleset)
+}
+
+/// What Landlock knows of the network; None where every port may be used.
+fn ports(table: &boltseal_seal::Landlock) -> [(AccessNet, Option<&Vec<u16>>); 2] {
+    [(AccessNet::BindTcp, table.bind.as_ref()), (AccessNet::ConnectTcp, table.connect.as_ref())]
 }
 
 /// A path that is not there, or that this user cannot even reach, gets no rule: less is granted, never more.

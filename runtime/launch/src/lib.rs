@@ -13,6 +13,7 @@
     allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")
 )]
 
+mod bpf;
 mod cgroup;
 mod cgroup2;
 mod console;
@@ -28,6 +29,7 @@ mod landlock;
 pub mod learn;
 mod mount_label;
 mod mountinfo;
+mod network;
 mod outside;
 mod program;
 mod record;
@@ -43,6 +45,7 @@ pub use error::LaunchError;
 pub use exec::{ExecRequest, Execed, exec};
 
 pub use landlock::kernel_abi as landlock_abi;
+pub use network::hooks as network_hooks;
 
 /// What the shim writes to [`Parked::release`], followed by the end of the stream (`shutdown(Write)`).
 pub const RELEASE: &[u8] = executor::RELEASE;

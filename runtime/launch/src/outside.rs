@@ -4,7 +4,7 @@ use crate::error::LaunchError;
 use crate::inspect::{self, IdMap, Mounts, Objects, Status};
 use crate::record::Record;
 use crate::sys;
-use crate::{cgroup, label};
+use crate::{cgroup, label, network};
 use boltseal_seal::{Label, Table};
 use oci_spec::runtime::Spec;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ pub(crate) fn outside(
         root: proc.join("root"),
     };
     lines.extend(inspect::mounts(&proc, &expected));
-    lines.extend(cgroup::differences(pid, &table.cgroup_path)?);
+    lines.extend(cgroup::differences(pid, &table.cgroup_path, network::is_confined(&table.network))?);
     lines.extend(waiting_label(&proc, table));
     if lines.is_empty() { Ok(objects) } else { Err(LaunchError::Inspection(lines)) }
 }

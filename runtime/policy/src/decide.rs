@@ -55,7 +55,8 @@ fn settle(ctx: &Ctx<'_>, rule: &Rule, mut finding: Finding) -> Finding {
     finding
 }
 
-fn enforced(ctx: &Ctx<'_>, rule: &Rule) -> bool {
+/// A denial of this rule denies: by its mode, else by the level in force.
+pub(crate) fn enforced(ctx: &Ctx<'_>, rule: &Rule) -> bool {
     let mode = ctx.scope.and_then(|s| s.modes.get(rule.id)).or_else(|| ctx.policy.modes.get(rule.id));
     let level: Level = ctx.scope.and_then(|s| s.level).unwrap_or(ctx.policy.level);
     match mode {

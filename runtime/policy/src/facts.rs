@@ -75,6 +75,10 @@ pub struct Facts {
     pub sensitivity: Fact<String>,
     /// The other containers that run on this node under boltseal, while nobody else starts one.
     pub neighbours: Fact<Vec<Neighbour>>,
+    /// The pod's annotation `boltseal.dev/ports`, or the container's own, as it stands. It narrows: nothing is granted for it.
+    pub ports: Fact<String>,
+    /// Programs can be attached to a cgroup v2 folder of the container's own. Absent: this node has no cgroup v2.
+    pub network_hooks: Fact<()>,
     /// Landlock ABI of this kernel; 0 without Landlock.
     pub landlock: Fact<u32>,
     /// Whether the trail can take a record now.

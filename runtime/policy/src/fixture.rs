@@ -31,6 +31,8 @@ pub fn policy() -> Policy {
         level: None,
         modes: BTreeMap::new(),
         sensitivity: String::new(),
+        bind: None,
+        connect: None,
     }];
     p.owner.patterns = vec!["*@corp.example".into()];
     p.node.attestation_key = "ak.pub".into();
@@ -148,6 +150,8 @@ pub fn facts() -> Facts {
         kexec: Fact::Is(Kexec { load_disabled: true, ..Default::default() }),
         sensitivity: Fact::Absent,
         neighbours: Fact::Is(Vec::new()),
+        ports: Fact::Absent,
+        network_hooks: Fact::Is(()),
         landlock: Fact::Is(6),
         audit: Fact::Is(()),
     }

@@ -11,6 +11,7 @@ pub mod facts;
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
 mod message;
+pub mod network;
 pub mod pattern;
 pub mod policy;
 #[cfg(test)]

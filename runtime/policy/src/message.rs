@@ -78,7 +78,11 @@ fn of_node(f: &Finding) -> bool {
         || f.rule.starts_with("BS-AUD-")
         || matches!(
             (f.rule.as_str(), f.condition.as_str()),
-            ("BS-MAC-001", "no-lsm" | "not-enforcing") | ("BS-PRC-001", "unavailable") | ("BS-DEV-001", "not-enforced")
+            ("BS-MAC-001", "no-lsm" | "not-enforcing")
+                | ("BS-PRC-001", "unavailable")
+                | ("BS-DEV-001", "not-enforced")
+                | ("BS-NET-001", "no-landlock" | "no-hooks")
+                | ("BS-NET-002", "no-hooks")
         )
 }
 
@@ -99,6 +103,7 @@ fn first_line(finding: &Finding, tail: &str) -> (String, bool) {
 mod tests {
     use super::*;
     use crate::facts::{Door, Fact, Facts, NamespaceOrigin};
+    use crate::policy::{Level, Mode};
     use crate::{Policy, Verdict, decide, fixture};
 
     fn denial(change: impl Fn(&mut Policy, &mut Facts)) -> Denial {
@@ -114,7 +119,7 @@ mod tests {
     #[test]
     fn every_rules_message() {
         type Change = fn(&mut Policy, &mut Facts);
-        let cases: [(&str, Change); 28] = [
+        let cases: [(&str, Change); 31] = [
             ("BS-IMG-001", |_, f| {
                 f.image = Fact::Is(crate::facts::Image {
                     signatures: Vec::new(),
@@ -169,6 +174,21 @@ mod tests {
             ("BS-FSY-003", |_, f| f.root.propagation = Some("rshared".into())),
             ("BS-DEV-001", |_, f| {
                 f.devices.nodes.push(crate::facts::Device { path: "/dev/sda".into(), kind: 'b', major: 8, minor: 0 });
+            }),
+            ("BS-NET-001", |p, f| {
+                p.level = Level::Strict;
+                f.ports = Fact::Is("bind=8080".into());
+            }),
+            ("BS-NET-001", |p, f| {
+                p.level = Level::Strict;
+                f.landlock = Fact::Is(3);
+                p.landlock.abi = 3;
+            }),
+            ("BS-NET-002", |p, f| {
+                p.scopes[0].connect = Some(vec![]);
+                p.level = Level::Strict;
+                p.modes.insert("BS-NET-001".into(), Mode::Warn);
+                f.network_hooks = Fact::Absent;
             }),
             ("BS-OWN-001", |_, f| f.owner = Fact::Absent),
             ("BS-NOD-001", |_, f| f.node = Fact::Absent),

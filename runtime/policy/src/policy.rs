@@ -6,6 +6,7 @@ mod node;
 mod parse;
 pub use node::{EarRules, LogRules};
 
+use crate::network::{Destination, Ports};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -109,6 +110,12 @@ pub struct Scope {
     /// One of `sensitivity.levels`, or [`NEUTRAL`]; empty: the pod says.
     #[serde(default)]
     pub sensitivity: String,
+    /// Ports that may be bound; None: the rules' level says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bind: Option<Vec<Ports>>,
+    /// Where connections and datagrams may go; None: the rules' level says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect: Option<Vec<Destination>>,
 }
 
 /// Sensitivity of what runs beside everything.

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 /// A change that makes a request worse (asks for more, or is known less), by number.
 fn worsen(f: &mut Facts, which: u8) {
     let unknown = || "not gathered".to_owned();
-    match which % 39 {
+    match which % 43 {
         0 => f.image = Fact::Unknown(unknown()),
         1 => f.image = Fact::Absent,
         2 => f.rootfs = Fact::Unknown(unknown()),
@@ -85,6 +85,10 @@ fn worsen(f: &mut Facts, which: u8) {
         }
         36 => f.sensitivity = Fact::Is("unheard of".into()),
         37 => f.neighbours = Fact::Is(vec![crate::facts::Neighbour { id: "x".into(), sensitivity: "y".into() }]),
+        38 => f.ports = Fact::Is("connect=192.0.2.1:443".into()),
+        39 => f.ports = Fact::Is("everything".into()),
+        40 => f.network_hooks = Fact::Absent,
+        41 => f.landlock = Fact::Is(0),
         _ => f.user_namespace = Some(UserNamespace { uids: vec![(0, 0, 1)], gids: vec![], overlaps: vec![] }),
     }
 }
@@ -98,6 +102,8 @@ fn forget(f: &mut Facts) {
     f.node = Fact::Unknown(why());
     f.bundle = Fact::Unknown(why());
     f.sensitivity = Fact::Unknown(why());
+    f.ports = Fact::Unknown(why());
+    f.network_hooks = Fact::Unknown(why());
     f.kexec = Fact::Unknown(why());
     f.audit = Fact::Unknown(why());
     f.bound = Fact::Unknown(why());
@@ -107,7 +113,7 @@ fn forget(f: &mut Facts) {
 
 /// A change that makes a policy stricter.
 fn restrict(p: &mut Policy, which: u8) {
-    match which % 11 {
+    match which % 13 {
         0 => p.level = Level::Strict,
         1 => p.modes.clear(),
         2 => p.exceptions.clear(),
@@ -118,6 +124,8 @@ fn restrict(p: &mut Policy, which: u8) {
         7 => p.owner.patterns.clear(),
         8 => p.bundle.signed = true,
         9 => p.sensitivity.levels = vec!["only".into()],
+        10 => p.scopes[0].bind = Some(vec![]),
+        11 => p.scopes[0].connect = Some(vec![]),
         _ => p.devices.allow.clear(),
     }
 }
@@ -208,7 +216,7 @@ proptest! {
     fn a_worse_request_is_never_allowed_where_a_better_was_not(p in a_policy(), f in some_facts(), which in any::<u8>()) {
         let mut worse = f.clone();
         worsen(&mut worse, which);
-        prop_assert!(allows(&p, &f) || !allows(&p, &worse), "{}", which % 39);
+        prop_assert!(allows(&p, &f) || !allows(&p, &worse), "{}", which % 43);
     }
 
     #[test]

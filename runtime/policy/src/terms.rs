@@ -43,6 +43,8 @@ pub(crate) fn terms(ctx: &Ctx<'_>) -> Terms {
             .collect(),
         // A kernel with less comes this far only where BS-FSY-001 warns or is excepted.
         landlock: LandlockRules { abi: ctx.policy.landlock.abi.min(ctx.facts.landlock.is().copied().unwrap_or(0)) },
+        network: rules::granted_network(ctx),
+        network_hooks: ctx.facts.network_hooks == Fact::Is(()),
         oom_score_adj: rules::oom_score(ctx),
         sysctls: ctx.facts.sysctls.clone(),
         pod_seccomp: ctx.facts.seccomp.present && ctx.facts.seccomp.unusable.is_empty(),

@@ -1,5 +1,6 @@
 //! The verdict, and the permit that only an allowing verdict holds.
 use crate::Facts;
+use crate::network::Open;
 use crate::policy::LandlockRules;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,6 +53,10 @@ pub struct Terms {
     /// Device paths beside the standard ones.
     pub devices: Vec<String>,
     pub landlock: LandlockRules,
+    /// What of the network is open, as far as this node can confine it.
+    pub network: Open,
+    /// The programs of the network are attached; without them only Landlock confines ports.
+    pub network_hooks: bool,
     pub oom_score_adj: Option<i32>,
     pub sysctls: BTreeMap<String, String>,
     /// The pod's own filter may be installed after the base filter.

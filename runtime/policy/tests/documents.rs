@@ -21,6 +21,8 @@ repositories = ["a.io"]
 repository = "a.io"
 authorities = ["ci"]
 level = "strict"
+bind = ["8080"]
+connect = ["*:443"]
 [[allowance]]
 id = "x"
 authority = "ci"

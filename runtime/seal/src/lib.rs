@@ -18,10 +18,12 @@ mod process;
 mod properties;
 mod table;
 
+pub use boltseal_policy::network;
 pub use process::{SealedProcess, seal_process};
 pub use table::{ApprovedMount, ApprovedNamespace, Label, Landlock, Table};
 
 use boltseal_policy::facts::{Door, Facts};
+use boltseal_policy::network::Open;
 use boltseal_policy::{Permit, Terms};
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
@@ -75,8 +77,16 @@ pub fn seal(permit: Permit, spec: Spec, facts: &Facts) -> Result<Sealed, String>
     let json = canonical::bytes(&value)?;
     let digest = canonical::sha256(&json);
     let sealed: Spec = serde_json::from_slice(&json).map_err(|e| format!("the sealed spec does not parse: {e}"))?;
+    // A node that lacks either comes this far only where the rules warn or are excepted.
+    let tcp_rights = facts.landlock.is().is_some_and(|abi| *abi >= network::TCP_RIGHTS);
     let table = Table {
-        landlock: Landlock { abi: permit.terms().landlock.abi, writable: mounts::writable(&approved, permit.terms()) },
+        landlock: Landlock {
+            abi: permit.terms().landlock.abi,
+            writable: mounts::writable(&approved, permit.terms()),
+            bind: permit.terms().network.bind_tcp().filter(|_| tcp_rights),
+            connect: permit.terms().network.connect_tcp().filter(|_| tcp_rights),
+        },
+        network: if permit.terms().network_hooks { permit.terms().network.clone() } else { Open::default() },
         mounts: approved,
         masked: linux.masked,
         readonly: linux.readonly,

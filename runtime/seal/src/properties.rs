@@ -317,6 +317,32 @@ proptest! {
     }
 }
 
+/// What of the network is open comes from the permit alone, each lock as far as the node has it.
+#[test]
+fn the_network_is_what_the_permit_opens() {
+    use boltseal_policy::network::{Open, Ports};
+    let mut policy = permissive();
+    policy.scopes[0].bind = Some(vec![Ports::try_from("8080".to_owned()).unwrap()]);
+    let with = |policy: &Policy, change: &dyn Fn(&mut Facts)| {
+        let mut facts = fixture::facts();
+        facts.ports = Fact::Is("bind=8080, bind=9090, connect=10.0.0.0/8:443".into());
+        change(&mut facts);
+        sealed(policy, &facts).unwrap().table
+    };
+    let table = with(&policy, &|_| {});
+    // Port 9090 is declared and not granted: the rule only warns here, and it is not open all the same.
+    let open = Open::declared("bind=8080, connect=10.0.0.0/8:443").unwrap();
+    assert_eq!(table.network, open);
+    assert_eq!((table.landlock.bind, table.landlock.connect), (Some(vec![8080]), Some(vec![443])));
+    let table = with(&policy, &|f| f.network_hooks = Fact::Absent);
+    assert_eq!((table.network, table.landlock.bind), (Open::default(), Some(vec![8080])));
+    let table = with(&policy, &|f| f.landlock = Fact::Is(3));
+    assert_eq!((table.network, table.landlock.bind, table.landlock.connect), (open, None, None));
+    policy.scopes[0].bind = None;
+    let table = with(&policy, &|f| f.ports = Fact::Absent);
+    assert_eq!((table.network, table.landlock.bind, table.landlock.connect), (Open::default(), None, None));
+}
+
 #[test]
 fn the_permit_is_for_its_facts_and_its_spec() {
     let (policy, facts) = (fixture::policy(), fixture::facts());

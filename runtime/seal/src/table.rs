@@ -1,4 +1,5 @@
 //! What must be true of the container: compared with the kernel's view from inside and from outside.
+use boltseal_policy::network::Open;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -17,6 +18,9 @@ pub struct Table {
     pub namespaces: Vec<ApprovedNamespace>,
     pub label: Option<Label>,
     pub landlock: Landlock,
+    /// What of the network is open, held by programs on the cgroup: see `runtime/launch/src/network`.
+    #[serde(default)]
+    pub network: Open,
     /// The pod's own filter, OCI LinuxSeccomp as JSON; installed after the base filter.
     pub pod_seccomp: Option<String>,
     pub cgroup_path: String,
@@ -58,4 +62,10 @@ pub struct Landlock {
     /// Folders and files below which writing is allowed: declared writable volumes and granted devices. The usual nodes of
     /// /dev are not in it: `boltseal_profiles::LANDLOCK_DEVICES` has them.
     pub writable: Vec<String>,
+    /// TCP ports that may be bound; None: every one. Needs ABI 4.
+    #[serde(default)]
+    pub bind: Option<Vec<u16>>,
+    /// TCP ports that may be connected to.
+    #[serde(default)]
+    pub connect: Option<Vec<u16>>,
 }

@@ -136,3 +136,27 @@ pub(super) fn policy_pattern(bytes: &[u8]) -> u64 {
     assert!(!shown.chars().any(|c| c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c)), "{shown:?}");
     outcome(&(covers, matches, pattern::normal(first).is_some(), pattern::is_repository(first), shown.len() / 8))
 }
+
+/// The annotation `boltseal.dev/ports`; before a form feed, what the policy grants in the same words.
+pub(super) fn policy_network(bytes: &[u8]) -> u64 {
+    use policy::network::{Destination, Open, Ports};
+    let Some(text) = text(bytes) else { return 0 };
+    let (grant, declared) = text.split_once('\u{c}').unwrap_or(("bind=80-90, connect=10.0.0.0/8:*", text));
+    let (grant, declared) = (Open::declared(grant), Open::declared(declared));
+    if let Ok(open) = &declared {
+        for ports in open.bind.iter().flatten() {
+            assert_eq!(Ports::try_from(ports.to_string()).as_ref(), Ok(ports));
+        }
+        for destination in open.connect.iter().flatten() {
+            assert_eq!(Destination::try_from(destination.to_string()).as_ref(), Ok(destination));
+        }
+        assert!(open.bounds().is_empty());
+    }
+    if let (Ok(grant), Ok(declared)) = (&grant, &declared) {
+        let (open, _) = grant.narrowed(declared);
+        let granted = |d: &Destination| grant.connect.iter().flatten().any(|g| g.covers(d));
+        assert!(open.connect.iter().flatten().all(granted), "{open:?}");
+        assert!(open.bind.iter().flatten().all(|p| grant.bind.iter().flatten().any(|g| g.covers(p))), "{open:?}");
+    }
+    outcome(&(grant.map(|_| ()), declared.map(|_| ())))
+}

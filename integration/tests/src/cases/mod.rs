@@ -5,6 +5,7 @@ mod ear;
 mod exec;
 mod host;
 mod image;
+mod network;
 mod node;
 mod sensitivity;
 mod spec;
@@ -147,6 +148,7 @@ pub fn all() -> Vec<Case> {
     all.extend(bundle::cases());
     all.extend(ear::cases());
     all.extend(sensitivity::cases());
+    all.extend(network::cases());
     all
 }
 

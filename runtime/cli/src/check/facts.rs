@@ -8,7 +8,7 @@ use boltseal_audit::Trail;
 use boltseal_evidence::spec::ParsedSpec;
 use boltseal_evidence::{hooks, host, mountinfo, mounts, namespaces, record, spec_facts};
 use boltseal_policy::facts::{Bundle, Door, Facts, Neighbour, Node, Subject};
-use boltseal_policy::{Fact, Policy};
+use boltseal_policy::{Fact, Policy, network};
 use std::path::Path;
 
 const OWNER: &str = "boltseal.dev/owner";
@@ -56,8 +56,16 @@ pub(crate) fn gather(bundle: &Path, parsed: &ParsedSpec, chosen: &Chosen) -> Res
         bundle: bundle_fact(chosen),
         sensitivity: parsed.annotation(SENSITIVITY).map_or(Fact::Absent, |name| Fact::Is(name.to_owned())),
         neighbours: neighbours(),
+        ports: network::named(
+            |name| parsed.annotation(name),
+            parsed.annotation("io.kubernetes.cri.container-name").unwrap_or_default(),
+        ),
+        // Whether the kernel takes programs there, a start asks.
+        network_hooks: cgroups.v2.as_ref().map_or(Fact::Absent, |_| Fact::Is(())),
         kexec: host::kexec(Fact::Is(node::kexec_is_absent())),
-        landlock: Fact::Is((1..=policy.landlock.abi).rev().find(|abi| has_landlock(*abi)).unwrap_or(0)),
+        landlock: Fact::Is(
+            (1..=policy.landlock.abi.max(network::TCP_RIGHTS)).rev().find(|abi| has_landlock(*abi)).unwrap_or(0),
+        ),
         audit,
     };
     host::label(&mut facts.label, policy.label.apparmor.first().map(String::as_str));

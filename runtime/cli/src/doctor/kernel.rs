@@ -4,6 +4,8 @@ use crate::node;
 use boltseal_evidence::host;
 use boltseal_evidence::mountinfo::Table;
 use boltseal_policy::facts::{Label, Lsm};
+use boltseal_policy::network::TCP_RIGHTS;
+use boltseal_policy::policy::{self, Level, Mode};
 use boltseal_policy::{Fact, Policy};
 use landlock::{ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
 use nix::sys::utsname::uname;
@@ -128,6 +130,41 @@ pub(crate) fn cgroups(policy: Option<&Policy>) -> Check {
     }
     let v1: Vec<&str> = found.v1.iter().map(|(name, _)| name.as_str()).collect();
     Check::ok("cgroup", format!("v1: {}", v1.join(" ")))
+}
+
+/// What BS-NET-001 and BS-NET-002 need, where the policy confines anybody's network.
+pub(crate) fn network(policy: Option<&Policy>) -> Check {
+    let strict = |level: Option<Level>| level == Some(Level::Strict);
+    let enforced = |modes: &std::collections::BTreeMap<String, Mode>| {
+        ["BS-NET-001", "BS-NET-002"].iter().any(|rule| modes.get(*rule) == Some(&Mode::Enforce))
+    };
+    let asked = policy.is_some_and(|p| {
+        let scope =
+            |s: &policy::Scope| strict(s.level) || enforced(&s.modes) || s.bind.is_some() || s.connect.is_some();
+        strict(Some(p.level)) || enforced(&p.modes) || p.scopes.iter().any(scope)
+    });
+    let v2 = Table::read().map(|table| host::Cgroups::of(&table).v2);
+    let (tcp, place) = (has_landlock(TCP_RIGHTS), v2.ok().flatten());
+    match (tcp, place) {
+        (true, Some(place)) => {
+            Check::ok("network", format!("TCP rights of Landlock; programs below {}", place.display()))
+        }
+        (false, _) if asked => Check::fail(
+            "network",
+            format!(
+                "Landlock has no TCP rights (ABI {TCP_RIGHTS}): what the policy confines does not start (BS-NET-001)"
+            ),
+            "a kernel from 6.7 on, booted with lsm=landlock,..",
+        )
+        .unless_excepted(policy, "BS-NET-001", &["no-landlock"]),
+        (true, None) if asked => Check::fail(
+            "network",
+            "no cgroup v2, alone or beside v1: what the policy confines does not start (BS-NET-001, BS-NET-002)",
+            "boot with systemd.unified_cgroup_hierarchy=1",
+        )
+        .unless_excepted(policy, "BS-NET-002", &["no-hooks"]),
+        _ => Check::ok("network", "could not be confined here, and the policy does not ask for it"),
+    }
 }
 
 pub(crate) fn kexec(policy: Option<&Policy>) -> Check {

@@ -1,17 +1,10 @@
 //! From sealed rules to BPF instructions. The context that the kernel hands over (uapi `bpf_cgroup_dev_ctx`): access and
 //! type in one word (access << 16 | type), major, minor.
+use crate::bpf::code::{
+    AND_VALUE, ANSWER, CONTEXT, Instruction, JUMP_IF_NOT, MOVE, SHIFT_RIGHT, answer, block, leave, load_word, with,
+};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 use std::collections::BTreeMap;
-
-/// One instruction of eBPF as the kernel takes it (uapi `bpf_insn`; both registers share a byte, destination low).
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Instruction {
-    pub(crate) code: u8,
-    pub(crate) registers: u8,
-    pub(crate) offset: i16,
-    pub(crate) immediate: i32,
-}
 
 /// A program that allows what its rules allow.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,18 +18,7 @@ const READ: i32 = 2;
 const WRITE: i32 = 4;
 const ALL: i32 = MKNOD | READ | WRITE;
 
-// Operations (uapi linux/bpf.h): class | size or source | mode or operation.
-pub(super) const LOAD_WORD: u8 = 0x61; // LDX | W | MEM
-pub(super) const MOVE: u8 = 0xbf; // ALU64 | X | MOV
-pub(super) const MOVE_VALUE: u8 = 0xb7; // ALU64 | K | MOV
-pub(super) const AND_VALUE: u8 = 0x57; // ALU64 | K | AND
-pub(super) const SHIFT_RIGHT: u8 = 0x77; // ALU64 | K | RSH
-pub(super) const JUMP_IF_NOT: u8 = 0x55; // JMP | K | JNE
-pub(super) const EXIT: u8 = 0x95; // JMP | EXIT
-
-/// Registers: 0 the answer, 1 the context, 2 to 5 ours.
-const ANSWER: u8 = 0;
-const CONTEXT: u8 = 1;
+/// Registers of ours.
 const KIND: u8 = 2;
 const ACCESS: u8 = 3;
 const MAJOR: u8 = 4;
@@ -103,35 +85,26 @@ fn accesses(rule: &LinuxDeviceCgroup) -> Result<i32, String> {
 }
 
 fn assemble(devices: &BTreeMap<Device, i32>) -> Vec<Instruction> {
-    let with =
-        |code, to: u8, from: u8, offset, immediate| Instruction { code, registers: from << 4 | to, offset, immediate };
     let mut out = vec![
-        with(LOAD_WORD, KIND, CONTEXT, 0, 0),
+        load_word(KIND, CONTEXT, 0),
         with(MOVE, ACCESS, KIND, 0, 0),
         with(AND_VALUE, KIND, 0, 0, 0xffff),
         with(SHIFT_RIGHT, ACCESS, 0, 0, 16),
-        with(LOAD_WORD, MAJOR, CONTEXT, 4, 0),
-        with(LOAD_WORD, MINOR, CONTEXT, 8, 0),
+        load_word(MAJOR, CONTEXT, 4),
+        load_word(MINOR, CONTEXT, 8),
     ];
     for ((kind, major, minor), allowed) in devices {
-        // Each test leaves the block when it fails; how far that is shows once the block is whole.
-        let mut block = vec![with(JUMP_IF_NOT, KIND, 0, 0, *kind), with(JUMP_IF_NOT, MAJOR, 0, 0, *major)];
-        block.extend(minor.map(|minor| with(JUMP_IF_NOT, MINOR, 0, 0, minor)));
+        let mut tests = vec![leave(JUMP_IF_NOT, KIND, *kind), leave(JUMP_IF_NOT, MAJOR, *major)];
+        tests.extend(minor.map(|minor| leave(JUMP_IF_NOT, MINOR, minor)));
         if *allowed != ALL {
             // Nothing may be asked that is not allowed. The answer's register is free until it is given.
-            block.push(with(MOVE, ANSWER, ACCESS, 0, 0));
-            block.push(with(AND_VALUE, ANSWER, 0, 0, ALL & !allowed));
-            block.push(with(JUMP_IF_NOT, ANSWER, 0, 0, 0));
+            tests.push(with(MOVE, ANSWER, ACCESS, 0, 0));
+            tests.push(with(AND_VALUE, ANSWER, 0, 0, ALL & !allowed));
+            tests.push(leave(JUMP_IF_NOT, ANSWER, 0));
         }
-        block.push(with(MOVE_VALUE, ANSWER, 0, 0, 1));
-        block.push(with(EXIT, 0, 0, 0, 0));
-        let length = block.len();
-        for (at, instruction) in block.iter_mut().enumerate().filter(|(_, i)| i.code == JUMP_IF_NOT) {
-            instruction.offset = i16::try_from(length - at - 1).unwrap_or(i16::MAX);
-        }
-        out.extend(block);
+        tests.extend(answer(1));
+        out.extend(block(tests));
     }
-    out.push(with(MOVE_VALUE, ANSWER, 0, 0, 0));
-    out.push(with(EXIT, 0, 0, 0, 0));
+    out.extend(answer(0));
     out
 }

@@ -290,7 +290,8 @@ fn table(volume: &std::path::Path, cgroup: &str) -> Table {
             .map(|k| ApprovedNamespace { kind: (*k).to_owned(), object: None })
             .collect(),
         label: None,
-        landlock: Landlock { abi: 6, writable: strings(&["/data", "/tmp"]) },
+        landlock: Landlock { abi: 6, writable: strings(&["/data", "/tmp"]), ..Landlock::default() },
+        network: Default::default(),
         pod_seccomp: None,
         cgroup_path: cgroup.into(),
         terminal: false,

@@ -263,7 +263,14 @@ pub(super) fn no_device_program(mut lab: Lab) {
     lab.spec["linux"]["resources"] = json!({"devices": standard_rules()});
     let (code, text, _) = lab.sh("echo ran").run();
     assert_eq!((code, text.as_str()), (0, "ran\n"));
-    // bpf(2) answers EPERM from here on, in this process and what it starts.
+    without_bpf();
+    lab.sh("touch /data/ran");
+    contains(&lab.refused().to_string(), "cannot load the device program: Operation not permitted");
+    assert!(!lab.volume.join("ran").exists());
+}
+
+/// bpf(2) answers EPERM from here on, in this process and what it starts.
+pub(super) fn without_bpf() {
     let instruction = |code: u32, jt, jf, k| libc::sock_filter { code: u16::try_from(code).unwrap(), jt, jf, k };
     let filter = [
         instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
@@ -275,9 +282,6 @@ pub(super) fn no_device_program(mut lab: Lab) {
     // SAFETY: the program is four instructions that outlive the call.
     let rc = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
     assert_eq!(rc, 0, "{}", std::io::Error::last_os_error());
-    lab.sh("touch /data/ran");
-    contains(&lab.refused().to_string(), "cannot load the device program: Operation not permitted");
-    assert!(!lab.volume.join("ran").exists());
 }
 
 /// The kernel asks our program at each mknod and open. One device is granted in one way after the other, the same

@@ -2,6 +2,7 @@
 mod cgroups;
 mod damaged;
 mod labels;
+mod network;
 
 pub use cgroups::{standard_rules, unified};
 pub use labels::enter as enter_label;
@@ -61,6 +62,15 @@ pub const ALL: &[Scenario] = &[
     ("devices_on_cgroup_v2", cgroups::devices_on_cgroup_v2),
     ("no_device_program", cgroups::no_device_program),
     ("slice", cgroups::slice),
+    ("network_beside_v1", network::beside_v1),
+    ("network_on_cgroup_v2", network::on_cgroup_v2),
+    ("network_closed", network::nothing_open),
+    ("network_raw", network::raw),
+    ("network_raw_on_cgroup_v2", network::raw_on_cgroup_v2),
+    ("network_listener_without_a_port", network::listener),
+    ("network_listener_on_cgroup_v2", network::listener_on_cgroup_v2),
+    ("network_without_programs", network::no_program),
+    ("network_elsewhere", network::elsewhere),
     ("cgroup_mount", cgroups::cgroup_mount),
     ("cgroup_in_use", cgroups::cgroup_in_use),
     ("seccomp_in_the_spec", seccomp_in_the_spec),

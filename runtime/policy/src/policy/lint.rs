@@ -1,5 +1,6 @@
 //! What a well-formed policy may still get wrong. Each problem is one line that names the key.
 use super::{Allowance, Exception, Mode, NEUTRAL, Policy, Scope};
+use crate::network::Open;
 use crate::{date, pattern, rules, standard, text};
 use std::collections::BTreeSet;
 
@@ -81,6 +82,8 @@ impl Policy {
             }
         }
         modes(&at, &scope.modes, out);
+        let open = Open { bind: scope.bind.clone(), connect: scope.connect.clone() };
+        out.extend(open.bounds().into_iter().map(|why| format!("{at}: {why}")));
         if !scope.sensitivity.is_empty() && scope.sensitivity != NEUTRAL {
             self.named_level(&format!("{at}: `sensitivity`"), &scope.sensitivity, out);
         }

@@ -274,6 +274,8 @@ mod tests {
             level: None,
             modes: Default::default(),
             sensitivity: String::new(),
+            bind: None,
+            connect: None,
         };
         assert_eq!(table(|p, _| p.scopes.push(narrow.clone())), ["deny wrong-authority"]);
         let unpinned = |p: &mut Policy, f: &mut Facts| {

@@ -11,6 +11,8 @@ mod img_001_signature;
 mod img_002_rootfs;
 mod img_003_registry;
 mod mac_001_label;
+mod net_001_ports;
+mod net_002_destinations;
 mod nod_001_attested;
 mod nod_002_kexec;
 mod nod_003_sensitivity;
@@ -32,6 +34,7 @@ use crate::verdict::{Finding, Outcome};
 use crate::{pattern, text};
 
 pub(crate) use mac_001_label::granted as granted_label;
+pub(crate) use net_001_ports::granted as granted_network;
 pub(crate) use nod_003_sensitivity::granted as granted_sensitivity;
 pub(crate) use nod_004_bundle::of_no_author;
 pub(crate) use prc_002_capabilities::kept as kept_capabilities;
@@ -84,6 +87,8 @@ static ALL_RULES: &[&Rule] = &[
     &fsy_002_binds::RULE,
     &fsy_003_flags::RULE,
     &dev_001_devices::RULE,
+    &net_001_ports::RULE,
+    &net_002_destinations::RULE,
     &own_001_owner::RULE,
     &nod_001_attested::RULE,
     &nod_002_kexec::RULE,

@@ -1,7 +1,10 @@
-//! Tests: a small interpreter of the instructions that are used, and the rules read by hand, compared on all they know.
+//! The rules and the program that is made of them, compared on all they know.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-use super::bpf;
-use super::program::{AND_VALUE, EXIT, Instruction, JUMP_IF_NOT, LOAD_WORD, MOVE, MOVE_VALUE, Program, SHIFT_RIGHT};
+use super::HOOK;
+use super::program::Program;
+use crate::bpf;
+use crate::bpf::code::Instruction;
+use crate::bpf::interpreter::{Machine, Object};
 use oci_spec::runtime::LinuxDeviceCgroup;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -9,32 +12,12 @@ use serde_json::{Value, json};
 /// What the kernel asks: (access letters, type letter, major, minor).
 type Ask<'a> = (&'a str, char, u32, u32);
 
-/// Runs a program as the kernel does; a step that the verifier would refuse panics.
+/// The program's answer.
 fn run(program: &[Instruction], (access, kind, major, minor): Ask<'_>) -> u64 {
     let access =
         access.chars().map(|c| [('m', 1), ('r', 2), ('w', 4)].iter().find(|(l, _)| *l == c).unwrap().1).sum::<u32>();
     let context = [access << 16 | if kind == 'b' { 1 } else { 2 }, major, minor];
-    let (mut r, mut pc) = ([0_u64; 11], 0_usize);
-    loop {
-        let i = program[pc];
-        let (to, from) = (usize::from(i.registers & 15), usize::from(i.registers >> 4));
-        let value = i64::from(i.immediate).cast_unsigned();
-        pc += 1;
-        match i.code {
-            LOAD_WORD => {
-                assert_eq!((from, i.offset % 4), (1, 0), "only whole words of the context can be read");
-                r[to] = u64::from(context[usize::try_from(i.offset / 4).unwrap()]);
-            }
-            MOVE => r[to] = r[from],
-            MOVE_VALUE => r[to] = value,
-            AND_VALUE => r[to] &= value,
-            SHIFT_RIGHT => r[to] >>= value,
-            JUMP_IF_NOT if r[to] != value => pc += usize::try_from(i.offset).expect("no jump goes back"),
-            JUMP_IF_NOT => {}
-            EXIT => return r[0],
-            other => panic!("operation {other:#x}"),
-        }
-    }
+    Machine::new(Object::of_words(&context)).run(program)
 }
 
 fn rules(list: &Value) -> Vec<LinuxDeviceCgroup> {
@@ -129,14 +112,14 @@ fn any_other_form_is_refused() {
 #[test]
 fn the_kernel_takes_it() {
     for allowed in [json!([]), json!([{"allow": true, "type": "c", "major": 1, "minor": 3, "access": "r"}])] {
-        bpf::load(program(&allowed).instructions()).unwrap();
+        bpf::load(HOOK, program(&allowed).instructions()).unwrap();
     }
     let most: Vec<Value> =
         (0..512).map(|n| json!({"allow": true, "type": "b", "major": n, "minor": n, "access": "rw"})).collect();
-    bpf::load(program(&Value::Array(most)).instructions()).unwrap();
+    bpf::load(HOOK, program(&Value::Array(most)).instructions()).unwrap();
     // The verifier is asked indeed: a program without its answer is refused.
     let broken = sealed().instructions()[..7].to_vec();
-    assert!(bpf::load(&broken).is_err());
+    assert!(bpf::load(HOOK, &broken).is_err());
 }
 
 /// The rules read as a person reads them.

@@ -1,23 +1,53 @@
-//! bpf(2), called by ourselves for the five things that a device program needs (man 2 bpf; uapi linux/bpf.h).
-use super::program::Instruction;
+//! bpf(2), called by ourselves for the five things that a program on a cgroup needs (man 2 bpf; uapi linux/bpf.h).
+pub(crate) mod code;
+#[cfg(test)]
+pub(crate) mod interpreter;
+
+use crate::error::LaunchError;
 use crate::sys::owned;
+use code::Instruction;
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 const PROG_LOAD: libc::c_long = 5;
 const PROG_ATTACH: libc::c_long = 8;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const PROG_QUERY: libc::c_long = 16;
-/// BPF_PROG_TYPE_CGROUP_DEVICE.
-const PROGRAM_TYPE: u32 = 15;
-/// BPF_CGROUP_DEVICE.
-const ATTACH_TYPE: u32 = 6;
 /// BPF_F_ALLOW_MULTI: beside others, all of which must allow.
 const BESIDE_OTHERS: u32 = 2;
 /// BPF_F_QUERY_EFFECTIVE: those of the ancestors too.
 const EFFECTIVE: u32 = 1;
 /// More programs on one cgroup than the kernel takes (BPF_CGROUP_MAX_PROGS is 64 on each level).
 const MOST_PROGRAMS: usize = 1024;
+
+/// Where on a cgroup the kernel asks a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Hook {
+    /// BPF_PROG_TYPE_*.
+    pub(crate) program_type: u32,
+    /// BPF_CGROUP_*.
+    pub(crate) attach_type: u32,
+    /// For messages and `bpftool`; at most 15 bytes, letters, digits and `_`.
+    pub(crate) name: &'static str,
+}
+
+/// Attaches a program to a cgroup folder and sees that it is in force there. It stays until the cgroup is removed.
+///
+/// # Errors
+/// What the kernel says; nothing is attached then, or the caller removes the cgroup.
+pub(crate) fn enforce(hook: Hook, program: &[Instruction], cgroup: &File, folder: &Path) -> Result<(), LaunchError> {
+    let name = hook.name;
+    let loaded = load(hook, program).map_err(LaunchError::io(format_args!("load the {name} program")))?;
+    attach(hook, cgroup.as_fd(), loaded.as_fd()).map_err(LaunchError::io(format_args!("attach the {name} program")))?;
+    let id = id(loaded.as_fd()).map_err(LaunchError::io(format_args!("ask for the {name} program's number")))?;
+    let there = in_force(hook, cgroup.as_fd());
+    if there.map_err(LaunchError::io(format_args!("list the cgroup's {name} programs")))?.contains(&id) {
+        return Ok(());
+    }
+    Err(LaunchError::Inspection(vec![format!("the {name} program {id} is not in force on {}", folder.display())]))
+}
 
 #[repr(C)]
 #[derive(Default)]
@@ -88,26 +118,28 @@ fn address<T>(of: *const T) -> u64 {
     of.expose_provenance() as u64
 }
 
-pub(super) fn load(instructions: &[Instruction]) -> io::Result<OwnedFd> {
+pub(crate) fn load(hook: Hook, instructions: &[Instruction]) -> io::Result<OwnedFd> {
+    let mut name = [0_u8; 16];
+    name.iter_mut().take(15).zip(hook.name.bytes()).for_each(|(to, from)| *to = from);
     let mut attributes = Load {
-        program_type: PROGRAM_TYPE,
+        program_type: hook.program_type,
         count: u32::try_from(instructions.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?,
         instructions: address(instructions.as_ptr()),
-        // No helper of the kernel is called, so any license does.
+        // No helper of the kernel's that asks for another license is called.
         license: address(c"Apache-2.0".as_ptr()),
-        name: *b"boltseal_device\0",
-        expected_attach_type: ATTACH_TYPE,
+        name,
+        expected_attach_type: hook.attach_type,
         ..Load::default()
     };
     call(PROG_LOAD, &mut attributes).and_then(owned)
 }
 
 /// On a cgroup folder. It stays after the descriptors are closed, until the cgroup is removed.
-pub(super) fn attach(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+fn attach(hook: Hook, cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut attributes = Attach {
         target: number(cgroup),
         program: number(program),
-        attach_type: ATTACH_TYPE,
+        attach_type: hook.attach_type,
         flags: BESIDE_OTHERS,
         replace: 0,
     };
@@ -115,7 +147,7 @@ pub(super) fn attach(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Res
 }
 
 /// The program's number in this kernel.
-pub(super) fn id(program: BorrowedFd<'_>) -> io::Result<u32> {
+fn id(program: BorrowedFd<'_>) -> io::Result<u32> {
     let mut info = Info::default();
     let length = u32::try_from(size_of::<Info>()).unwrap_or(0);
     let mut ask = AskInfo { object: number(program), length, info: address(&raw mut info) };
@@ -124,12 +156,12 @@ pub(super) fn id(program: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(unsafe { std::ptr::read_volatile(&raw const info.id) })
 }
 
-/// Numbers of the device programs in force on a cgroup, its ancestors' among them.
-pub(super) fn in_force(cgroup: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+/// Numbers of the programs in force on a cgroup, its ancestors' among them.
+pub(crate) fn in_force(hook: Hook, cgroup: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     let mut ids = vec![0_u32; MOST_PROGRAMS];
     let mut query = Query {
         target: number(cgroup),
-        attach_type: ATTACH_TYPE,
+        attach_type: hook.attach_type,
         query_flags: EFFECTIVE,
         ids: address(ids.as_mut_ptr()),
         count: u32::try_from(ids.len()).unwrap_or(0),
