@@ -2,15 +2,19 @@
 
 use crate::wire::{DecodeError, FrameKind, Reader, VERSION, Wire, Writer, put_bytes, put_list, take_bytes, take_list};
 use crate::{
-    Code, Create, Created, Event, EventKind, Exec, Expected, FileStamp, Mount, Operation, Refusal, Reply, Request,
-    Stdio,
+    Anomaly, Code, Create, Created, Event, EventKind, Exec, Expected, FileStamp, Mount, Operation, Refusal, Reply,
+    Request, Stdio,
 };
 
 impl Request {
     /// The whole frame, header included, in this build's version.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut w = Writer::new(FrameKind::Request, VERSION);
+        self.encode_as(VERSION)
+    }
+
+    fn encode_as(&self, version: u16) -> Vec<u8> {
+        let mut w = Writer::new(FrameKind::Request, version);
         self.put(&mut w);
         w.finish()
     }
@@ -70,6 +74,7 @@ fields!(Exec { exec_id, stdio, process });
 fields!(Stdio { terminal, stdin, stdout, stderr, fds });
 fields!(Mount { kind, source, target, options });
 fields!(Event { id, exec_id, at_ns, kind });
+fields!(Anomaly { class, refused, pid, comm, executable, what, count });
 fields!(Refusal { code, message });
 fields!(Created { pid, terminal, not_after_boottime_ns, policy_files, expected, cgroups, shared_pid_namespace });
 fields!(FileStamp { path, device, inode, size, mtime_ns, ctime_ns });
@@ -174,6 +179,10 @@ impl Wire for EventKind {
                 5u8.put(w);
                 bytes.put(w);
             }
+            Self::Anomaly(anomaly) => {
+                6u8.put(w);
+                anomaly.put(w);
+            }
         }
     }
     fn take(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -183,6 +192,7 @@ impl Wire for EventKind {
             3 => Self::Aborted { reason: Wire::take(r)? },
             4 => Self::OutOfMemory,
             5 => Self::LogDropped { bytes: Wire::take(r)? },
+            6 => Self::Anomaly(Wire::take(r)?),
             _ => return Err(DecodeError("unknown event")),
         })
     }
@@ -238,6 +248,7 @@ impl Wire for Code {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Class;
     use crate::wire::{FrameHeader, HEADER_LEN, MAX_FRAME, MAX_LIST, MAX_STRING, read_frame};
 
     fn event(kind: EventKind) -> Event {
@@ -261,6 +272,15 @@ mod tests {
             event(EventKind::Aborted { reason: "why".into() }),
             event(EventKind::OutOfMemory),
             event(EventKind::LogDropped { bytes: 1 << 40 }),
+            event(EventKind::Anomaly(Anomaly {
+                class: Class::Syscall,
+                refused: true,
+                pid: 4,
+                comm: "sh".into(),
+                executable: "/bin/sh".into(),
+                what: "mount".into(),
+                count: 100_000,
+            })),
         ];
         let mount = Mount {
             kind: "overlay".into(),
@@ -364,11 +384,12 @@ mod tests {
                     let mut bent = frame.clone();
                     bent[at] = value;
                     // What decodes must encode to the same bytes: there is one form of each value.
+                    let version = u16::from_le_bytes([bent[4], bent[5]]);
                     if let Ok(request) = Request::decode(&bent) {
-                        assert_eq!(request.encode(), bent);
+                        assert_eq!(request.encode_as(version), bent);
                     }
                     if let Ok(reply) = Reply::decode(&bent) {
-                        assert_eq!(reply.encode(), bent);
+                        assert_eq!(reply.encode_as(version), bent);
                     }
                 }
             }

@@ -10,8 +10,11 @@
     allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")
 )]
 
+mod anomaly;
 mod codec;
 mod wire;
+
+pub use anomaly::{Anomaly, Class, MAX_COMM, MAX_EXECUTABLE, MAX_WHAT};
 
 pub use wire::{
     DecodeError, FrameHeader, FrameKind, HEADER_LEN, MAX_BYTES, MAX_FRAME, MAX_LIST, MAX_STRING, VERSION, read_frame,
@@ -113,6 +116,8 @@ pub enum EventKind {
     OutOfMemory,
     /// Bytes of stdout or stderr that a full or broken sink did not take.
     LogDropped { bytes: u64 },
+    /// Something that the container was not meant to do. From version 2 on.
+    Anomaly(Anomaly),
 }
 
 /// What the gate answers.

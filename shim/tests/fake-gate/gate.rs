@@ -183,6 +183,7 @@ fn record(bundle: &Path, events: &[Event]) {
             EventKind::Aborted { reason } => format!("aborted {}", reason.lines().next().unwrap_or_default()),
             EventKind::OutOfMemory => "oom".into(),
             EventKind::LogDropped { bytes } => format!("dropped {bytes}"),
+            EventKind::Anomaly(a) => format!("anomaly {:?} {} {} {}", a.class, a.what, a.comm, a.count),
         };
         note(bundle, "trail", &format!("{}/{} {what}", event.id, event.exec_id));
     }
