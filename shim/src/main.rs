@@ -27,6 +27,7 @@ mod stdio;
 mod sys;
 mod task;
 mod trail;
+mod traps;
 
 use std::io::Write;
 use std::process::ExitCode;

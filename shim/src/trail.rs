@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use boltseal_message::{Anomaly, Event, EventKind, Operation};
+use boltseal_message::{Anomaly, Class, Event, EventKind, Operation};
 use tokio::sync::Notify;
 
 use crate::anomalies::Anomalies;
@@ -55,6 +55,11 @@ impl Trail {
             Some(anomaly) => self.add(id, "", EventKind::Anomaly(anomaly)),
             None => self.more.notify_one(),
         }
+    }
+
+    /// Whether the next one of this class is told with its details, or only counted.
+    pub(crate) fn wants_details(&self, id: &str, class: Class) -> bool {
+        !self.counted().holds(id, class)
     }
 
     fn counted(&self) -> MutexGuard<'_, Anomalies> {
@@ -173,7 +178,6 @@ fn summed(id: &str, anomaly: Anomaly, at_ns: u64) -> Event {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use boltseal_message::Class;
 
     #[test]
     fn a_delete_takes_its_own_events_in_order_and_they_can_go_back() {

@@ -25,6 +25,8 @@ mod executor;
 mod inspect;
 mod label;
 mod landlock;
+mod listener;
+mod memfd;
 mod mount_label;
 mod mountinfo;
 mod outside;
@@ -40,6 +42,7 @@ pub use create::{CreateRequest, Parked, Rootfs, create};
 pub use delete::{Deleted, delete, runs, update};
 pub use error::LaunchError;
 pub use exec::{ExecRequest, Execed, exec};
+pub use listener::Listener;
 
 pub use landlock::kernel_abi as landlock_abi;
 

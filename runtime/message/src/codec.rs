@@ -3,7 +3,7 @@
 use crate::wire::{DecodeError, FrameKind, Reader, VERSION, Wire, Writer, put_bytes, put_list, take_bytes, take_list};
 use crate::{
     Anomaly, Code, Create, Created, Event, EventKind, Exec, Expected, FileStamp, Mount, Operation, Refusal, Reply,
-    Request, Stdio,
+    Request, Stdio, Trap,
 };
 
 impl Request {
@@ -55,14 +55,21 @@ impl Reply {
     }
 }
 
+/// Fields behind `since` are on the wire from that version of the frame on; in an older one they are empty.
 macro_rules! fields {
-    ($type:ident { $($field:ident),* $(,)? }) => {
+    ($type:ident { $($field:ident),* $(,)? } $(since $version:literal { $($later:ident),* $(,)? })?) => {
         impl Wire for $type {
             fn put(&self, w: &mut Writer) {
                 $(self.$field.put(w);)*
+                $(if w.version >= $version {
+                    $(self.$later.put(w);)*
+                })?
             }
             fn take(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-                Ok(Self { $($field: Wire::take(r)?),* })
+                Ok(Self {
+                    $($field: Wire::take(r)?,)*
+                    $($($later: if r.version >= $version { Wire::take(r)? } else { Default::default() },)*)?
+                })
             }
         }
     };
@@ -76,7 +83,8 @@ fields!(Mount { kind, source, target, options });
 fields!(Event { id, exec_id, at_ns, kind });
 fields!(Anomaly { class, refused, pid, comm, executable, what, count });
 fields!(Refusal { code, message });
-fields!(Created { pid, terminal, not_after_boottime_ns, policy_files, expected, cgroups, shared_pid_namespace });
+fields!(Created { pid, terminal, not_after_boottime_ns, policy_files, expected, cgroups, shared_pid_namespace } since 2 { traps });
+fields!(Trap { nr, name, errno, args });
 fields!(FileStamp { path, device, inode, size, mtime_ns, ctime_ns });
 fields!(Expected { seccomp_filters, label });
 
@@ -92,7 +100,7 @@ macro_rules! lists {
         }
     )*};
 }
-lists!(String, Mount, Event, FileStamp, (String, String));
+lists!(String, Mount, Event, FileStamp, Trap, (String, String));
 
 impl Wire for Vec<u8> {
     fn put(&self, w: &mut Writer) {
@@ -209,9 +217,12 @@ impl Wire for Reply {
                 2u8.put(w);
                 created.put(w);
             }
-            Self::Execed { pid } => {
+            Self::Execed { pid, traps } => {
                 3u8.put(w);
                 pid.put(w);
+                if w.version >= 2 {
+                    traps.put(w);
+                }
             }
             Self::Done => 4u8.put(w),
         }
@@ -220,7 +231,7 @@ impl Wire for Reply {
         Ok(match u8::take(r)? {
             1 => Self::Refused(Wire::take(r)?),
             2 => Self::Created(Wire::take(r)?),
-            3 => Self::Execed { pid: Wire::take(r)? },
+            3 => Self::Execed { pid: Wire::take(r)?, traps: if r.version >= 2 { Wire::take(r)? } else { Vec::new() } },
             4 => Self::Done,
             _ => return Err(DecodeError("unknown reply")),
         })
@@ -313,8 +324,12 @@ mod tests {
         .collect()
     }
 
+    fn traps() -> Vec<Trap> {
+        vec![Trap { nr: 165, name: "mount".into(), errno: 1, args: 0 }]
+    }
+
     fn replies() -> Vec<Reply> {
-        let mut all = vec![Reply::Execed { pid: 9 }, Reply::Done];
+        let mut all = vec![Reply::Execed { pid: 9, traps: traps() }, Reply::Done];
         for code in [
             Code::PermissionDenied,
             Code::FailedPrecondition,
@@ -342,6 +357,7 @@ mod tests {
             expected: Expected { seccomp_filters: 2, label: "l (enforce)".into() },
             cgroups: vec![("memory".into(), "/sys/fs/cgroup/memory/x".into()), (String::new(), "/u".into())],
             shared_pid_namespace: true,
+            traps: traps(),
         }));
         all
     }
@@ -357,6 +373,19 @@ mod tests {
         }
         for reply in replies() {
             assert_eq!(Reply::decode(&reply.encode()), Ok(reply));
+        }
+    }
+
+    #[test]
+    fn a_reader_of_the_version_before_gets_what_it_knows() {
+        for reply in replies() {
+            let mut known = reply.clone();
+            match &mut known {
+                Reply::Created(created) => created.traps.clear(),
+                Reply::Execed { traps, .. } => traps.clear(),
+                _ => {}
+            }
+            assert_eq!(Reply::decode(&reply.encode_as(1)), Ok(known));
         }
     }
 
