@@ -45,6 +45,8 @@ pub struct Recipe {
     pub dev_symlink: bool,
     /// Text of `/etc/release`: two images that differ in this alone have different layers.
     pub release: String,
+    /// Static programs for `/bin`, by their path here.
+    pub programs: Vec<PathBuf>,
 }
 
 impl Default for Recipe {
@@ -58,6 +60,7 @@ impl Default for Recipe {
             ],
             dev_symlink: false,
             release: "1".into(),
+            programs: Vec::new(),
         }
     }
 }
@@ -120,8 +123,11 @@ fn root_folder(root: &Path, recipe: &Recipe) -> Result<()> {
     if !fs::read(busybox).is_ok_and(|bytes| is_static(&bytes)) {
         bail!("/bin/busybox is missing or not static. Fix: apt-get install busybox-static");
     }
-    fs::copy(busybox, root.join("bin/busybox")).context("busybox")?;
-    fs::set_permissions(root.join("bin/busybox"), fs::Permissions::from_mode(0o755))?;
+    for program in recipe.programs.iter().map(PathBuf::as_path).chain([busybox]) {
+        let inside = root.join("bin").join(program.file_name().context("a program without a name")?);
+        fs::copy(program, &inside).with_context(|| program.display().to_string())?;
+        fs::set_permissions(inside, fs::Permissions::from_mode(0o755))?;
+    }
     for applet in &recipe.applets {
         symlink("busybox", root.join("bin").join(applet))?;
     }

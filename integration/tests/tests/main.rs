@@ -1,8 +1,9 @@
 //! The main job and everything that is refused, on containerd 1.6 and 2.1. One binary, one private machine, in turn:
 //!
-//!   cargo test -p boltseal-integration-tests [-- PART..]     parts: life, cri, cases, warn, hooks, node, policies, odd; 1.6, 2.1; a part of a case's name
+//!   cargo test -p boltseal-integration-tests [-- PART..]     parts: life, cri, cases, warn, hooks, node, policies, odd, anomalies; 1.6, 2.1; a part of a case's name
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod anomalies;
 mod checks;
 mod cri;
 mod damaged;
@@ -72,7 +73,7 @@ impl Report {
 }
 
 /// Parts of the tests, as the command line names them.
-const PARTS: [&str; 8] = ["life", "cri", "cases", "warn", "hooks", "node", "policies", "odd"];
+const PARTS: [&str; 9] = ["life", "cri", "cases", "warn", "hooks", "node", "policies", "odd", "anomalies"];
 
 fn work(scratch: &Path) -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
@@ -152,6 +153,9 @@ fn on(world: &mut World, version: Version, choice: &Choice, report: &mut Report)
     }
     if choice.wants("policies") {
         policies::all(world, report, &name);
+    }
+    if choice.wants("anomalies") {
+        anomalies::all(world, report, &name);
     }
     if choice.wants("odd") {
         odd::all(world, report, &name);
