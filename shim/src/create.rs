@@ -112,7 +112,11 @@ impl Shim {
             return Err(Failure::Broken("too few fds".into()));
         };
         let pidfd = Arc::new(reap::watch(pidfd).map_err(broken)?);
-        let streams = prepared.start(fds.next(), on_loss).map_err(broken)?;
+        let console = uris.terminal.then(|| fds.next()).flatten();
+        let streams = prepared.start(console, on_loss).map_err(broken)?;
+        if let Some(listener) = fds.next() {
+            self.watch_traps(id, listener, created.traps.clone());
+        }
         let pid = created.pid;
         self.reaper.know(pid);
         let init = Process::init(uris, pid, pidfd.clone(), streams);

@@ -73,13 +73,17 @@ impl Shim {
         };
         drop(theirs);
         let mut fds = fds.into_iter();
-        let (Reply::Execed { pid }, Some(pidfd)) = (reply, fds.next()) else {
+        let (Reply::Execed { pid, traps }, Some(pidfd)) = (reply, fds.next()) else {
             return Err(Failure::Broken("a reply to another request".into()));
         };
         let pidfd = Arc::new(reap::watch(pidfd).map_err(broken)?);
         let on_loss = self.on_loss(&container.id, &process.exec_id);
         self.reaper.know(pid);
-        let streams = prepared.start(fds.next(), &on_loss);
+        let console = process.uris.terminal.then(|| fds.next()).flatten();
+        let streams = prepared.start(console, &on_loss);
+        if let Some(listener) = fds.next() {
+            self.watch_traps(&container.id, listener, traps);
+        }
         let failed = streams.as_ref().err().map(ToString::to_string);
         process.born(pid, pidfd.clone(), streams.unwrap_or_default());
         tokio::spawn(follow(self.clone(), container.clone(), process.clone(), pidfd));

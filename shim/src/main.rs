@@ -5,6 +5,7 @@
     allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")
 )]
 
+mod anomalies;
 mod cgroup;
 mod copy;
 mod create;
@@ -26,6 +27,7 @@ mod stdio;
 mod sys;
 mod task;
 mod trail;
+mod traps;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -184,9 +184,11 @@ impl Expectation {
     fn check(self, reply: Reply, fds: Vec<OwnedFd>) -> Result<Answer, Failure> {
         let fitting = match (self, &reply) {
             (Self::Created { terminal }, Reply::Created(created)) if created.terminal == terminal => {
-                Some(3 + usize::from(terminal))
+                Some(3 + usize::from(terminal) + usize::from(!created.traps.is_empty()))
             }
-            (Self::Execed { terminal }, Reply::Execed { .. }) => Some(1 + usize::from(terminal)),
+            (Self::Execed { terminal }, Reply::Execed { traps, .. }) => {
+                Some(1 + usize::from(terminal) + usize::from(!traps.is_empty()))
+            }
             (Self::Done, Reply::Done) => Some(0),
             _ => None,
         };

@@ -10,8 +10,8 @@ use tokio::io::unix::AsyncFd;
 
 /// The fd at which a child finds what it was given (the gate its socket, the server its listener).
 pub(crate) const PASSED_FD: RawFd = 3;
-/// Most fds beside one frame: pidfd, release socket, exec-status pipe, console.
-const MAX_FDS: usize = 4;
+/// Most fds beside one frame: pidfd, release socket, exec-status pipe, console, listener.
+const MAX_FDS: usize = 5;
 
 /// A pidfd of a process, close-on-exec.
 pub(crate) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
@@ -72,6 +72,47 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8], fds: &mut Vec<Ow
         return Err(io::Error::new(io::ErrorKind::InvalidData, "more fds than a reply may carry"));
     }
     Ok(message.bytes)
+}
+
+/// One call that waits for our answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Call {
+    pub(crate) id: u64,
+    /// Of the thread, as we see it; 0: not in our pid namespace.
+    pub(crate) pid: u32,
+    pub(crate) nr: u32,
+    pub(crate) args: [u64; 6],
+}
+
+/// The next call that waits at a seccomp listener. `WouldBlock`: none; `UnexpectedEof`: nobody is under its filter any more.
+pub(crate) fn next_call(listener: BorrowedFd<'_>) -> io::Result<Call> {
+    // Asked first: receiving itself blocks. What poll has seen is ours to take, or is gone, which does not block either.
+    let mut poll = libc::pollfd { fd: listener.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one pollfd, which outlives the call; no waiting.
+    Errno::result(unsafe { libc::poll(&raw mut poll, 1, 0) })?;
+    if poll.revents & libc::POLLIN == 0 {
+        let gone = poll.revents & (libc::POLLHUP | libc::POLLERR) != 0;
+        return Err(if gone { io::ErrorKind::UnexpectedEof } else { io::ErrorKind::WouldBlock }.into());
+    }
+    // SAFETY: plain integers; the kernel wants all zeroes.
+    let mut call: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    // SAFETY: the request's number holds the size of the struct, which outlives the call.
+    Errno::result(unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut call) })?;
+    Ok(Call { id: call.id, pid: call.pid, nr: call.data.nr.cast_unsigned(), args: call.data.args })
+}
+
+/// Refuses a call with this errno. It may be gone by now (`NotFound`).
+pub(crate) fn refuse_call(listener: BorrowedFd<'_>, id: u64, errno: i32) -> io::Result<()> {
+    let answer = libc::seccomp_notif_resp { id, val: 0, error: -errno, flags: 0 };
+    // SAFETY: reads one struct of the size that the request's number holds, which outlives the call.
+    Errno::result(unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw const answer) })?;
+    Ok(())
+}
+
+/// Whether that call waits still: its pid is then not another's.
+pub(crate) fn call_waits(listener: BorrowedFd<'_>, id: u64) -> bool {
+    // SAFETY: reads one u64, which outlives the call.
+    unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ID_VALID, &raw const id) == 0 }
 }
 
 /// Sets a terminal's size.

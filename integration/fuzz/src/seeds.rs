@@ -3,8 +3,8 @@
 use crate::corpus;
 use boltseal_audit::{Decision, Door, Entry, Event as AuditEvent, Finding, Outcome, Trail, What, Who};
 use boltseal_message::{
-    Code, Create, Created, Event, EventKind, Exec, Expected, FileStamp, Mount, Operation, Refusal, Reply, Request,
-    Stdio,
+    Anomaly, Class, Code, Create, Created, Event, EventKind, Exec, Expected, FileStamp, Mount, Operation, Refusal,
+    Reply, Request, Stdio, Trap,
 };
 use boltseal_node::quote::Clock;
 use boltseal_node::verdict::Verdict;
@@ -148,6 +148,15 @@ fn messages() -> io::Result<()> {
                     event(EventKind::Running { pid: 7 }),
                     event(EventKind::Aborted { reason: "a reason".into() }),
                     event(EventKind::LogDropped { bytes: 9 }),
+                    event(EventKind::Anomaly(Anomaly {
+                        class: Class::Syscall,
+                        refused: true,
+                        pid: 7,
+                        comm: "sh".into(),
+                        executable: "/bin/sh".into(),
+                        what: "mount".into(),
+                        count: 1,
+                    })),
                 ],
             },
         ),
@@ -191,9 +200,10 @@ fn messages() -> io::Result<()> {
                     (String::new(), "/sys/fs/cgroup/unified/c1".into()),
                 ],
                 shared_pid_namespace: false,
+                traps: vec![Trap { nr: 165, name: "mount".into(), errno: 1, args: 0 }],
             }),
         ),
-        ("execed", Reply::Execed { pid: 43 }),
+        ("execed", Reply::Execed { pid: 43, traps: Vec::new() }),
         ("done", Reply::Done),
     ];
     for (name, reply) in replies {

@@ -47,10 +47,6 @@ impl Images {
     pub fn iter(&self) -> impl Iterator<Item = &Image> {
         self.0.values()
     }
-    /// One more, before a world is started.
-    pub fn insert(&mut self, name: &str, image: Image) {
-        self.0.insert(name.into(), image);
-    }
 }
 
 impl Node {
@@ -137,6 +133,12 @@ fn images(work: &Path, key: &Key, all: bool) -> Result<Images> {
         images.insert("attested".into(), build("demo/attested", release("attested"))?);
         images.insert("attested3".into(), build("demo/attested3", release("attested3"))?);
         images.insert("devlink".into(), build("demo/devlink", Recipe { dev_symlink: true, ..release("devlink") })?);
+        // A test's own program lies beside it or, for the harness, one folder up.
+        let own = std::env::current_exe()?;
+        let tries = own.ancestors().skip(1).take(2).map(|folder| folder.join("tries")).find(|path| path.exists());
+        if let Some(program) = tries {
+            images.insert("tries".into(), build("demo/tries", Recipe { files: vec![(program, "/bin/tries", 0o755)], ..release("tries") })?);
+        }
         images.insert("elsewhere".into(), build("elsewhere/app", release("elsewhere"))?);
     }
     let images = Images(images);
@@ -145,8 +147,10 @@ fn images(work: &Path, key: &Key, all: bool) -> Result<Images> {
     }
     key.sign(Cosign::V3, images.get("app3")?)?;
     if all {
-        for name in ["other", "devlink", "elsewhere"] {
-            key.sign(Cosign::V2, images.get(name)?)?;
+        for name in ["other", "devlink", "elsewhere", "tries"] {
+            if let Some(image) = images.0.get(name) {
+                key.sign(Cosign::V2, image)?;
+            }
         }
         Key::generate(work, "mallory")?.sign(Cosign::V2, images.get("wrongkey")?)?;
         key.attest(Cosign::V2, images.get("attested")?)?;

@@ -37,6 +37,7 @@ pub struct Entry {
     pub status: Option<u32>,
     /// `log_dropped`: bytes.
     pub bytes: Option<u64>,
+    pub anomaly: Option<Anomaly>,
     /// When it happened, nanoseconds since the epoch, where that is earlier than the record.
     pub at_ns: Option<u64>,
     /// In words: the reason (`aborted`); why the node's kept verdict was not used (a decision).
@@ -59,6 +60,8 @@ pub enum Event {
     Exited,
     Oom,
     LogDropped,
+    /// Something that a container was not meant to do: `anomaly`.
+    Anomaly,
     /// A verdict on the node was made.
     Node,
     /// Bytes before this record were torn off by a killed writer; `torn` is their hash.
@@ -119,6 +122,34 @@ pub struct What {
     pub digest: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub repository: String,
+}
+
+/// What a container did or tried (NIST SP 800-190, 4.4.4). Its texts come from inside the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Anomaly {
+    pub class: Class,
+    /// It did not happen; else it was only seen.
+    pub refused: bool,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub what: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub comm: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub executable: String,
+    /// How many this record stands for.
+    pub count: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    Process,
+    Syscall,
+    ProtectedFile,
+    Write,
+    Listener,
+    Destination,
+    Malware,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -192,6 +223,8 @@ pub struct Record {
     pub status: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anomaly: Option<Anomaly>,
     /// RFC 3339, when it happened earlier than `ts`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub at: String,
@@ -258,6 +291,12 @@ impl Entry {
             spec: clean(&self.spec, 80),
             version: clean(&self.version, 64),
             note: clean(&self.note, 1024),
+            anomaly: self.anomaly.as_ref().map(|anomaly| Anomaly {
+                what: clean(&anomaly.what, 512),
+                comm: clean(&anomaly.comm, 64),
+                executable: clean(&anomaly.executable, 512),
+                ..*anomaly
+            }),
             ..*self
         }
     }

@@ -367,6 +367,14 @@ fn the_manual_page_names_every_field() {
         pid: Some(1),
         status: Some(1),
         bytes: Some(1),
+        anomaly: Some(Anomaly {
+            class: Class::Malware,
+            refused: true,
+            what: t(),
+            comm: t(),
+            executable: t(),
+            count: u64::MAX,
+        }),
         at_ns: Some(1),
         note: t(),
     };
@@ -389,11 +397,23 @@ fn the_manual_page_names_every_field() {
         Event::Exited,
         Event::Oom,
         Event::LogDropped,
+        Event::Anomaly,
         Event::Node,
         Event::Recovered,
         Event::Rotate,
     ] {
         keys.push(serde_json::to_value(ev).unwrap().as_str().unwrap().to_owned());
+    }
+    for class in [
+        Class::Process,
+        Class::Syscall,
+        Class::ProtectedFile,
+        Class::Write,
+        Class::Listener,
+        Class::Destination,
+        Class::Malware,
+    ] {
+        keys.push(serde_json::to_value(class).unwrap().as_str().unwrap().to_owned());
     }
     for outcome in [Outcome::Pass, Outcome::Sealed, Outcome::Allowed, Outcome::Excepted, Outcome::Warn, Outcome::Deny] {
         keys.push(serde_json::to_value(outcome).unwrap().as_str().unwrap().to_owned());

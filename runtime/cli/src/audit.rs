@@ -2,7 +2,9 @@
 use crate::args::Filters;
 use crate::paths::TRAIL;
 use crate::screen::{Colour, Exit, Failure, Screen, column, count, talk};
-use boltseal_audit::{Decision, Event, Filter, Finding, Head, Outcome, Record, Report, TrailError, parse_since};
+use boltseal_audit::{
+    Anomaly, Class, Decision, Event, Filter, Finding, Head, Outcome, Record, Report, TrailError, parse_since,
+};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -60,7 +62,9 @@ fn row(record: &Record, screen: &mut Screen) -> Result<(), Failure> {
     let (mark, colour) = match (record.decision, record.ev) {
         (Some(Decision::Deny), _) => ('✗', Colour::Bad),
         (Some(Decision::Allow), _) => ('✓', Colour::Good),
-        (None, Event::Aborted | Event::Recovered | Event::Oom | Event::LogDropped) => ('!', Colour::Doubt),
+        (None, Event::Aborted | Event::Recovered | Event::Oom | Event::LogDropped | Event::Anomaly) => {
+            ('!', Colour::Doubt)
+        }
         (None, _) => ('·', Colour::Dim),
     };
     let time = record.ts.get(..19).unwrap_or(&record.ts);
@@ -81,6 +85,7 @@ fn event(record: &Record) -> &'static str {
         (Event::Exited, _) => "exited",
         (Event::Oom, _) => "oom",
         (Event::LogDropped, _) => "log dropped",
+        (Event::Anomaly, _) => "anomaly",
         (Event::Node, _) => "node",
         (Event::Recovered, _) => "recovered",
         (Event::Rotate, _) => "rotate",
@@ -108,10 +113,31 @@ fn what(record: &Record) -> String {
     }
     words.extend(record.status.map(|status| format!("status {status}")));
     words.extend(record.bytes.map(|bytes| format!("{bytes} bytes")));
+    words.extend(record.anomaly.as_ref().map(|anomaly| seen(anomaly, record.pid)));
     words.push(record.note.clone());
     words.push(record.next.clone());
     words.retain(|word| !word.is_empty());
     words.join("  ")
+}
+
+/// `syscall refused: mount by sh (/bin/sh, pid 7), 12 times`.
+fn seen(anomaly: &Anomaly, pid: Option<u32>) -> String {
+    let class = match anomaly.class {
+        Class::Process => "process",
+        Class::Syscall => "syscall",
+        Class::ProtectedFile => "protected file",
+        Class::Write => "write",
+        Class::Listener => "listener",
+        Class::Destination => "destination",
+        Class::Malware => "malware",
+    };
+    let how = if anomaly.refused { "refused" } else { "seen" };
+    let pid = pid.map(|pid| format!("pid {pid}")).unwrap_or_default();
+    let who = [anomaly.executable.as_str(), &pid].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>();
+    let inside = if who.is_empty() { String::new() } else { format!(" ({})", who.join(", ")) };
+    let by = if anomaly.comm.is_empty() { inside } else { format!(" by {}{inside}", anomaly.comm) };
+    let times = if anomaly.count == 1 { String::new() } else { format!(", {} times", anomaly.count) };
+    format!("{class} {how}: {}{by}{times}", anomaly.what)
 }
 
 pub(crate) fn verify(head: Option<&str>, screen: &mut Screen) -> Result<Exit, Failure> {

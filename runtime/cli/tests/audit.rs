@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 mod common;
 
-use boltseal_audit::{Decision, Door, Entry, Event, Finding, Outcome, Trail, What, Who};
+use boltseal_audit::{Anomaly, Class, Decision, Door, Entry, Event, Finding, Outcome, Trail, What, Who};
 use common::{Node, golden};
 use std::fs;
 
@@ -105,6 +105,40 @@ fn lists_what_happened_and_nothing_forges_a_line() {
     assert_eq!(out.lines().count(), 8);
     assert!(out.chars().all(|c| c == '\n' || !c.is_control()) && !out.contains('\u{202e}'), "{out}");
     golden("audit-list.txt", &steady(&out));
+}
+
+#[test]
+fn an_anomaly_is_told_in_one_line() {
+    let node = Node::new();
+    let trail = Trail::open(&node.trail()).unwrap();
+    let one = Anomaly {
+        class: Class::Syscall,
+        refused: true,
+        what: "mount".into(),
+        comm: "sh".into(),
+        executable: "/bin/sh".into(),
+        count: 1,
+    };
+    let many =
+        Anomaly { what: "mount, bpf".into(), comm: String::new(), executable: String::new(), count: 12, ..one.clone() };
+    let seen = Anomaly { class: Class::ProtectedFile, refused: false, what: "/etc/shadow\n".into(), ..one.clone() };
+    for (anomaly, pid) in [(one, Some(7)), (many, None), (seen, None)] {
+        let entry = Entry { ev: Event::Anomaly, anomaly: Some(anomaly), pid, ..Entry::default() };
+        trail.append(&entry).unwrap().sync.sync().unwrap();
+    }
+    let (code, out, _) = node.run(&["audit", "list"]);
+    assert_eq!(code, 0);
+    let lines: Vec<&str> = out.lines().skip(1).collect();
+    for (line, end) in lines.iter().zip([
+        "  syscall refused: mount by sh (/bin/sh, pid 7)",
+        "  syscall refused: mount, bpf, 12 times",
+        "  protected file seen: /etc/shadow<U+000A> by sh (/bin/sh)",
+    ]) {
+        assert!(
+            line.trim_start().starts_with('!') && line.contains(" anomaly ") && line.trim_end().ends_with(end),
+            "{line}"
+        );
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! It has no parked window: all inspection happens inside, before its execve.
 use crate::ahead::Ahead;
 use crate::gather;
-use crate::pipeline::{refused, stdio};
+use crate::pipeline::{listener, refused, stdio};
 use crate::refuse::{Refused, Result};
 use crate::state;
 use crate::trail::Book;
@@ -67,7 +67,9 @@ pub(crate) fn exec(request: &Request, exec: &Exec, fds: Vec<OwnedFd>) -> Result<
             }
             let mut fds = vec![process.pidfd];
             fds.extend(process.console);
-            Ok((Reply::Execed { pid: process.pid }, fds))
+            let (traps, listener) = listener(process.listener);
+            fds.extend(listener);
+            Ok((Reply::Execed { pid: process.pid, traps }, fds))
         }
         Err(refused) => {
             book.end(entry(request, &facts, &record), &decision.id, Event::Aborted, None, &refused.to_string())?;

@@ -11,8 +11,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 /// Most fds that one frame may carry.
 const MAX_FDS: usize = 8;
 
+/// Where the answer goes, and the version that who waits for it speaks.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    socket: File,
+    pub(crate) version: u16,
+}
+
 /// Reads the one request of this run.
-pub(crate) fn receive() -> anyhow::Result<(File, Request, Vec<OwnedFd>)> {
+pub(crate) fn receive() -> anyhow::Result<(Channel, Request, Vec<OwnedFd>)> {
     let channel = File::from(sys::take_channel());
     nix::fcntl::fcntl(&channel, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
     let mut header = [0_u8; HEADER_LEN];
@@ -20,14 +27,15 @@ pub(crate) fn receive() -> anyhow::Result<(File, Request, Vec<OwnedFd>)> {
     let mut reader = &channel;
     let rest = header.get_mut(read..).context("header")?;
     reader.read_exact(rest).context("the header is cut")?;
-    let length = FrameHeader::parse(&header).map_err(|e| anyhow::anyhow!("{e:?}"))?.body_len;
+    let FrameHeader { version, body_len: length, .. } =
+        FrameHeader::parse(&header).map_err(|e| anyhow::anyhow!("{e:?}"))?;
     ensure!(length <= MAX_FRAME, "a frame of {length} bytes is over the limit of {MAX_FRAME}");
     let mut frame = Vec::with_capacity(HEADER_LEN + length);
     frame.extend_from_slice(&header);
     (&mut reader).take(length as u64).read_to_end(&mut frame)?;
     ensure!(frame.len() == HEADER_LEN + length, "the frame is cut");
     let request = Request::decode(&frame).map_err(|e| anyhow::anyhow!("{e:?}"))?;
-    Ok((channel, request, fds))
+    Ok((Channel { socket: channel, version }, request, fds))
 }
 
 fn receive_first(channel: BorrowedFd<'_>, header: &mut [u8]) -> anyhow::Result<(usize, Vec<OwnedFd>)> {
@@ -48,8 +56,9 @@ fn receive_first(channel: BorrowedFd<'_>, header: &mut [u8]) -> anyhow::Result<(
 }
 
 /// Sends the answer with its fds.
-pub(crate) fn send(channel: &mut File, reply: &Reply, fds: &[OwnedFd]) -> anyhow::Result<()> {
-    let bytes = reply.encode();
+pub(crate) fn send(channel: &mut Channel, reply: &Reply, fds: &[OwnedFd]) -> anyhow::Result<()> {
+    let bytes = reply.encode_as(channel.version);
+    let channel = &mut channel.socket;
     let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let control = [ControlMessage::ScmRights(&raw)];
     let control = if raw.is_empty() { &control[..0] } else { &control[..] };

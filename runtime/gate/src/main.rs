@@ -46,7 +46,8 @@ fn gate() -> anyhow::Result<()> {
     sys::clear_environment();
     let (mut channel, request, fds) = frame::receive().context("reading the request from fd 3")?;
     let outcome = match &request.operation {
-        Operation::Create(create) => pipeline::create(&request, create, fds),
+        // A shim of the version before has nobody to listen.
+        Operation::Create(create) => pipeline::create(&request, create, fds, channel.version >= 2),
         Operation::Exec(exec) => exec::exec(&request, exec, fds),
         Operation::Update { resources } => update::update(&request, resources),
         Operation::Delete { events } => remove::delete(&request, events),

@@ -6,8 +6,8 @@ use crate::refuse::{Refused, Result};
 use crate::state;
 use crate::trail::{Book, entry};
 use boltseal_audit::Event;
-use boltseal_launch::{CreateRequest, LaunchError, Parked, Rootfs};
-use boltseal_message::{Code, Create, Created, Expected, Reply, Request};
+use boltseal_launch::{CreateRequest, LaunchError, Listener, Parked, Rootfs};
+use boltseal_message::{Code, Create, Created, Expected, Reply, Request, Trap};
 use boltseal_policy::facts::Door;
 use boltseal_policy::{Verdict, decide};
 use boltseal_seal::{Sealed, seal};
@@ -19,7 +19,12 @@ use std::time::{Duration, Instant};
 const FRESH: Duration = Duration::from_secs(300);
 
 /// Create: gather, verify, decide, record, seal, launch, inspect, record. Init is parked when this returns.
-pub(crate) fn create(request: &Request, create: &Create, fds: Vec<OwnedFd>) -> Result<(Reply, Vec<OwnedFd>)> {
+pub(crate) fn create(
+    request: &Request,
+    create: &Create,
+    fds: Vec<OwnedFd>,
+    listens: bool,
+) -> Result<(Reply, Vec<OwnedFd>)> {
     let deadline = Instant::now() + Duration::from_millis(u64::from(request.deadline_ms));
     // Before anything is open that a child should not hold.
     let _ahead = Ahead::start();
@@ -43,13 +48,16 @@ pub(crate) fn create(request: &Request, create: &Create, fds: Vec<OwnedFd>) -> R
     let decision = book.allow(entry(request, &facts), &findings, digest)?;
     // What comes of it stands in the trail whatever it is: also that there is no folder for it.
     let ready = sealed.and_then(|sealed| Ok((sealed, claim::make(&folder, &request.id)?)));
-    let (sealed, claim) = match ready {
+    let (mut sealed, claim) = match ready {
         Ok(ready) => ready,
         Err(refused) => {
             book.end(entry(request, &facts), &decision.id, Event::Aborted, None, &refused.to_string())?;
             return Err(refused);
         }
     };
+    if !listens {
+        sealed.table.traps.clear();
+    }
     let lowers = facts.rootfs.is().map(|rootfs| rootfs.lowers.clone()).unwrap_or_default();
 
     let launched = launch(&folder, request, &sealed, &lowers, create.stdio.fds, fds, deadline).and_then(|parked| {
@@ -73,6 +81,7 @@ pub(crate) fn create(request: &Request, create: &Create, fds: Vec<OwnedFd>) -> R
         }
     };
 
+    let (traps, listener) = listener(parked.listener);
     let created = Created {
         pid: parked.pid,
         terminal: create.stdio.terminal,
@@ -81,10 +90,24 @@ pub(crate) fn create(request: &Request, create: &Create, fds: Vec<OwnedFd>) -> R
         expected: Expected { seccomp_filters: parked.seccomp_filters, label: parked.expected_label },
         cgroups: parked.cgroups,
         shared_pid_namespace: sealed.table.namespaces.iter().any(|n| n.kind == "pid" && n.object.is_some()),
+        traps,
     };
     let mut fds = vec![parked.pidfd, parked.release, parked.exec_status];
     fds.extend(parked.console);
+    fds.extend(listener);
     Ok((Reply::Created(created), fds))
+}
+
+/// The trip-wire as the shim hears of it: a table to look up in, and the listener.
+pub(crate) fn listener(listener: Option<Listener>) -> (Vec<Trap>, Option<OwnedFd>) {
+    let Some(Listener { fd, traps }) = listener else { return (Vec::new(), None) };
+    let trap = |t: boltseal_launch::seccomp::Trap| Trap {
+        nr: t.nr,
+        name: t.name.into(),
+        errno: u32::from(t.errno),
+        args: t.args,
+    };
+    (traps.into_iter().map(trap).collect(), Some(fd))
 }
 
 fn launch(

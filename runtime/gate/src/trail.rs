@@ -3,7 +3,7 @@ use crate::paths;
 use crate::refuse::{Refused, Result};
 use boltseal_audit::{Appended, Decision, Entry, Event, Trail, What, Who};
 use boltseal_evidence::record::ContainerRecord;
-use boltseal_message::{Code, EventKind, Request};
+use boltseal_message::{Class, Code, EventKind, Request};
 use boltseal_policy::facts::{Door, Facts};
 use boltseal_policy::{Denial, Fact, Finding, Outcome};
 use std::time::Instant;
@@ -111,6 +111,10 @@ impl Book {
             EventKind::Aborted { reason } => (entry.ev, entry.note) = (Event::Aborted, reason.clone()),
             EventKind::OutOfMemory => entry.ev = Event::Oom,
             EventKind::LogDropped { bytes } => (entry.ev, entry.bytes) = (Event::LogDropped, Some(*bytes)),
+            EventKind::Anomaly(seen) => {
+                (entry.ev, entry.pid) = (Event::Anomaly, Some(seen.pid).filter(|pid| *pid != 0));
+                entry.anomaly = Some(anomaly(seen));
+            }
         }
         self.append(entry).map(drop).map_err(|why| no_record(&why))
     }
@@ -170,6 +174,26 @@ pub(crate) fn entry(request: &Request, facts: &Facts) -> Entry {
         what.repository = image.signatures.iter().find_map(|s| s.repository.clone()).unwrap_or_default();
     }
     entry
+}
+
+fn anomaly(seen: &boltseal_message::Anomaly) -> boltseal_audit::Anomaly {
+    use boltseal_audit::Class as Recorded;
+    boltseal_audit::Anomaly {
+        class: match seen.class {
+            Class::Process => Recorded::Process,
+            Class::Syscall => Recorded::Syscall,
+            Class::ProtectedFile => Recorded::ProtectedFile,
+            Class::Write => Recorded::Write,
+            Class::Listener => Recorded::Listener,
+            Class::Destination => Recorded::Destination,
+            Class::Malware => Recorded::Malware,
+        },
+        refused: seen.refused,
+        what: seen.what.clone(),
+        comm: seen.comm.clone(),
+        executable: seen.executable.clone(),
+        count: seen.count,
+    }
 }
 
 fn finding(finding: &Finding) -> boltseal_audit::Finding {

@@ -148,3 +148,16 @@ fn unsafe_stands_only_where_the_design_puts_it() {
         assert!(home || test || !used, "{relative} holds unsafe code");
     }
 }
+
+/// A policy names calls of the trip-wire; the base filter has it.
+#[test]
+fn the_trip_wire_of_policies_is_the_profiles() {
+    let profile: Value = serde_json::from_str(boltseal_profiles::base_seccomp()).unwrap();
+    let rules = profile["syscalls"].as_array().unwrap().iter().filter(|r| r["action"] == "SCMP_ACT_NOTIFY");
+    let names = rules.flat_map(|r| r["names"].as_array().unwrap()).map(|n| n.as_str().unwrap());
+    let names: BTreeSet<&str> = names.collect();
+    assert_eq!(names, boltseal_policy::standard::TRIP_WIRE.into());
+    // Not armed they get the filter's own answer.
+    let answers = profile["syscalls"].as_array().unwrap().iter().filter(|r| r["action"] == "SCMP_ACT_NOTIFY");
+    assert!(answers.into_iter().all(|r| r["errnoRet"] == profile["defaultErrnoRet"]));
+}

@@ -3,11 +3,12 @@ use crate::console::Console;
 use crate::error::LaunchError;
 use crate::executor::{Inside, Plan, decode};
 use crate::inspect::{self, Status};
+use crate::listener::{self, Listener};
 use crate::outside::outside;
 use crate::record::{Layout, RECORD_VERSION, Record, write_private};
 use crate::stdio::{Streams, streams};
 use crate::timer::Timer;
-use crate::{ROOTFS_NAME, cgroup, cgroup2, delete, label, mount_label, rootfs, seccomp, sys};
+use crate::{ROOTFS_NAME, cgroup, cgroup2, delete, label, memfd, mount_label, rootfs, seccomp, sys};
 use boltseal_seal::{Sealed, Table};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
@@ -59,6 +60,8 @@ pub struct Parked {
     pub cgroups: Vec<(String, String)>,
     /// `Seccomp_filters` of /proc/PID/status after execve.
     pub seccomp_filters: u32,
+    /// Of the trip-wire, if one is armed.
+    pub listener: Option<Listener>,
     /// What attr/current (AppArmor: attr/apparmor/current) shows after execve; empty without a label.
     pub expected_label: String,
     /// Clock ticks after boot, field 22 of /proc/PID/stat.
@@ -149,13 +152,14 @@ fn build(request: CreateRequest<'_>, layout: &Layout) -> Result<Parked, LaunchEr
 
     let (release, release_inside) = release_pair()?;
     let (status, status_inside) = status_pipe()?;
+    let (way_out, way_out_inside) = listener::way_out()?;
     let Streams { fds, expected } =
         streams(request.stdio, table.terminal, (!record.user_namespace).then_some((table.uid, table.gid)))?;
     let console = table.terminal.then(|| Console::bind(&layout.top)).transpose()?;
     let (base, pod) = filters(table)?;
     let enforcing = label::enforcement(table.label.as_ref())?;
     let beside = cgroup2::make_beside(table)?;
-    let keep = fds.iter().chain([&release_inside, &status_inside]).map(AsRawFd::as_raw_fd);
+    let keep = fds.iter().chain([&release_inside, &status_inside, &way_out_inside]).map(AsRawFd::as_raw_fd);
     let keep: Vec<RawFd> = keep.chain([&enforcing, &beside].into_iter().flatten().map(AsRawFd::as_raw_fd)).collect();
     let plan = Plan {
         table: table.clone(),
@@ -167,16 +171,20 @@ fn build(request: CreateRequest<'_>, layout: &Layout) -> Result<Parked, LaunchEr
         bound_devices: bound_devices(spec, record.user_namespace),
         status: status_inside.as_raw_fd(),
         release: Some(release_inside.as_raw_fd()),
+        way_out: way_out_inside.as_raw_fd(),
+        memory_noexec: memfd::wanted(table),
         enforcing,
         beside,
         stdio: expected,
         inherited: inherited(&keep)?,
     };
     let filters_after = filter_count(&plan)?;
+    let memory_noexec = plan.memory_noexec;
+    let traps = plan.base.traps.clone();
 
     sys::clear_environment();
     let built = libcontainer_create(request.id, layout, Inside::new(plan), fds, console.as_ref(), &table.cgroup_path);
-    drop((release_inside, status_inside));
+    drop((release_inside, status_inside, way_out_inside));
     let pid = match built {
         Ok(pid) => pid,
         Err(text) => {
@@ -188,6 +196,9 @@ fn build(request: CreateRequest<'_>, layout: &Layout) -> Result<Parked, LaunchEr
         let pidfd = sys::pidfd_open(pid).map_err(LaunchError::io("open init's pidfd"))?;
         record.pid = pid;
         record.start_time = sys::start_time(pid)?;
+        if memory_noexec {
+            memfd::forbid(pidfd.as_fd())?;
+        }
         // Before anybody's program runs in it: on v2 nothing else enforces the device rules.
         spec.linux().as_ref().map_or(Ok(()), |linux| cgroup2::settle(table, linux))?;
         let namespaces = outside(pid, &host, table, &record, spec)?;
@@ -204,6 +215,7 @@ fn build(request: CreateRequest<'_>, layout: &Layout) -> Result<Parked, LaunchEr
             console,
             cgroups,
             seccomp_filters: filters_after,
+            listener: Listener::taken(&way_out, traps)?,
             expected_label: label::expected(table.label.as_ref()),
             start_time: record.start_time,
             namespaces: namespaces.into_iter().collect(),
@@ -271,8 +283,9 @@ pub(crate) fn status_pipe() -> Result<(OwnedFd, OwnedFd), LaunchError> {
 
 /// The base filter and the pod's own.
 pub(crate) fn filters(table: &Table) -> Result<(seccomp::Compiled, Option<seccomp::Compiled>), LaunchError> {
-    let base = seccomp::base().map_err(|e| LaunchError::Other(format!("base seccomp filter: {e}")))?;
-    let pod = table.pod_seccomp.as_deref().map(seccomp::pod).transpose();
+    let traps = |name: &str| table.traps.contains(name);
+    let base = seccomp::base(&traps).map_err(|e| LaunchError::Other(format!("base seccomp filter: {e}")))?;
+    let pod = table.pod_seccomp.as_deref().map(|json| seccomp::pod(json, &base)).transpose();
     Ok((base, pod.map_err(|e| LaunchError::Unsupported(format!("the pod's seccomp filter: {e}")))?))
 }
 

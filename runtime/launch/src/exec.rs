@@ -5,10 +5,11 @@ use crate::create::{chain, end, filter_count, filters, inherited, status_pipe, w
 use crate::error::LaunchError;
 use crate::executor::{Inside, Plan, decode};
 use crate::inspect;
+use crate::listener::{self, Listener};
 use crate::record::{Layout, Record, write_private};
 use crate::stdio::{Streams, streams};
 use crate::timer::Timer;
-use crate::{cgroup2, label, sys};
+use crate::{cgroup2, label, memfd, sys};
 use boltseal_seal::{ApprovedNamespace, Table};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::container::{Container, ContainerStatus};
@@ -44,6 +45,8 @@ pub struct Execed {
     pub console: Option<OwnedFd>,
     /// `Seccomp_filters` of /proc/PID/status.
     pub seccomp_filters: u32,
+    /// Of its own trip-wire, if one is armed.
+    pub listener: Option<Listener>,
 }
 
 /// Runs a process in a container.
@@ -98,12 +101,13 @@ fn run(request: ExecRequest<'_>, layout: &Layout, record: &Record, files: &Files
     table.namespaces = joined(record.pid, &host, &table)?;
 
     let (status, status_inside) = status_pipe()?;
+    let (way_out, way_out_inside) = listener::way_out()?;
     let Streams { fds, expected } = streams(request.stdio, request.terminal, Some((table.uid, table.gid)))?;
     let console = request.terminal.then(|| Console::bind(&layout.top)).transpose()?;
     let (base, pod) = filters(&table)?;
     let enforcing = label::enforcement(table.label.as_ref())?;
     let beside = cgroup2::find_beside(&table)?;
-    let keep = fds.iter().chain([&status_inside]).map(AsRawFd::as_raw_fd);
+    let keep = fds.iter().chain([&status_inside, &way_out_inside]).map(AsRawFd::as_raw_fd);
     let keep: Vec<RawFd> = keep.chain([&enforcing, &beside].into_iter().flatten().map(AsRawFd::as_raw_fd)).collect();
     let plan = Plan {
         table,
@@ -115,18 +119,21 @@ fn run(request: ExecRequest<'_>, layout: &Layout, record: &Record, files: &Files
         bound_devices: Vec::new(),
         status: status_inside.as_raw_fd(),
         release: None,
+        way_out: way_out_inside.as_raw_fd(),
+        memory_noexec: memfd::wanted(request.table),
         enforcing,
         beside,
         stdio: expected,
         inherited: inherited(&keep)?,
     };
     let seccomp_filters = filter_count(&plan)?;
+    let traps = plan.base.traps.clone();
 
     sys::clear_environment();
     sys::plain_inheritance().map_err(LaunchError::io("drop the inherited groups"))?;
     mark_running(layout, request.id)?;
     let built = libcontainer_exec(request.id, layout, Inside::new(plan), fds, console.as_ref(), files);
-    drop((status_inside, init));
+    drop((status_inside, way_out_inside, init));
     let pid = match built {
         Ok(pid) => pid,
         Err(text) => return Err(why(&timer, status, text)),
@@ -140,7 +147,8 @@ fn run(request: ExecRequest<'_>, layout: &Layout, record: &Record, files: &Files
     let pidfd = sys::pidfd_open(pid).map_err(LaunchError::io("open the process's pidfd"))?;
     label::in_force(&PathBuf::from(format!("/proc/{pid}")), request.table.label.as_ref(), Duration::from_millis(200))?;
     let console = console.map(Console::receive).transpose()?;
-    Ok(Execed { pid, pidfd, console, seccomp_filters })
+    let listener = Listener::taken(&way_out, traps)?;
+    Ok(Execed { pid, pidfd, console, seccomp_filters, listener })
 }
 
 /// The container's namespaces as they are now; each must still be what was approved for it.

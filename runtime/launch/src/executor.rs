@@ -6,7 +6,7 @@ use crate::inspect::{self, IdMap, Mounts, Objects, Status};
 use crate::label::Attribute;
 use crate::rootfs::Resolved;
 use crate::seccomp::{self, Compiled};
-use crate::{label, landlock, program, sys};
+use crate::{label, landlock, listener, memfd, program, sys};
 use boltseal_seal::Table;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use oci_spec::runtime::{Process, Spec};
@@ -37,6 +37,10 @@ pub(crate) struct Plan {
     pub(crate) status: RawFd,
     /// Our end of the release socket; None for an exec, which is not parked.
     pub(crate) release: Option<RawFd>,
+    /// Where the listener of the base filter goes; there is one when it has traps.
+    pub(crate) way_out: RawFd,
+    /// Files of memory must not be executable by now.
+    pub(crate) memory_noexec: bool,
     /// See [`label::enforcement`].
     pub(crate) enforcing: Option<std::fs::File>,
     /// See [`crate::cgroup2::make_beside`].
@@ -87,7 +91,10 @@ impl Inside {
             *self.label.borrow_mut() = Some(attribute);
         }
         landlock::restrict(&plan.table.landlock)?;
-        seccomp::install(&plan.base.program, plan.base.flags)
+        match seccomp::install(&plan.base)? {
+            Some(listener) => listener::hand_out(plan.way_out, listener),
+            None => Ok(()),
+        }
     }
 
     fn differences(&self, spec: &Spec) -> Vec<String> {
@@ -144,11 +151,14 @@ impl Inside {
             attribute.check()?;
         }
         self.plan.enforcing.as_ref().map_or(Ok(()), label::enforces)?;
+        if self.plan.memory_noexec {
+            memfd::check()?;
+        }
         // Found before the pod's filter, which may forbid looking for it or telling that it is not there.
         let program = program::Program::find(process)?;
         sys::default_signals().map_err(LaunchError::io("reset the signals"))?;
         if let Some(pod) = &self.plan.pod {
-            seccomp::install(&pod.program, pod.flags)?;
+            seccomp::install(pod)?;
         }
         Ok(program)
     }

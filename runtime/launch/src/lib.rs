@@ -27,6 +27,8 @@ mod inspect;
 mod label;
 mod landlock;
 pub mod learn;
+mod listener;
+mod memfd;
 mod mount_label;
 mod mountinfo;
 mod network;
@@ -43,6 +45,7 @@ pub use create::{CreateRequest, Parked, Rootfs, create};
 pub use delete::{Deleted, delete, runs, update};
 pub use error::LaunchError;
 pub use exec::{ExecRequest, Execed, exec};
+pub use listener::Listener;
 
 pub use landlock::kernel_abi as landlock_abi;
 pub use network::hooks as network_hooks;

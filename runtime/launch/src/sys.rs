@@ -154,6 +154,30 @@ pub(crate) fn clear_environment() {
     }
 }
 
+/// Writes to a file of /proc as a process of another pid namespace, by a child that shares our memory and does nothing else.
+pub(crate) fn write_in_pid_namespace(of: BorrowedFd<'_>, file: &std::ffi::CStr, text: &[u8]) -> io::Result<()> {
+    use nix::sched::{CloneFlags, setns};
+    let own = std::fs::File::open("/proc/self/ns/pid")?;
+    setns(of, CloneFlags::CLONE_NEWPID)?;
+    let mut stack = vec![0_u8; 64 << 10];
+    let mut outcome = Err(io::Error::other("the child wrote nothing"));
+    let write = || {
+        // Errors are kept as numbers: this shares the parent's memory while the parent stands still.
+        outcome = nix::fcntl::open(file, nix::fcntl::OFlag::O_WRONLY, nix::sys::stat::Mode::empty())
+            .and_then(|fd| nix::unistd::write(fd, text))
+            .map(|_| ())
+            .map_err(io::Error::from);
+        0
+    };
+    let flags = CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK;
+    // SAFETY: this process has one thread and stands still until the child, on a stack of its own, has ended.
+    let child = unsafe { nix::sched::clone(Box::new(write), &mut stack, flags, Some(libc::SIGCHLD)) };
+    // What comes later belongs to our own namespace again, whatever became of the child.
+    setns(&own, CloneFlags::CLONE_NEWPID)?;
+    nix::sys::wait::waitpid(child?, None)?;
+    outcome
+}
+
 /// nsfs (device, inode) of a link in /proc/PID/ns.
 pub(crate) fn object(path: &Path) -> io::Result<(u64, u64)> {
     let meta = std::fs::metadata(path)?;

@@ -2,15 +2,19 @@
 
 use crate::wire::{DecodeError, FrameKind, Reader, VERSION, Wire, Writer, put_bytes, put_list, take_bytes, take_list};
 use crate::{
-    Code, Create, Created, Event, EventKind, Exec, Expected, FileStamp, Mount, Operation, Refusal, Reply, Request,
-    Stdio,
+    Anomaly, Code, Create, Created, Event, EventKind, Exec, Expected, FileStamp, Mount, Operation, Refusal, Reply,
+    Request, Stdio, Trap,
 };
 
 impl Request {
     /// The whole frame, header included, in this build's version.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut w = Writer::new(FrameKind::Request, VERSION);
+        self.encode_as(VERSION)
+    }
+
+    fn encode_as(&self, version: u16) -> Vec<u8> {
+        let mut w = Writer::new(FrameKind::Request, version);
         self.put(&mut w);
         w.finish()
     }
@@ -51,14 +55,21 @@ impl Reply {
     }
 }
 
+/// Fields behind `since` are on the wire from that version of the frame on; in an older one they are empty.
 macro_rules! fields {
-    ($type:ident { $($field:ident),* $(,)? }) => {
+    ($type:ident { $($field:ident),* $(,)? } $(since $version:literal { $($later:ident),* $(,)? })?) => {
         impl Wire for $type {
             fn put(&self, w: &mut Writer) {
                 $(self.$field.put(w);)*
+                $(if w.version >= $version {
+                    $(self.$later.put(w);)*
+                })?
             }
             fn take(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-                Ok(Self { $($field: Wire::take(r)?),* })
+                Ok(Self {
+                    $($field: Wire::take(r)?,)*
+                    $($($later: if r.version >= $version { Wire::take(r)? } else { Default::default() },)*)?
+                })
             }
         }
     };
@@ -70,8 +81,10 @@ fields!(Exec { exec_id, stdio, process });
 fields!(Stdio { terminal, stdin, stdout, stderr, fds });
 fields!(Mount { kind, source, target, options });
 fields!(Event { id, exec_id, at_ns, kind });
+fields!(Anomaly { class, refused, pid, comm, executable, what, count });
 fields!(Refusal { code, message });
-fields!(Created { pid, terminal, not_after_boottime_ns, policy_files, expected, cgroups, shared_pid_namespace });
+fields!(Created { pid, terminal, not_after_boottime_ns, policy_files, expected, cgroups, shared_pid_namespace } since 2 { traps });
+fields!(Trap { nr, name, errno, args });
 fields!(FileStamp { path, device, inode, size, mtime_ns, ctime_ns });
 fields!(Expected { seccomp_filters, label });
 
@@ -87,7 +100,7 @@ macro_rules! lists {
         }
     )*};
 }
-lists!(String, Mount, Event, FileStamp, (String, String));
+lists!(String, Mount, Event, FileStamp, Trap, (String, String));
 
 impl Wire for Vec<u8> {
     fn put(&self, w: &mut Writer) {
@@ -174,6 +187,10 @@ impl Wire for EventKind {
                 5u8.put(w);
                 bytes.put(w);
             }
+            Self::Anomaly(anomaly) => {
+                6u8.put(w);
+                anomaly.put(w);
+            }
         }
     }
     fn take(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -183,6 +200,7 @@ impl Wire for EventKind {
             3 => Self::Aborted { reason: Wire::take(r)? },
             4 => Self::OutOfMemory,
             5 => Self::LogDropped { bytes: Wire::take(r)? },
+            6 => Self::Anomaly(Wire::take(r)?),
             _ => return Err(DecodeError("unknown event")),
         })
     }
@@ -199,9 +217,12 @@ impl Wire for Reply {
                 2u8.put(w);
                 created.put(w);
             }
-            Self::Execed { pid } => {
+            Self::Execed { pid, traps } => {
                 3u8.put(w);
                 pid.put(w);
+                if w.version >= 2 {
+                    traps.put(w);
+                }
             }
             Self::Done => 4u8.put(w),
         }
@@ -210,7 +231,7 @@ impl Wire for Reply {
         Ok(match u8::take(r)? {
             1 => Self::Refused(Wire::take(r)?),
             2 => Self::Created(Wire::take(r)?),
-            3 => Self::Execed { pid: Wire::take(r)? },
+            3 => Self::Execed { pid: Wire::take(r)?, traps: if r.version >= 2 { Wire::take(r)? } else { Vec::new() } },
             4 => Self::Done,
             _ => return Err(DecodeError("unknown reply")),
         })
@@ -238,6 +259,7 @@ impl Wire for Code {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Class;
     use crate::wire::{FrameHeader, HEADER_LEN, MAX_FRAME, MAX_LIST, MAX_STRING, read_frame};
 
     fn event(kind: EventKind) -> Event {
@@ -261,6 +283,15 @@ mod tests {
             event(EventKind::Aborted { reason: "why".into() }),
             event(EventKind::OutOfMemory),
             event(EventKind::LogDropped { bytes: 1 << 40 }),
+            event(EventKind::Anomaly(Anomaly {
+                class: Class::Syscall,
+                refused: true,
+                pid: 4,
+                comm: "sh".into(),
+                executable: "/bin/sh".into(),
+                what: "mount".into(),
+                count: 100_000,
+            })),
         ];
         let mount = Mount {
             kind: "overlay".into(),
@@ -293,8 +324,12 @@ mod tests {
         .collect()
     }
 
+    fn traps() -> Vec<Trap> {
+        vec![Trap { nr: 165, name: "mount".into(), errno: 1, args: 0 }]
+    }
+
     fn replies() -> Vec<Reply> {
-        let mut all = vec![Reply::Execed { pid: 9 }, Reply::Done];
+        let mut all = vec![Reply::Execed { pid: 9, traps: traps() }, Reply::Done];
         for code in [
             Code::PermissionDenied,
             Code::FailedPrecondition,
@@ -322,6 +357,7 @@ mod tests {
             expected: Expected { seccomp_filters: 2, label: "l (enforce)".into() },
             cgroups: vec![("memory".into(), "/sys/fs/cgroup/memory/x".into()), (String::new(), "/u".into())],
             shared_pid_namespace: true,
+            traps: traps(),
         }));
         all
     }
@@ -337,6 +373,19 @@ mod tests {
         }
         for reply in replies() {
             assert_eq!(Reply::decode(&reply.encode()), Ok(reply));
+        }
+    }
+
+    #[test]
+    fn a_reader_of_the_version_before_gets_what_it_knows() {
+        for reply in replies() {
+            let mut known = reply.clone();
+            match &mut known {
+                Reply::Created(created) => created.traps.clear(),
+                Reply::Execed { traps, .. } => traps.clear(),
+                _ => {}
+            }
+            assert_eq!(Reply::decode(&reply.encode_as(1)), Ok(known));
         }
     }
 
@@ -364,11 +413,12 @@ mod tests {
                     let mut bent = frame.clone();
                     bent[at] = value;
                     // What decodes must encode to the same bytes: there is one form of each value.
+                    let version = u16::from_le_bytes([bent[4], bent[5]]);
                     if let Ok(request) = Request::decode(&bent) {
-                        assert_eq!(request.encode(), bent);
+                        assert_eq!(request.encode_as(version), bent);
                     }
                     if let Ok(reply) = Reply::decode(&bent) {
-                        assert_eq!(reply.encode(), bent);
+                        assert_eq!(reply.encode_as(version), bent);
                     }
                 }
             }

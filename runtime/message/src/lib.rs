@@ -10,8 +10,11 @@
     allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")
 )]
 
+mod anomaly;
 mod codec;
 mod wire;
+
+pub use anomaly::{Anomaly, Class, MAX_COMM, MAX_EXECUTABLE, MAX_WHAT};
 
 pub use wire::{
     DecodeError, FrameHeader, FrameKind, HEADER_LEN, MAX_BYTES, MAX_FRAME, MAX_LIST, MAX_STRING, VERSION, read_frame,
@@ -113,6 +116,8 @@ pub enum EventKind {
     OutOfMemory,
     /// Bytes of stdout or stderr that a full or broken sink did not take.
     LogDropped { bytes: u64 },
+    /// Something that the container was not meant to do. From version 2 on.
+    Anomaly(Anomaly),
 }
 
 /// What the gate answers.
@@ -120,11 +125,13 @@ pub enum EventKind {
 pub enum Reply {
     /// Refused or failed. Nothing was started, nothing is left.
     Refused(Refusal),
-    /// Init is parked. Fds: pidfd, release socket, exec-status pipe (read end), then the console's master if `terminal`.
+    /// Init is parked. Fds: pidfd, release socket, exec-status pipe (read end), then the console's master if `terminal`,
+    /// then the listener of the trip-wire if there are `traps`.
     Created(Created),
-    /// The exec'd process runs. Fds: pidfd, then the console's master if `terminal`.
+    /// The exec'd process runs. Fds: pidfd, then the console's master if `terminal`, then its listener if there are `traps`.
     Execed {
         pid: u32,
+        traps: Vec<Trap>,
     },
     Done,
 }
@@ -167,6 +174,18 @@ pub struct Created {
     pub cgroups: Vec<(String, String)>,
     /// The container has no pid namespace of its own: when init ends, the rest of the cgroup is killed.
     pub shared_pid_namespace: bool,
+    /// Calls that the listener is asked about, ascending by number. From version 2 on.
+    pub traps: Vec<Trap>,
+}
+
+/// A refused system call that is told: the shim answers it with `errno`, whatever the call was to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trap {
+    pub nr: u32,
+    pub name: String,
+    pub errno: u32,
+    /// How many of its arguments say what was tried; at most 6.
+    pub args: u8,
 }
 
 /// Written to the release socket by Start; init goes on only after exactly these bytes.

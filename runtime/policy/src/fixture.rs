@@ -56,6 +56,7 @@ pub fn allowance() -> Allowance {
         sysctls: set(&["net.ipv4.ip_forward"]),
         host_namespaces: set(&["network"]),
         exec_volumes: vec!["/plugins".into()],
+        exec_memory: true,
         hooks: vec![AllowedHook {
             stage: "createRuntime".into(),
             path: "/opt/hook".into(),

@@ -7,6 +7,7 @@ mod parse;
 pub use node::{EarRules, LogRules};
 
 use crate::network::{Destination, Ports};
+use crate::standard;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -71,6 +72,8 @@ pub struct Policy {
     pub node: NodeRules,
     #[serde(default)]
     pub landlock: LandlockRules,
+    #[serde(default)]
+    pub anomalies: AnomalyRules,
     #[serde(default, rename = "allowance")]
     pub allowances: Vec<Allowance>,
     #[serde(default, rename = "exception")]
@@ -242,6 +245,33 @@ pub struct LandlockRules {
     pub abi: u32,
 }
 
+/// What is watched beyond being refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AnomalyRules {
+    pub syscalls: Traps,
+}
+
+/// Which refused system calls are told, of [`standard::TRIP_WIRE`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Traps {
+    /// All or none of them.
+    All(bool),
+    Named(BTreeSet<String>),
+}
+
+impl Traps {
+    #[must_use]
+    pub fn names(&self) -> BTreeSet<String> {
+        match self {
+            Self::All(true) => standard::TRIP_WIRE.iter().map(ToString::to_string).collect(),
+            Self::All(false) => BTreeSet::new(),
+            Self::Named(names) => names.clone(),
+        }
+    }
+}
+
 /// Permanent, named permission for one image family. Recorded as `allowed by <id>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -263,6 +293,9 @@ pub struct Allowance {
     /// Destinations whose files may be executed.
     #[serde(default)]
     pub exec_volumes: Vec<String>,
+    /// Files of memory (memfd) may be executed.
+    #[serde(default)]
+    pub exec_memory: bool,
     #[serde(default)]
     pub hooks: Vec<AllowedHook>,
 }

@@ -28,6 +28,8 @@ pub(crate) fn terms(ctx: &Ctx<'_>) -> Terms {
         apparmor,
         selinux,
         exec_volumes: ctx.allowances.iter().flat_map(|a| a.exec_volumes.iter().cloned()).collect(),
+        // The host's own namespace is left as it is.
+        memory_noexec: !ctx.allowances.iter().any(|a| a.exec_memory) && !of_host("pid"),
         host_namespaces: standard::NAMESPACES
             .iter()
             .filter(|k| create && of_host(k))
@@ -47,6 +49,7 @@ pub(crate) fn terms(ctx: &Ctx<'_>) -> Terms {
         network_hooks: ctx.facts.network_hooks == Fact::Is(()),
         oom_score_adj: rules::oom_score(ctx),
         sysctls: ctx.facts.sysctls.clone(),
+        traps: ctx.policy.anomalies.syscalls.names(),
         pod_seccomp: ctx.facts.seccomp.present && ctx.facts.seccomp.unusable.is_empty(),
         repository,
         authority,

@@ -48,6 +48,8 @@ pub struct Terms {
     pub selinux: Option<String>,
     /// Destinations that may stay executable.
     pub exec_volumes: Vec<String>,
+    /// Files of memory (memfd) are not executable in its pid namespace.
+    pub memory_noexec: bool,
     /// Namespace kinds that may be the host's.
     pub host_namespaces: BTreeSet<String>,
     /// Device paths beside the standard ones.
@@ -59,6 +61,8 @@ pub struct Terms {
     pub network_hooks: bool,
     pub oom_score_adj: Option<i32>,
     pub sysctls: BTreeMap<String, String>,
+    /// Calls whose refusal is told (the trip-wire).
+    pub traps: BTreeSet<String>,
     /// The pod's own filter may be installed after the base filter.
     pub pod_seccomp: bool,
     /// The image's verified repository and the authority that signed it; None for a pinned sandbox image.

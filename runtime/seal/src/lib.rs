@@ -100,6 +100,8 @@ pub fn seal(permit: Permit, spec: Spec, facts: &Facts) -> Result<Sealed, String>
         pod_seccomp: pod_seccomp(&input)?,
         cgroup_path: linux.cgroup_path,
         terminal: facts.process.terminal,
+        traps: permit.terms().traps.clone(),
+        memory_noexec: permit.terms().memory_noexec,
     };
     Ok(Sealed { spec: sealed, json, digest, table })
 }

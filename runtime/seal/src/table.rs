@@ -25,6 +25,12 @@ pub struct Table {
     pub pod_seccomp: Option<String>,
     pub cgroup_path: String,
     pub terminal: bool,
+    /// Calls of the base filter's trip-wire that are armed. A table of a version without one has none.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub traps: BTreeSet<String>,
+    /// Files of memory are not executable in its pid namespace, where the kernel can see to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub memory_noexec: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -111,7 +111,7 @@ fn answer(request: &Request, bundle: &Path, orders: &Orders, fds: Vec<OwnedFd>) 
             socket.write_all(b"this is not a frame of ours").unwrap();
             std::process::exit(0);
         }
-        Some("lie") => return (Reply::Execed { pid: 1 }, Vec::new()),
+        Some("lie") => return (Reply::Execed { pid: 1, traps: Vec::new() }, Vec::new()),
         Some(refusal) if refusal.starts_with("refuse ") => {
             let (code, message) = refusal["refuse ".len()..].split_once(' ').unwrap();
             return refuse(code, message);
@@ -127,7 +127,7 @@ fn answer(request: &Request, bundle: &Path, orders: &Orders, fds: Vec<OwnedFd>) 
             enter_cgroup(orders, pid);
             let mut out = vec![pidfd(pid)];
             out.extend(console);
-            (Reply::Execed { pid }, out)
+            (Reply::Execed { pid, traps: Vec::new() }, out)
         }
         Operation::Update { resources } => {
             note(bundle, "updates", &String::from_utf8_lossy(resources));
@@ -183,6 +183,7 @@ fn record(bundle: &Path, events: &[Event]) {
             EventKind::Aborted { reason } => format!("aborted {}", reason.lines().next().unwrap_or_default()),
             EventKind::OutOfMemory => "oom".into(),
             EventKind::LogDropped { bytes } => format!("dropped {bytes}"),
+            EventKind::Anomaly(a) => format!("anomaly {:?} {} {} {}", a.class, a.what, a.comm, a.count),
         };
         note(bundle, "trail", &format!("{}/{} {what}", event.id, event.exec_id));
     }
@@ -229,6 +230,7 @@ fn create(
         expected: Expected { seccomp_filters: filters, label: orders.value("label").unwrap_or_default().into() },
         cgroups: cgroups(orders),
         shared_pid_namespace: orders.has("shared"),
+        traps: Vec::new(),
     };
     assert!(request.deadline_ms > 0);
     let mut out = vec![pidfd(pid), release, status_read];

@@ -29,6 +29,27 @@ pub struct Compiled {
     /// Names that this architecture does not have or that are newer than our table. Such calls answer ENOSYS whatever
     /// the profile says, so leaving their rules out can only tighten.
     pub unknown: Vec<String>,
+    /// Calls that are handed to the listener, ascending. Not empty: the filter is installed with one.
+    pub traps: Vec<Trap>,
+}
+
+/// A call of the trip-wire: it is told to the listener, which refuses it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trap {
+    pub nr: u32,
+    pub name: &'static str,
+    /// What the listener answers.
+    pub errno: u16,
+    /// How many of its arguments tell what was tried: those that the filter looks at.
+    pub args: u8,
+}
+
+/// What a profile may do and how it stands to the other filter.
+pub(super) struct Reading<'a> {
+    /// Names that may be handed to the listener; `None`: a pod's profile, which hands over nothing.
+    pub(super) traps: Option<&'a dyn Fn(&str) -> bool>,
+    /// Numbers that the base filter hands to the listener: an errno here would keep them from it.
+    pub(super) yields: &'a [Trap],
 }
 
 /// One rule of one call, its names and action resolved: all conditions must hold.
@@ -52,10 +73,40 @@ pub enum Answer {
 /// Not a profile; default action allow or log; notify, trace, a listener; an unknown flag; other architectures only;
 /// an argument index above 5; a program longer than the kernel takes.
 pub fn compile(json: &str, arch: Arch) -> Result<Compiled, SeccompError> {
+    read(json, arch, &Reading { traps: None, yields: &[] })
+}
+
+/// The same for a pod's filter beside a base filter with a trip-wire. Of two filters an errno wins over the listener, so
+/// that a call which this one refuses by errno and that one always hands over is left to that one: it is refused either way.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_beside(json: &str, arch: Arch, base: &Compiled) -> Result<Compiled, SeccompError> {
+    read(json, arch, &Reading { traps: None, yields: &base.traps })
+}
+
+/// Our own profile, in which `SCMP_ACT_NOTIFY` is the trip-wire for the calls that `traps` says; others of it get the errno.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_own(json: &str, arch: Arch, traps: &dyn Fn(&str) -> bool) -> Result<Compiled, SeccompError> {
+    read(json, arch, &Reading { traps: Some(traps), yields: &[] })
+}
+
+fn read(json: &str, arch: Arch, reading: &Reading<'_>) -> Result<Compiled, SeccompError> {
     let profile: Profile =
         serde_json::from_str(json).map_err(|e| SeccompError(format!("not an OCI seccomp profile: {e}")))?;
-    check(&profile, arch)?;
-    let (answers, unknown) = answers(&profile, arch)?;
+    check(&profile, arch, reading)?;
+    let (mut answers, unknown) = answers(&profile, arch, reading)?;
+    let traps = traps(&answers, arch);
+    for trap in reading.yields {
+        if let Some((_, answer)) = answers.iter_mut().find(|(nr, _)| *nr == trap.nr)
+            && trap.args == 0
+            && matches!(answer, Answer::Always(Action::Errno(_)))
+        {
+            *answer = Answer::Always(Action::Allow);
+        }
+    }
     let program = tree::program(&answers, arch, &leaf)?;
     if program.len() > BPF_MAXINSNS {
         return Err(SeccompError(format!(
@@ -63,12 +114,34 @@ pub fn compile(json: &str, arch: Arch) -> Result<Compiled, SeccompError> {
             program.len()
         )));
     }
-    Ok(Compiled { program, flags: flags(&profile)?, unknown })
+    Ok(Compiled { program, flags: flags(&profile)?, unknown, traps })
 }
 
-pub(super) fn check(profile: &Profile, arch: Arch) -> Result<(), SeccompError> {
+/// The calls that are handed over, always or by their arguments.
+fn traps(answers: &Answers, arch: Arch) -> Vec<Trap> {
+    let names: HashMap<u32, &'static str> = numbers(arch).map(|(name, nr)| (nr, name)).collect();
+    let trap = |nr: &u32, errno, args| names.get(nr).copied().map(|name| Trap { nr: *nr, name, errno, args });
+    let of = |(nr, answer): &(u32, Answer)| match answer {
+        Answer::Always(Action::Notify(errno)) => trap(nr, *errno, 0),
+        Answer::Always(_) => None,
+        Answer::Cases(cases, last) => {
+            let args = cases.iter().flat_map(|c| &c.args).map(|a| a.index + 1).max().unwrap_or(0);
+            let all = cases.iter().map(|c| c.action).chain([*last]);
+            all.into_iter().find_map(|a| if let Action::Notify(errno) = a { trap(nr, errno, args) } else { None })
+        }
+    };
+    answers.iter().filter_map(of).collect()
+}
+
+pub(super) fn check(profile: &Profile, arch: Arch, reading: &Reading<'_>) -> Result<(), SeccompError> {
     let default = Action::parse(&profile.default_action, profile.default_errno_ret).map_err(SeccompError)?;
-    if default >= Action::Log {
+    let actions = profile.syscalls.iter().flatten().map(|rule| rule.action.as_str());
+    if reading.traps.is_none() && actions.chain([profile.default_action.as_str()]).any(|a| a == "SCMP_ACT_NOTIFY") {
+        return Err(SeccompError(
+            "action SCMP_ACT_NOTIFY is not supported: a listener can let anything through".into(),
+        ));
+    }
+    if default > Action::Errno(u16::MAX) {
         return Err(SeccompError(format!("default action {} lets everything through", profile.default_action)));
     }
     if profile.listener_path.as_deref().is_some_and(|p| !p.is_empty()) {
@@ -104,7 +177,7 @@ fn flags(profile: &Profile) -> Result<u64, SeccompError> {
 pub(super) type Answers = Vec<(u32, Answer)>;
 
 /// What each number answers, and the names that have none.
-pub(super) fn answers(profile: &Profile, arch: Arch) -> Result<(Answers, Vec<String>), SeccompError> {
+pub(super) fn answers(profile: &Profile, arch: Arch, reading: &Reading<'_>) -> Result<(Answers, Vec<String>), SeccompError> {
     let default = Action::parse(&profile.default_action, profile.default_errno_ret).map_err(SeccompError)?;
     let by_name: HashMap<&str, u32> = numbers(arch).collect();
     let mut cases: HashMap<u32, Vec<Case>> = HashMap::new();
@@ -113,7 +186,10 @@ pub(super) fn answers(profile: &Profile, arch: Arch) -> Result<(Answers, Vec<Str
         let split = split(rule)?;
         for name in &rule.names {
             match by_name.get(name.as_str()) {
-                Some(number) => cases.entry(*number).or_default().extend(split.iter().cloned()),
+                Some(number) => {
+                    let split = split.iter().cloned().map(|case| armed(case, name, reading));
+                    cases.entry(*number).or_default().extend(split);
+                }
                 None if [Arch::X86_64, Arch::Aarch64].iter().any(|a| boltseal_profiles::number(*a, name).is_some()) => {
                 }
                 None => unknown.push(name.clone()),
@@ -124,6 +200,16 @@ pub(super) fn answers(profile: &Profile, arch: Arch) -> Result<(Answers, Vec<Str
         by_name.values().map(|n| (*n, answer(cases.remove(n).unwrap_or_default(), default))).collect();
     all.sort_unstable_by_key(|(n, _)| *n);
     Ok((all, unknown))
+}
+
+/// A call of the trip-wire that is not armed is refused all the same.
+fn armed(case: Case, name: &str, reading: &Reading<'_>) -> Case {
+    match case.action {
+        Action::Notify(errno) if !reading.traps.is_some_and(|traps| traps(name)) => {
+            Case { action: Action::Errno(errno), ..case }
+        }
+        _ => case,
+    }
 }
 
 /// The cases of one rule. Two conditions on the same argument are alternatives, as in the runtimes that profiles are

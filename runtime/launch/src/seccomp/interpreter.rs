@@ -1,6 +1,6 @@
 //! Tests: a small interpreter of classic BPF and a naive reading of profiles, compared on all numbers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-use super::compile::compile;
+use super::compile::{Compiled, compile, compile_beside, compile_own};
 use super::profile::{Action, Op, Profile};
 use super::tree::audit_arch;
 use boltseal_profiles::{Arch, number, numbers};
@@ -123,7 +123,10 @@ const VALUES: &[u64] = &[
 ];
 
 fn agree(json: &str, arch: Arch) -> Result<(), TestCaseError> {
-    let compiled = compile(json, arch).expect("compiles");
+    agrees(&compile(json, arch).expect("compiles"), json, arch)
+}
+
+fn agrees(compiled: &Compiled, json: &str, arch: Arch) -> Result<(), TestCaseError> {
     let naive = Naive::new(json, arch);
     for nr in (0..600).chain([0x4000_0000, 0x4000_0001, 0x4000_0029, 0x7fff_ffff, u32::MAX]) {
         for (i, first) in VALUES.iter().enumerate() {
@@ -140,17 +143,24 @@ fn agree(json: &str, arch: Arch) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// The base filter with every trap armed, or none.
+fn base(arch: Arch, armed: bool) -> Compiled {
+    compile_own(boltseal_profiles::base_seccomp(), arch, &|_| armed).unwrap()
+}
+
 #[test]
 fn the_base_filter_means_what_it_says() {
     for arch in [Arch::X86_64, Arch::Aarch64] {
-        agree(boltseal_profiles::base_seccomp(), arch).unwrap();
+        agrees(&base(arch, true), boltseal_profiles::base_seccomp(), arch).unwrap();
+        let disarmed = boltseal_profiles::base_seccomp().replace("SCMP_ACT_NOTIFY", "SCMP_ACT_ERRNO");
+        agrees(&base(arch, false), &disarmed, arch).unwrap();
     }
 }
 
 #[test]
 fn the_base_filter_is_short_and_shallow() {
     for arch in [Arch::X86_64, Arch::Aarch64] {
-        let compiled = compile(boltseal_profiles::base_seccomp(), arch).unwrap();
+        let compiled = base(arch, true);
         assert!(compiled.program.len() <= 300, "{} instructions", compiled.program.len());
         assert_eq!(compiled.unknown, Vec::<String>::new());
         let deepest =
@@ -161,7 +171,7 @@ fn the_base_filter_is_short_and_shallow() {
 
 #[test]
 fn the_base_filter_on_the_calls_that_matter() {
-    let program = compile(boltseal_profiles::base_seccomp(), Arch::X86_64).unwrap().program;
+    let program = base(Arch::X86_64, false).program;
     let answer = |name: &str, args: [u64; 6]| {
         run(&program, &Call { arch: audit_arch(Arch::X86_64), nr: number(Arch::X86_64, name).unwrap(), args }).0
     };
@@ -187,6 +197,68 @@ fn the_base_filter_on_the_calls_that_matter() {
     {
         assert_eq!(answer(name, [0; 6]), eperm, "{name}");
     }
+}
+
+/// A call of the trip-wire is one that is refused: armed, the same calls are open and the others wait for the listener.
+#[test]
+fn a_trap_opens_nothing() {
+    for arch in [Arch::X86_64, Arch::Aarch64] {
+        let (armed, plain) = (base(arch, true), base(arch, false));
+        assert!(armed.traps.is_sorted_by_key(|trap| trap.nr) && plain.traps.is_empty());
+        let wire =
+            "mount unshare setns ptrace bpf io_uring_setup userfaultfd keyctl kexec_load clone socket init_module";
+        for name in wire.split(' ') {
+            assert!(armed.traps.iter().any(|trap| trap.name == name && trap.errno == 1), "{name}");
+        }
+        let mut told = 0;
+        for nr in 0..600 {
+            for first in VALUES {
+                let call = Call { arch: audit_arch(arch), nr, args: [*first, 3, 0, 0, 0, 0] };
+                let (with, without) = (run(&armed.program, &call).0, run(&plain.program, &call).0);
+                if with == libc::SECCOMP_RET_USER_NOTIF {
+                    assert_eq!(without, Action::Errno(1).ret(), "{nr} {first:#x}");
+                    assert!(armed.traps.iter().any(|trap| trap.nr == nr));
+                    told += 1;
+                } else {
+                    assert_eq!(with, without, "{nr} {first:#x}");
+                }
+            }
+        }
+        assert!(told > 500, "{told}");
+    }
+}
+
+/// Beside the base filter a pod's still refuses what it refuses: the kernel takes the least of both answers.
+#[test]
+fn a_pods_filter_that_yields_opens_nothing() {
+    let pod = r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[
+        {"names":["read","write","clone"],"action":"SCMP_ACT_ALLOW"},
+        {"names":["bpf"],"action":"SCMP_ACT_KILL_PROCESS"},{"names":["ptrace"],"action":"SCMP_ACT_ALLOW"}]}"#;
+    let arch = Arch::X86_64;
+    let (base, alone) = (base(arch, true), compile(pod, arch).unwrap());
+    let beside = compile_beside(pod, arch, &base).unwrap();
+    let by = |program: &[sock_filter], nr, first| {
+        run(program, &Call { arch: audit_arch(arch), nr, args: [first, 0, 0, 0, 0, 0] }).0
+    };
+    // SECCOMP_RET_ACTION_FULL as the kernel compares it: a signed number, the least wins.
+    let least = |a: u32, b: u32| if (a & 0xffff_0000).cast_signed() <= (b & 0xffff_0000).cast_signed() { a } else { b };
+    for nr in 0..600 {
+        for first in VALUES {
+            let before = least(by(&base.program, nr, *first), by(&alone.program, nr, *first));
+            let after = least(by(&base.program, nr, *first), by(&beside.program, nr, *first));
+            if before != after {
+                assert_eq!((before, after), (Action::Errno(1).ret(), libc::SECCOMP_RET_USER_NOTIF), "{nr} {first:#x}");
+            }
+        }
+    }
+    let both = |name: &str| {
+        let nr = number(arch, name).unwrap();
+        least(by(&base.program, nr, 0), by(&beside.program, nr, 0))
+    };
+    assert_eq!(both("mount"), libc::SECCOMP_RET_USER_NOTIF);
+    assert_eq!(both("ptrace"), libc::SECCOMP_RET_USER_NOTIF);
+    assert_eq!(both("bpf"), libc::SECCOMP_RET_KILL_PROCESS);
+    assert_eq!(both("uname"), Action::Errno(1).ret());
 }
 
 #[test]

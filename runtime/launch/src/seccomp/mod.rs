@@ -12,32 +12,32 @@ mod tree;
 #[cfg(test)]
 mod interpreter;
 
-pub use compile::{Answer, Case, Compiled, SeccompError, compile};
+pub use compile::{Answer, Case, Compiled, SeccompError, Trap, compile, compile_beside, compile_own};
 pub(crate) use install::install;
 pub use meaning::{Meaning, Relation, compare, meaning};
 
 use boltseal_profiles::Arch;
 
-/// The base filter for this machine.
+/// The base filter for this machine, with a trip-wire for the calls that `traps` says.
 ///
 /// # Errors
 /// An architecture without a table; anything else would have failed the tests.
-pub fn base() -> Result<Compiled, SeccompError> {
-    let arch =
-        Arch::native().ok_or_else(|| SeccompError(format!("no system call table for {}", std::env::consts::ARCH)))?;
-    let compiled = compile(boltseal_profiles::base_seccomp(), arch)?;
+pub fn base(traps: &dyn Fn(&str) -> bool) -> Result<Compiled, SeccompError> {
+    let compiled = compile_own(boltseal_profiles::base_seccomp(), native()?, traps)?;
     match compiled.unknown.first() {
         Some(name) => Err(SeccompError(format!("the base filter names {name}, which no kernel has"))),
         None => Ok(compiled),
     }
 }
 
-/// A pod's own filter for this machine.
+/// A pod's own filter for this machine, beside that base filter.
 ///
 /// # Errors
 /// What cannot be installed as it is, in one line.
-pub fn pod(json: &str) -> Result<Compiled, SeccompError> {
-    let arch =
-        Arch::native().ok_or_else(|| SeccompError(format!("no system call table for {}", std::env::consts::ARCH)))?;
-    compile(json, arch)
+pub fn pod(json: &str, base: &Compiled) -> Result<Compiled, SeccompError> {
+    compile_beside(json, native()?, base)
+}
+
+fn native() -> Result<Arch, SeccompError> {
+    Arch::native().ok_or_else(|| SeccompError(format!("no system call table for {}", std::env::consts::ARCH)))
 }

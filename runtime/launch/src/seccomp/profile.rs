@@ -71,6 +71,8 @@ pub enum Action {
     KillThread,
     Trap,
     Errno(u16),
+    /// The call waits for who holds the listener, which answers with this errno and nothing else; ENOSYS without one.
+    Notify(u16),
     Log,
     Allow,
 }
@@ -84,22 +86,26 @@ impl Action {
             Self::KillThread => libc::SECCOMP_RET_KILL_THREAD,
             Self::Trap => libc::SECCOMP_RET_TRAP,
             Self::Errno(errno) => libc::SECCOMP_RET_ERRNO | u32::from(errno),
+            Self::Notify(_) => libc::SECCOMP_RET_USER_NOTIF,
             Self::Log => libc::SECCOMP_RET_LOG,
             Self::Allow => libc::SECCOMP_RET_ALLOW,
         }
     }
 
-    /// `SCMP_ACT_*`; notify and trace need a second process that can say yes, so they are refused.
+    /// `SCMP_ACT_*`. Trace needs a second process that can say yes, so it is refused; so does notify, but in our own
+    /// profile, whose listener only ever says no: `errnoRet` is its answer there.
     pub(crate) fn parse(name: &str, errno: Option<u32>) -> Result<Self, String> {
+        let errno = || {
+            let errno = errno.unwrap_or(libc::EPERM.unsigned_abs());
+            // The kernel caps it at MAX_ERRNO.
+            let small = u16::try_from(errno).ok().filter(|e| *e <= 4095);
+            small.ok_or_else(|| format!("errnoRet {errno} is above 4095"))
+        };
         let action = match name {
             "SCMP_ACT_ALLOW" => Self::Allow,
             "SCMP_ACT_LOG" => Self::Log,
-            "SCMP_ACT_ERRNO" => {
-                let errno = errno.unwrap_or(libc::EPERM.unsigned_abs());
-                // The kernel caps it at MAX_ERRNO.
-                let small = u16::try_from(errno).ok().filter(|e| *e <= 4095);
-                Self::Errno(small.ok_or_else(|| format!("errnoRet {errno} is above 4095"))?)
-            }
+            "SCMP_ACT_ERRNO" => Self::Errno(errno()?),
+            "SCMP_ACT_NOTIFY" => Self::Notify(errno()?),
             "SCMP_ACT_TRAP" => Self::Trap,
             "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => Self::KillThread,
             "SCMP_ACT_KILL_PROCESS" => Self::KillProcess,

@@ -295,6 +295,8 @@ fn table(volume: &std::path::Path, cgroup: &str) -> Table {
         pod_seccomp: None,
         cgroup_path: cgroup.into(),
         terminal: false,
+        traps: std::collections::BTreeSet::new(),
+        memory_noexec: false,
     }
 }
 

@@ -3,6 +3,7 @@ mod cgroups;
 mod damaged;
 mod labels;
 mod network;
+mod traps;
 
 pub use cgroups::{standard_rules, unified};
 pub use labels::enter as enter_label;
@@ -52,6 +53,13 @@ pub const ALL: &[Scenario] = &[
     ("base_filter", base_filter),
     ("pod_filter", pod_filter),
     ("pod_filter_that_allows_all", pod_filter_that_allows_all),
+    ("traps_told_and_refused", traps::told_and_refused),
+    ("traps_not_armed", traps::not_armed),
+    ("traps_nobody_listens", traps::nobody_listens),
+    ("traps_die_while_a_call_waits", traps::dies_while_a_call_waits),
+    ("traps_exec_is_told", traps::exec_is_told),
+    ("traps_beside_a_pods_filter", traps::beside_a_pods_filter),
+    ("memory_is_not_executable", traps::memory_is_not_executable),
     ("terminal", terminal),
     ("exec_in_a_running_container", exec_in_a_running_container),
     ("exec_failures", exec_failures),

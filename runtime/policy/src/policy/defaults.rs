@@ -1,7 +1,7 @@
 //! What is in force when a policy file says nothing.
 use super::{
-    BundleRules, DeviceRules, ImageRules, LabelRules, LandlockRules, Level, LimitRules, MountRules, NodeRules,
-    OwnerRules, Policy, ProcessRules, Registries, Sandbox, SensitivityRules,
+    AnomalyRules, BundleRules, DeviceRules, ImageRules, LabelRules, LandlockRules, Level, LimitRules, MountRules,
+    NodeRules, OwnerRules, Policy, ProcessRules, Registries, Sandbox, SensitivityRules, Traps,
 };
 use crate::standard;
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +33,7 @@ impl Default for Policy {
             bundle: BundleRules::default(),
             node: NodeRules::default(),
             landlock: LandlockRules::default(),
+            anomalies: AnomalyRules::default(),
             allowances: Vec::new(),
             exceptions: Vec::new(),
         }
@@ -96,6 +97,12 @@ impl Default for NodeRules {
             ear: None,
             ttl: 86_400,
         }
+    }
+}
+
+impl Default for Traps {
+    fn default() -> Self {
+        Self::All(true)
     }
 }
 

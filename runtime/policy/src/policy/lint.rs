@@ -155,6 +155,11 @@ impl Policy {
         for name in &self.process.sysctls {
             sysctl("process.sysctls", name, out);
         }
+        for name in self.anomalies.syscalls.names() {
+            if !standard::TRIP_WIRE.contains(&name.as_str()) {
+                out.push(format!("anomalies.syscalls: {} is not of the trip-wire", text::show(&name)));
+            }
+        }
         for (key, list) in [("apparmor", &self.label.apparmor), ("selinux", &self.label.selinux)] {
             for name in list {
                 if name == "unconfined" || name == "unconfined_t" || name == "spc_t" || !plain_name(name) {

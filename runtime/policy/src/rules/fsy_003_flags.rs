@@ -12,8 +12,9 @@ pub(super) static RULE: Rule = Rule {
     from: Level::Baseline,
     misfit: "seal; deny for propagation to or from the host",
     doors: CREATE,
-    reads: "mounts[].{writable,options,propagation}, root.propagation, allowance exec_volumes, mounts",
-    predicate: "every writable mount has nosuid, nodev and noexec (added; an allowance's exec_volumes keep exec); no mount is shared; \
+    reads: "mounts[].{writable,options,propagation}, root.propagation, allowance exec_volumes, exec_memory, mounts",
+    predicate: "every writable mount has nosuid, nodev and noexec (added; an allowance's exec_volumes keep exec); \
+        files of memory are not executable (vm.memfd_noexec=2, where the kernel has it), but by an allowance's exec_memory; no mount is shared; \
         one is a slave only where an allowance names its source.",
     fix: "use mountPropagation: None",
     conditions: &[
@@ -21,6 +22,7 @@ pub(super) static RULE: Rule = Rule {
         ("slave", "a mount would receive the host's mounts, and no allowance names it"),
         ("flags", "sealed: nosuid, nodev, noexec are added"),
         ("exec-volume", "an allowance keeps a volume executable"),
+        ("exec-memory", "an allowance keeps files of memory (memfd) executable"),
     ],
     cves: &["CVE-2021-30465", "CVE-2024-21626"],
     check,
@@ -47,6 +49,9 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
                 added.push(m.destination.as_str());
             }
         }
+    }
+    if let Some(by) = ctx.allowed(|a| a.exec_memory) {
+        out.push(RULE.allowed(by, "exec-memory", "files of memory stay executable"));
     }
     if !added.is_empty() {
         out.push(RULE.sealed("flags", format!("nosuid, nodev, noexec on {}", text::list(&added))));
@@ -92,7 +97,7 @@ mod tests {
 
     fn table(change: impl Fn(&mut Facts)) -> Vec<String> {
         let mut policy = fixture::policy();
-        policy.allowances = vec![fixture::allowance()];
+        policy.allowances = vec![crate::policy::Allowance { exec_memory: false, ..fixture::allowance() }];
         let mut facts = fixture::facts();
         change(&mut facts);
         outcomes(&RULE, &policy, &facts)
@@ -104,6 +109,13 @@ mod tests {
             change(&mut m);
             f.mounts.push(m);
         })
+    }
+
+    #[test]
+    fn memory_that_stays_executable_is_told() {
+        let mut policy = fixture::policy();
+        policy.allowances = vec![fixture::allowance()];
+        assert_eq!(outcomes(&RULE, &policy, &fixture::facts()), ["allowed test"]);
     }
 
     #[test]
