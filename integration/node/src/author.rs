@@ -1,5 +1,5 @@
-//! Who is not on the node: the maker of its TPM, the author of policies, the authority that approves states. Their keys
-//! never leave this machine.
+//! Who is not on the node: the maker of its TPM, the author of policies, the authority that approves states. Of their keys
+//! only the author's goes into the VM, for the main job, which changes policies as an operator would.
 use crate::build;
 use anyhow::Result;
 use stack::process::run;

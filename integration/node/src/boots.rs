@@ -79,11 +79,15 @@ fn one(built: &Built, enrolled: &Enrolled, plan: &Plan, tally: &mut Tally) -> Re
         Change::SecureBootOff => BTreeMap::new(),
         _ => predict::next_boot(built, enrolled, plan.lsm, &program)?,
     };
+    let mut given = enrolled.given(plan.lsm);
+    if plan.more != More::Nothing {
+        given.push(enrolled.author());
+    }
     let boot = Boot {
         program: &program,
         variables: if plan.change == Change::SecureBootOff { vm::NO_KEYS } else { vm::KEYS },
         tpm: &built.work.join("tpm"),
-        given: enrolled.given(plan.lsm),
+        given,
         name: plan.name,
     };
     if boot.tpm.exists() {

@@ -49,6 +49,11 @@ impl Enrolled {
         self.folder.join(file::BOUND)
     }
 
+    /// What the main job signs its changes of the policy with.
+    pub(crate) fn author(&self) -> (PathBuf, &'static str) {
+        (self.folder.join(file::AUTHOR_KEY), file::AUTHOR_KEY)
+    }
+
     /// Its disk, the signed policies, and the approval of that state.
     pub(crate) fn given(&self, lsm: Lsm) -> Given {
         let at = |name: &str| self.folder.join(name);

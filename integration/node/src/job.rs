@@ -21,6 +21,8 @@ pub(crate) mod file {
     pub(crate) const PROOF: &str = "proof.json";
     /// Who writes policies.
     pub(crate) const AUTHOR: &str = "author.pub";
+    /// For the main job alone, which changes the policy as an operator would.
+    pub(crate) const AUTHOR_KEY: &str = "author.key";
     /// Folder of signed policies, by version.
     pub(crate) const POLICIES: &str = "policies";
     /// Who approves states for anchors, the state, its approval, the bound key, what it signed.

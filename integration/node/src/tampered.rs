@@ -27,7 +27,7 @@ pub(crate) struct Step {
 }
 
 pub(crate) const STEPS: [Step; 4] = [
-    step(Change::OlderPolicy, "older", "older-twin", "version 1; this node takes 2"),
+    step(Change::OlderPolicy, "older", "older-twin", "version 1; this node takes"),
     step(Change::Program, "swapped", "swapped-twin", "/usr/local/bin/boltseal is not the one measured"),
     Step {
         ownerless: true,

@@ -99,7 +99,7 @@ fn program() -> Result<()> {
 fn edited() -> Result<()> {
     let mut policy = stack::policy::Policy::in_force()?;
     policy.warn("BS-OWN-001")?;
-    policy.write()
+    stack::policy::put(&policy.text()?)
 }
 
 fn edited_alone() -> Result<()> {

@@ -1,7 +1,7 @@
 //! The job: a part of the enrolment, or a start through containerd, with what goes with it.
-use super::{enrol, job, kexec, machine, made, payload, systemd, tamper};
+use super::{enrol, given, job, kexec, machine, made, payload, systemd, tamper};
 use crate::disk;
-use crate::job::{Job, OUTCOME, Outcome, TRAIL, What};
+use crate::job::{Job, OUTCOME, Outcome, TRAIL, What, file};
 use anyhow::{Context, Result, ensure};
 use stack::containerd::Version;
 use stack::node::Node;
@@ -161,6 +161,7 @@ fn main_job(words: &[String], outcome: &mut Outcome) -> Result<()> {
         .args(words)
         .env("BOLTSEAL_STACK_STAGE", "machine")
         .env("BOLTSEAL_STACK_SCRATCH", &scratch)
+        .env(stack::policy::AUTHOR, given(file::AUTHOR_KEY))
         .stdout(Stdio::piped())
         .spawn()
         .context("the tests' program")?;
