@@ -38,7 +38,7 @@ const CPUACCT: &str = "/sys/fs/cgroup/cpuacct";
 pub(crate) fn cgroup_of_containerd(world: &World) -> Result<PathBuf> {
     let folder = Path::new(CPUACCT).join("bench");
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    fs::write(folder.join("cgroup.procs"), world.containerd.pid().to_string())?;
+    fs::write(folder.join("cgroup.procs"), world.containerd.pid()?.to_string())?;
     Ok(folder)
 }
 
@@ -99,7 +99,7 @@ pub(crate) fn one(world: &mut World, output: &Output, cgroup: &Path) -> Result<C
     let client = &world.client;
     let mounts = client.create_container(&request)?;
     let mut cost = Cost::default();
-    let (cpu, containerd) = (usage(cgroup)?, cpu_of(world.containerd.pid())?);
+    let (cpu, containerd) = (usage(cgroup)?, cpu_of(world.containerd.pid()?)?);
     timed(&mut cost.create, || client.create_task(&request, mounts))?;
     timed(&mut cost.start, || client.start(&request.id, ""))?;
     let code = timed(&mut cost.wait, || client.wait(&request.id, ""))?;
@@ -107,7 +107,7 @@ pub(crate) fn one(world: &mut World, output: &Output, cgroup: &Path) -> Result<C
     // What goes on after the answer is part of the cost: the shim's own end.
     std::thread::sleep(Duration::from_millis(100));
     cost.cpu = usage(cgroup)? - cpu;
-    cost.containerd = cpu_of(world.containerd.pid())? - containerd;
+    cost.containerd = cpu_of(world.containerd.pid()?)? - containerd;
     client.remove(&request)?;
     ensure!(code == 0, "the workload ended with {code}");
     Ok(cost)

@@ -1,6 +1,6 @@
 //! One boot with one job: disks made, machine run, what it brought back read.
 use crate::build::Built;
-use crate::job::{JOB, Job, OUTCOME, Outcome, What};
+use crate::job::{GIVEN, JOB, Job, OUTCOME, Outcome, What};
 use crate::{cache, disk, uki, vm};
 use anyhow::{Result, bail};
 use stack::process::run;
@@ -8,6 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+
+/// Files and folders for the guest, and what they are called there.
+pub(crate) type Given = Vec<(PathBuf, &'static str)>;
 
 #[derive(Debug)]
 pub(crate) struct Boot<'a> {
@@ -17,14 +20,17 @@ pub(crate) struct Boot<'a> {
     pub(crate) variables: &'a str,
     /// State of the TPM, which the boot changes.
     pub(crate) tpm: &'a Path,
-    /// The node's `/etc/boltseal`.
-    pub(crate) etc: Option<&'a Path>,
+    pub(crate) given: Given,
     pub(crate) name: &'a str,
 }
 
 /// Folder of what is kept of a boot: console, what the guest brought back.
 pub(crate) fn logs(name: &str) -> PathBuf {
     cache().join("last").join(name.replace(' ', "-"))
+}
+
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
+    run(Command::new("cp").arg("-aT").arg(from).arg(to)).map(|_| ())
 }
 
 impl Boot<'_> {
@@ -36,10 +42,10 @@ impl Boot<'_> {
         }
         fs::create_dir_all(&log)?;
         let stage = built.work.join("exchange");
-        fs::create_dir_all(&stage)?;
+        fs::create_dir_all(stage.join(GIVEN))?;
         fs::write(stage.join(JOB), serde_json::to_vec_pretty(job)?)?;
-        if let Some(etc) = self.etc {
-            run(Command::new("cp").arg("-a").arg(etc).arg(stage.join("etc")))?;
+        for (from, name) in &self.given {
+            copy(from, &stage.join(GIVEN).join(name))?;
         }
         let exchange = built.work.join("exchange.img");
         disk::write_exchange(&stage, &exchange)?;
@@ -47,7 +53,7 @@ impl Boot<'_> {
         let boot = built.work.join("boot.img");
         uki::boot_disk(self.program, &boot)?;
         // It tells a hang from an answer: without hardware help a boot takes half a minute, with the main job some minutes.
-        let limit = Duration::from_secs(if matches!(job.what, What::Job(_)) { 1200 } else { 300 });
+        let limit = Duration::from_secs(if matches!(job.what, What::Job { .. }) { 1800 } else { 600 });
         let took = vm::boot(&vm::Machine {
             variables: self.variables,
             tpm: self.tpm,

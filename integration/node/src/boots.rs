@@ -1,127 +1,16 @@
-//! The boots, as a table: what is changed against the enrolled node, and what must come of it.
+//! Runs the boots of the plan and counts what the trails say.
 use crate::boot::{self, Boot};
 use crate::build::{self, Built};
 use crate::enrol::{self, Enrolled};
-use crate::job::{Job, Outcome, What};
-use crate::trail::{Verdict, verdict};
-use crate::{cache, predict, uki, vm};
+use crate::job::{Job, Outcome, TRAIL};
+use crate::plan::{AFTER_KEXEC, Change, Expect, Lsm, More, PLANS, Plan};
+use crate::trail::Trail;
+use crate::{anchor, cache, predict, tampered, uki, vm};
 use anyhow::{Context, Result, ensure};
-use stack::cases::SHOWN;
 use stack::process::run as command;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::process::Command;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lsm {
-    AppArmor,
-    SeLinux,
-}
-
-impl Lsm {
-    pub(crate) const ALL: [Self; 2] = [Self::AppArmor, Self::SeLinux];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::AppArmor => "apparmor",
-            Self::SeLinux => "selinux",
-        }
-    }
-
-    /// Part of the label that a container's processes must have.
-    fn label(self) -> &'static str {
-        match self {
-            Self::AppArmor => "boltseal-default (enforce)",
-            Self::SeLinux => ":boltseal_t:",
-        }
-    }
-
-    pub(crate) fn cmdline(self) -> String {
-        // Permissive until the node has loaded its policy and says enforce.
-        let more = if self == Self::SeLinux { " enforcing=0" } else { "" };
-        format!("console=ttyS0 panic=-1 quiet lsm=landlock,lockdown,yama,integrity,{},bpf{more}", self.name())
-    }
-}
-
-/// The one thing that differs from the good boot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Change {
-    Nothing,
-    Cmdline,
-    Kernel,
-    Initrd,
-    SecureBootOff,
-    Kexec,
-}
-
-/// What must come of the container start.
-#[derive(Debug, Clone, Copy)]
-enum Expect {
-    Trusted,
-    /// Denied, by `ATTESTED` alone and for this reason: part of the decision's fact.
-    Refused {
-        says: &'static str,
-    },
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Plan {
-    name: &'static str,
-    lsm: Lsm,
-    change: Change,
-    expect: Expect,
-    more: More,
-}
-
-/// What runs in the VM beside the one start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum More {
-    Nothing,
-    /// The tests' main job.
-    Life,
-    /// The main job, what a confined network answers, and the refusals that the demo shows.
-    Demo,
-}
-
-impl More {
-    fn words(self) -> Vec<String> {
-        // The one that needs a TPM to play with: the refused boots show it with a real one.
-        let shown = SHOWN.iter().filter(|name| !name.starts_with("a PCR has another value"));
-        match self {
-            Self::Nothing => Vec::new(),
-            Self::Life => vec!["2.1".into(), "life".into()],
-            Self::Demo => ["2.1", "life", "network"].iter().chain(shown).map(|&word| word.to_owned()).collect(),
-        }
-    }
-}
-
-const fn refused(name: &'static str, change: Change, says: &'static str) -> Plan {
-    Plan { name, lsm: Lsm::AppArmor, change, expect: Expect::Refused { says }, more: More::Nothing }
-}
-
-const ATTESTED: &str = "BS-NOD-001";
-
-const PLANS: [Plan; 7] = [
-    Plan {
-        name: "apparmor good",
-        lsm: Lsm::AppArmor,
-        change: Change::Nothing,
-        expect: Expect::Trusted,
-        more: More::Demo,
-    },
-    Plan {
-        name: "selinux good",
-        lsm: Lsm::SeLinux,
-        change: Change::Nothing,
-        expect: Expect::Trusted,
-        more: More::Life,
-    },
-    refused("cmdline changed", Change::Cmdline, "PCR 9 is"),
-    refused("kernel changed", Change::Kernel, "PCR 4 is"),
-    refused("initrd changed", Change::Initrd, "PCR 9 is"),
-    refused("secure boot off", Change::SecureBootOff, "PCR 7 is"),
-    refused("kexec", Change::Kexec, "another command line was measured"),
-];
 
 /// Runs the boots of these names (all when empty). Answers whether each ended as it must.
 pub(crate) fn run(names: &[&str]) -> Result<bool> {
@@ -190,68 +79,49 @@ fn one(built: &Built, enrolled: &Enrolled, plan: &Plan, tally: &mut Tally) -> Re
         Change::SecureBootOff => BTreeMap::new(),
         _ => predict::next_boot(built, enrolled, plan.lsm, &program)?,
     };
+    let mut given = enrolled.given(plan.lsm);
+    if plan.more != More::Nothing {
+        given.push(enrolled.author());
+    }
     let boot = Boot {
         program: &program,
         variables: if plan.change == Change::SecureBootOff { vm::NO_KEYS } else { vm::KEYS },
         tpm: &built.work.join("tpm"),
-        etc: Some(&enrolled.etc),
+        given,
         name: plan.name,
     };
     if boot.tpm.exists() {
         fs::remove_dir_all(boot.tpm)?;
     }
-    command(Command::new("cp").arg("-a").arg(&enrolled.tpm).arg(boot.tpm))?;
-    let job = Job {
-        what: if plan.more == More::Nothing { What::Start } else { What::Job(plan.more.words()) },
-        kexec: (plan.change == Change::Kexec).then(|| format!("{} init=/bin/sh", plan.lsm.cmdline())),
-    };
+    command(Command::new("cp").arg("-a").arg(enrolled.tpm()).arg(boot.tpm))?;
+    let job = Job { what: plan.more.what(), kexec: plan.kexec(), systemd: plan.more == More::Demo };
     let (outcome, took) = boot.run(built, &job)?;
-
+    tally.boots += 1;
     let facts = outcome.boot.clone().context("no facts of the boot")?;
     ensure!(facts.secure_boot == (plan.change != Change::SecureBootOff), "Secure Boot is {}", facts.secure_boot);
-    let back = boot::logs(plan.name).join("back");
-    let verdict = verdict(&back.join("trail"), &facts.boot_id)?;
-    // After kexec both are the second kernel's.
-    let denied = matches!(verdict, Verdict::Denied { .. });
-    ensure!(
-        outcome.refusal.is_some() == denied,
-        "the trail says {verdict:?}, containerd said {:?} to the start",
-        outcome.refusal
-    );
-    tally.boots += 1;
+    let trail = Trail::read(&boot::logs(plan.name).join("back").join(TRAIL))?;
+
     let good = enrolled.good(plan.lsm)?;
-    let moved: Vec<String> = facts
-        .pcrs
+    let moved: Vec<String> = enrol::MEASURED
         .iter()
-        .filter(|(pcr, value)| good.pcrs.get(pcr) != Some(value))
-        .map(|(pcr, _)| pcr.to_string())
+        .filter(|&pcr| good.pcrs.get(pcr) != facts.pcrs.get(pcr))
+        .map(ToString::to_string)
         .collect();
     let moved = if moved.is_empty() { "no PCR moved".into() } else { format!("PCR {} moved", moved.join(", ")) };
-    let said = match (&verdict, plan.expect) {
-        (Verdict::Started, Expect::Trusted) => {
-            ensure!(
-                outcome.labels.len() == 2 && outcome.labels.iter().all(|label| label.contains(plan.lsm.label())),
-                "init and exec must have the label {:?}: {:?}",
-                plan.lsm.label(),
-                outcome.labels
-            );
-            tally.trusted += 1;
-            format!("started, {}", outcome.labels.join(", exec "))
-        }
-        (Verdict::Denied { rules, fact }, Expect::Refused { says })
-            if matches!(rules.as_slice(), [rule] if rule == ATTESTED) && fact.contains(says) =>
-        {
-            tally.refused += 1;
-            format!("refused as intended by {}: {fact}", rules.join(", "))
-        }
-        (other, expect) => {
-            let text = format!("{other:?}, expected {expect:?}; containerd said {:?}", outcome.refusal);
-            tally.wrong.push(format!("{}: {text}", plan.name));
-            text
-        }
-    };
     let told = if predicted.is_empty() { "" } else { ", PCR 4 and 9 predicted" };
-    println!("{:<16} {said} [{moved}{told}; {} s]", plan.name, took.as_secs());
+    match verdict(plan, &trail, &outcome) {
+        Ok(said) => {
+            match plan.expect {
+                Expect::Trusted => tally.trusted += 1,
+                Expect::Refused { .. } => tally.refused += 1,
+            }
+            println!("{:<16} {said} [{moved}{told}; {} s]", plan.name, took.as_secs());
+        }
+        Err(error) => {
+            println!("{:<16} {error:#} [{moved}{told}; {} s]", plan.name, took.as_secs());
+            tally.wrong.push(format!("{}: {error:#}", plan.name));
+        }
+    }
     for (pcr, value) in &predicted {
         let measured = facts.pcrs.get(pcr);
         if measured != Some(value) {
@@ -261,7 +131,44 @@ fn one(built: &Built, enrolled: &Enrolled, plan: &Plan, tally: &mut Tally) -> Re
     if plan.more != More::Nothing {
         main_job(plan, &outcome, tally);
     }
+    let parts: [Part; 4] = [units, tampering, kernels, anchors];
+    for more in parts {
+        match more(plan, &trail, &outcome, enrolled) {
+            Ok(lines) => lines.iter().for_each(|line| println!("{:<16} {line}", "")),
+            Err(error) => {
+                println!("{:<16} {error:#}", "");
+                tally.wrong.push(format!("{}: {error:#}", plan.name));
+            }
+        }
+    }
     Ok(())
+}
+
+/// What the trail says of the start, if that is as planned, and if containerd answered the same.
+fn verdict(plan: &Plan, trail: &Trail, outcome: &Outcome) -> Result<String> {
+    let boot = outcome.boot.as_ref().context("no facts of the boot")?;
+    let start = trail.start(&boot.boot_id, "start")?;
+    ensure!(
+        outcome.refusal.is_none() == start.started,
+        "the trail says {start:?}, containerd said {:?} to the start",
+        outcome.refusal
+    );
+    match plan.expect {
+        Expect::Trusted => {
+            ensure!(start.started, "{start:?}");
+            ensure!(
+                outcome.labels.len() == 2 && outcome.labels.iter().all(|label| label.contains(plan.lsm.label())),
+                "init and exec must have the label {:?}: {:?}",
+                plan.lsm.label(),
+                outcome.labels
+            );
+            Ok(format!("started, {}", outcome.labels.join(", exec ")))
+        }
+        Expect::Refused { rules, says } => {
+            ensure!(start.refused(rules, says), "{start:?}, expected {rules:?}, {says:?}");
+            Ok(format!("refused as intended by {}: {}", rules.join(", "), start.facts.join("; ")))
+        }
+    }
 }
 
 fn main_job(plan: &Plan, outcome: &Outcome, tally: &mut Tally) {
@@ -271,5 +178,63 @@ fn main_job(plan: &Plan, outcome: &Outcome, tally: &mut Tally) {
     if !outcome.passed {
         tally.wrong.push(format!("{}: the main job failed", plan.name));
         tally.wrong.extend(failed.into_iter().cloned());
+    }
+}
+
+/// What the trail says of more than the one start, in lines of its own.
+type Part = fn(&Plan, &Trail, &Outcome, &Enrolled) -> Result<Vec<String>>;
+
+/// systemd's boot: the first start used the verdict that the unit had made.
+fn units(plan: &Plan, trail: &Trail, outcome: &Outcome, _: &Enrolled) -> Result<Vec<String>> {
+    if plan.more != More::Demo {
+        return Ok(Vec::new());
+    }
+    let boot = outcome.boot.as_ref().context("no facts of the boot")?;
+    let units = outcome.units.as_ref().context("systemd said nothing of the units")?;
+    let first = trail.start(&boot.boot_id, "first")?;
+    ensure!(first.started && first.note.is_empty(), "the first start under systemd's containerd: {first:?}");
+    Ok(vec![format!("systemd: {units}; the first start needed no quote of its own")])
+}
+
+fn tampering(plan: &Plan, trail: &Trail, outcome: &Outcome, _: &Enrolled) -> Result<Vec<String>> {
+    let boot = outcome.boot.as_ref().context("no facts of the boot")?;
+    if plan.more == More::Demo { Ok(vec![tampered::told(trail, &boot.boot_id)?]) } else { Ok(Vec::new()) }
+}
+
+/// The kernels on the way: the one that was booted, and the one with another command line.
+fn kernels(plan: &Plan, trail: &Trail, outcome: &Outcome, _: &Enrolled) -> Result<Vec<String>> {
+    let [first, second] = outcome.left.as_slice() else {
+        ensure!(outcome.left.is_empty() && plan.kexec().is_empty(), "{} kernels were left", outcome.left.len());
+        return Ok(Vec::new());
+    };
+    let id = |outcome: &Outcome| Ok::<_, anyhow::Error>(outcome.boot.clone().context("no facts of a kernel")?.boot_id);
+    let open = trail.start(&id(first)?, "start")?;
+    ensure!(open.refused(&["BS-NOD-002"], "kexec"), "kexec is open: {open:?}");
+    ensure!(trail.start(&id(first)?, "warned")?.started, "kexec is open and BS-NOD-002 warns");
+    let other = trail.start(&id(second)?, "start")?;
+    let line = "another command line was measured";
+    ensure!(other.refused(&AFTER_KEXEC, line) && other.says("PCR 14 (node.cap)"), "another command line: {other:?}");
+    let last = trail.start(&id(outcome)?, "start")?;
+    ensure!(!last.says(line), "the command line is the measured one: {last:?}");
+    ensure!(trail.start(&id(outcome)?, "uncapped")?.started, "without node.cap and bundle.measured it starts");
+    Ok(vec![
+        "the booted kernel, kexec open: refused by BS-NOD-002; with that rule on warn: started".into(),
+        format!(
+            "kexec, another command line: refused by {}: {}",
+            other.rules.join(", "),
+            other.facts.first().map_or("", String::as_str)
+        ),
+        "kexec, the measured command line and another initrd: refused as above; without node.cap and bundle.measured: started".into(),
+    ])
+}
+
+fn anchors(plan: &Plan, _: &Trail, outcome: &Outcome, enrolled: &Enrolled) -> Result<Vec<String>> {
+    match (plan.change, plan.expect) {
+        // kexec keeps the PCRs, so that it says nothing there.
+        (Change::Kexec, _) => Ok(Vec::new()),
+        (_, Expect::Trusted) => {
+            anchor::signed(&boot::logs(plan.name).join("back"), outcome, enrolled).map(|line| vec![line])
+        }
+        (_, Expect::Refused { .. }) => anchor::refused(outcome).map(|line| vec![line]),
     }
 }

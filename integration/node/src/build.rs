@@ -66,7 +66,7 @@ fn programs(stage: &Path) -> Result<String> {
         let path = Path::new(".cache/tools").join(tool);
         copy(&project.join(&path), &stage.join(&path))?;
     }
-    for path in ["integration/containerd", "profiles"] {
+    for path in ["integration/containerd", "integration/systemd", "profiles"] {
         copy(&project.join(path), &stage.join(path))?;
     }
     for (program, name) in [(own("boltseal-test-node")?, "boltseal-test-node"), (tests()?, "tests")] {

@@ -7,6 +7,8 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
 
+mod anchor;
+mod author;
 mod boot;
 mod boots;
 mod build;
@@ -15,7 +17,9 @@ mod enrol;
 mod guest;
 mod initrd;
 mod job;
+mod plan;
 mod predict;
+mod tampered;
 mod trail;
 mod uki;
 mod vm;

@@ -1,7 +1,8 @@
 //! `boltseal node predict`, off the node: what the next boot measures, told from its parts and the enrolled boot's event log.
-use crate::boots::{self, Lsm};
+use crate::boots;
 use crate::build::{self, Built};
 use crate::enrol::Enrolled;
+use crate::plan::Lsm;
 use crate::{cache, uki};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;

@@ -2,7 +2,7 @@
 //! by itself: the guest powers off, a wall limit kills it otherwise, and with this program it dies too.
 use crate::cache;
 use anyhow::{Context, Result, bail};
-use stack::process::{Daemon, run};
+use stack::process::Daemon;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -32,15 +32,6 @@ pub(crate) struct Machine<'a> {
     /// Folder of the console's log.
     pub(crate) log: &'a Path,
     pub(crate) limit: Duration,
-}
-
-/// A TPM that has never been used, with the SHA-256 bank alone.
-pub(crate) fn new_tpm(state: &Path) -> Result<()> {
-    fs::create_dir_all(state)?;
-    run(Command::new("swtpm_setup")
-        .args(["--tpm2", "--createek", "--pcr-banks", "sha256", "--overwrite", "--tpmstate"])
-        .arg(state))?;
-    Ok(())
 }
 
 /// The console's log of a boot.

@@ -40,7 +40,9 @@ impl Version {
         }
     }
 
-    fn config(self, sandbox: &str) -> String {
+    /// The file's text; `sandbox` is the pause image.
+    #[must_use]
+    pub fn config(self, sandbox: &str) -> String {
         let head = format!(
             "root = \"{ROOT}\"\nstate = \"{STATE}\"\nimports = []\n\
              [grpc]\n  address = \"{SOCKET}\"\n[debug]\n  level = \"warn\"\n"
@@ -80,7 +82,8 @@ impl Version {
 #[derive(Debug)]
 pub struct Containerd {
     pub version: Version,
-    daemon: Daemon,
+    /// None: one that the machine's own start-up runs.
+    daemon: Option<Daemon>,
     work: PathBuf,
 }
 
@@ -95,30 +98,40 @@ impl Containerd {
         }
         network()?;
         fs::write(work.join("containerd.toml"), version.config(sandbox))?;
-        let daemon = spawn(version, work)?;
+        let daemon = Some(spawn(version, work)?);
         Ok(Self { version, daemon, work: work.into() })
+    }
+
+    /// The one that runs here already.
+    #[must_use]
+    pub fn of_the_machine(version: Version, work: &Path) -> Self {
+        Self { version, daemon: None, work: work.into() }
     }
 
     /// Ends it without a word and starts it again on the same state.
     pub fn restart(&mut self) -> Result<()> {
-        self.daemon.signal(nix::sys::signal::Signal::SIGKILL)?;
-        self.daemon.stop()?;
-        self.daemon = spawn(self.version, &self.work)?;
+        let daemon = self.own()?;
+        daemon.signal(nix::sys::signal::Signal::SIGKILL)?;
+        daemon.stop()?;
+        self.daemon = Some(spawn(self.version, &self.work)?);
         Ok(())
     }
 
     pub fn stop(&mut self) -> Result<()> {
-        self.daemon.stop()
+        self.own()?.stop()
     }
 
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.daemon.pid()
+    pub fn pid(&self) -> Result<u32> {
+        self.daemon.as_ref().map(Daemon::pid).context("the machine's own containerd is not ours to know")
+    }
+
+    fn own(&mut self) -> Result<&mut Daemon> {
+        self.daemon.as_mut().context("the machine's own containerd is not ours to end")
     }
 
     #[must_use]
     pub fn log(&self) -> String {
-        self.daemon.said()
+        self.daemon.as_ref().map(Daemon::said).unwrap_or_default()
     }
 
     /// `ctr` of the same version, on this containerd, in namespace `namespace`.

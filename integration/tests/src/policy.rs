@@ -1,5 +1,6 @@
 //! The policy of the test node: the level `restricted`, the rest as shipped, and two dated exceptions for what this kind
 //! of machine lacks.
+use crate::process::run;
 use crate::registry::ADDRESS;
 use crate::tpm;
 use anyhow::{Context, Result};
@@ -7,12 +8,15 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 use toml::{Table, Value};
 
 pub const FOLDER: &str = "/etc/boltseal";
 pub const FILE: &str = "/etc/boltseal/policy.toml";
 /// The owner that requests name.
 pub const OWNER: &str = "team-demo@example.com";
+/// Where this names the private key of who writes policies, each change of the policy is signed and applied.
+pub const AUTHOR: &str = "BOLTSEAL_STACK_AUTHOR";
 /// File of the node's key, which `boltseal node enroll` writes.
 pub const NODE_KEY: &str = "node.pub";
 
@@ -166,8 +170,28 @@ fn section<'a>(table: &'a mut Table, path: &str) -> Result<&'a mut Table> {
     })
 }
 
-/// The policy file as this text, put in place by a rename.
+/// The policy file as this text: put in place, or signed and applied where this node believes an author alone.
 pub fn write(text: &str) -> Result<()> {
+    match std::env::var_os(AUTHOR) {
+        None => put(text),
+        Some(key) => apply(text, Path::new(&key)),
+    }
+}
+
+/// As an operator changes a signed policy: the next version of what is there.
+fn apply(text: &str, key: &Path) -> Result<()> {
+    let folder = Path::new("/var/tmp/next-policy");
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
+    }
+    run(Command::new("cp").args(["-a", FOLDER]).arg(folder))?;
+    fs::write(folder.join("policy.toml"), text)?;
+    run(Command::new("boltseal").args(["policy", "sign", "--key"]).arg(key).arg(folder))?;
+    run(Command::new("boltseal").args(["policy", "apply"]).arg(folder)).map(drop)
+}
+
+/// The policy file as this text, put in place by a rename.
+pub fn put(text: &str) -> Result<()> {
     // What an operator's installation makes, root's alone.
     for folder in [FOLDER, "/var/lib/boltseal", "/var/lib/boltseal/sig", "/var/log/boltseal"] {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;

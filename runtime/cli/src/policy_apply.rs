@@ -1,6 +1,6 @@
 //! `boltseal policy apply`: lint, simulate, activate by one rename. What does not load changes nothing.
 use crate::doctor::{self, State};
-use crate::paths::{LIB, POLICY, RUN};
+use crate::paths::{LIB, POLICY, RUN, run_folder};
 use crate::policy::{self, Bad, Loaded};
 use crate::policy_files::{put_folder, stage, staging, swap};
 use crate::policy_measured;
@@ -119,6 +119,8 @@ fn version(pin: &Pin, new: &PolicyBundle) -> Result<u64, Failure> {
         Fact::Unknown(why) => return Err(bad(format!("{why}. Fix: boltseal policy sign, off the node"))),
     };
     if let Some(kept) = &pin.floor {
+        // Nothing may have started in this boot: it is noted there.
+        run_folder()?;
         let boot = Boot::current().map_err(Failure::undecided)?;
         let floor = at(&pin.id(), kept).read(&boot, Instant::now() + LIMIT).map_err(Failure::undecided)?;
         if version < floor {
@@ -156,6 +158,7 @@ fn measure(new: &Loaded) -> Result<(), Failure> {
     if !new.policy.bundle.measured && policy_measured::log()?.is_none() {
         return Ok(());
     }
+    run_folder()?;
     let measured = policy_measured::measure(new, Instant::now() + LIMIT);
     measured.map(drop).map_err(|failure| {
         let fix = "Fix: boltseal node attest, or boot anew; until then nothing starts";

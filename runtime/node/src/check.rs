@@ -76,11 +76,11 @@ pub fn check(dir: &Path, policy: &NodePolicy<'_>, policy_digest: &str, boot: &Bo
     match run(dir, policy, policy_digest, boot, begun, deadline, &mut state) {
         Ok(()) => state.verified = true,
         Err(Unfit::WrongPcrs(wrong)) => {
-            state.problems = wrong.iter().map(|(pcr, value)| wrong_pcr(policy, *pcr, value)).collect();
+            let told = wrong.iter().map(|(pcr, value)| wrong_pcr(policy, *pcr, value));
+            state.problems.splice(0..0, told);
             state.wrong_pcrs = wrong;
         }
-        Err(Unfit::Log(problems)) => state.problems = problems,
-        Err(unfit) => state.problems.push(unfit.to_string()),
+        Err(unfit) => state.problems.extend(unfit.lines()),
     }
     state.microseconds = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
     state
@@ -159,13 +159,15 @@ fn attest(
         }
     })?;
     let verdict = Verdict::new(expected, salt, values, clock, log_digest, &quote);
-    verdict.verify(expected)?;
-    if let (Some(policy), Some(events)) = (&policy.log, events) {
-        let proven = events.prove(&of_boot(&verdict.pcrs))?;
-        let problems = judge(&policy.rules, &proven, &policy.source.command_line()?);
-        if !problems.is_empty() {
-            return Err(Unfit::Log(problems));
+    let log = || judged(policy, events, &verdict);
+    match verdict.verify(expected) {
+        Ok(()) => log()?,
+        // A wrong value does not hide what the log says: whoever looks for the reason sees both.
+        Err(Unfit::WrongPcrs(wrong)) => {
+            state.problems.extend(log().err().map(Unfit::lines).unwrap_or_default());
+            return Err(Unfit::WrongPcrs(wrong));
         }
+        Err(unfit) => return Err(unfit),
     }
     if let Some(pcr) = policy.cap.filter(|pcr| verdict.pcrs.get(pcr) == Some(&cap::OPEN)) {
         tpm.extend(pcr, &cap::digest(expected.boot))?;
@@ -175,6 +177,14 @@ fn attest(
         state.notes.push(format!("the node verdict was not kept: {error}"));
     }
     Ok(())
+}
+
+/// What the rules on the event log say to the values that are quoted.
+fn judged(policy: &NodePolicy<'_>, events: Option<Events<'_>>, verdict: &Verdict) -> Result<(), Unfit> {
+    let (Some(policy), Some(events)) = (&policy.log, events) else { return Ok(()) };
+    let proven = events.prove(&of_boot(&verdict.pcrs))?;
+    let problems = judge(&policy.rules, &proven, &policy.source.command_line()?);
+    if problems.is_empty() { Ok(()) } else { Err(Unfit::Log(problems)) }
 }
 
 /// The PCRs that rules look into. Others have accepted values, and may move after the boot.

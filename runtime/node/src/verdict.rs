@@ -104,6 +104,16 @@ impl fmt::Display for Unfit {
     }
 }
 
+impl Unfit {
+    /// For a person, one line each.
+    pub(crate) fn lines(self) -> Vec<String> {
+        match self {
+            Self::Log(problems) => problems,
+            other => vec![other.to_string()],
+        }
+    }
+}
+
 impl From<Error> for Unfit {
     fn from(error: Error) -> Self {
         Self::Invalid(error)

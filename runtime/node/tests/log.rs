@@ -248,6 +248,12 @@ fn each_rule_denies_the_boot_that_breaks_it() {
     passes(&booted.check());
     booted.node.swtpm.extend(14, 0x78);
     denied(&booted.anew(), "PCR 14 is ");
+    // A wrong value does not hide the rule that the log breaks as well.
+    *booted.source.line.lock().unwrap() = format!("{LINE} evil=1");
+    let both = booted.anew();
+    denied(&both, "PCR 14 is ");
+    denied(&both, "another command line was measured");
+    assert!(both.wrong_pcrs.len() == 1 && !booted.node.file().exists(), "{both:?}");
     // A PCR with accepted values keeps to them.
     let mut booted = Booted::good();
     booted.node.pcrs.insert(7, vec![[1; 32]]);

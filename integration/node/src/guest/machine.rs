@@ -1,5 +1,6 @@
 //! What a node's own start-up would do: file systems, security module, network, name.
-use crate::job::Boot;
+use super::payload;
+use crate::job::{Boot, Leap};
 use anyhow::{Context, Result, bail};
 use nix::mount::{MsFlags, mount};
 use stack::process::run;
@@ -8,19 +9,24 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+const FLAGS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
 const SECURITY: &str = "/sys/kernel/security";
 const SECURE_BOOT: &str = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
 
+/// What it takes to read the job.
+pub(super) fn first_mounts() -> Result<()> {
+    file_system("tmpfs", "/run", FLAGS, "mode=0755")?;
+    file_system("securityfs", SECURITY, FLAGS, "")
+}
+
+/// The rest of what systemd would make.
 pub(super) fn mounts() -> Result<()> {
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     for (kind, target, options) in [
-        ("tmpfs", "/run", "mode=0755"),
         ("tmpfs", "/dev/shm", "mode=1777"),
         ("cgroup2", "/sys/fs/cgroup", ""),
-        ("securityfs", SECURITY, ""),
         ("efivarfs", "/sys/firmware/efi/efivars", ""),
     ] {
-        file_system(kind, target, flags, options)?;
+        file_system(kind, target, FLAGS, options)?;
     }
     file_system("devpts", "/dev/pts", MsFlags::MS_NOSUID, "mode=0620,gid=5,ptmxmode=0666")?;
     // As systemd leaves it: mounts propagate, so that a runtime has something to make private.
@@ -65,12 +71,16 @@ pub(super) fn close_kexec() -> Result<()> {
 }
 
 /// Leaves for another kernel; comes back only on failure.
-pub(super) fn kexec(payload: &Path, cmdline: &str) -> Result<()> {
+pub(super) fn kexec(leap: &Leap) -> Result<()> {
+    let mut initrd = fs::read(payload().join("initrd"))?;
+    initrd.resize(initrd.len() + leap.padding, 0);
+    let padded = Path::new("/run/initrd");
+    fs::write(padded, initrd)?;
     run(Command::new("kexec")
         .args(["--kexec-file-syscall", "--load"])
-        .arg(payload.join("vmlinuz"))
-        .arg(format!("--initrd={}", payload.join("initrd").display()))
-        .arg(format!("--command-line={cmdline}")))?;
+        .arg(payload().join("vmlinuz"))
+        .arg(format!("--initrd={}", padded.display()))
+        .arg(format!("--command-line={}", leap.cmdline)))?;
     println!("guest: into the other kernel");
     nix::unistd::sync();
     run(Command::new("kexec").arg("--exec"))?;

@@ -1,48 +1,87 @@
-//! The job: enrol, or try a start through containerd, or try it and run the tests' main job.
-use super::machine;
+//! The job: a part of the enrolment, or a start through containerd, with what goes with it.
+use super::{enrol, given, job, kexec, machine, made, payload, systemd, tamper};
 use crate::disk;
-use crate::job::{JOB, Job, OUTCOME, Outcome, What};
+use crate::job::{Job, OUTCOME, Outcome, TRAIL, What, file};
 use anyhow::{Context, Result, ensure};
 use stack::containerd::Version;
-use stack::node::{Node, World};
-use stack::policy::{self, Policy};
+use stack::node::Node;
+pub(super) use stack::node::World;
 use stack::process::{output, run};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-const EXCHANGE: &str = "/run/exchange";
 /// On the root's disk: containerd's snapshots want a real file system.
 const SCRATCH: &str = "/var/tmp/node";
-/// Written before kexec: the next kernel of this machine is the second one.
-const LEFT: &str = "/var/tmp/left-by-kexec";
 
 pub(super) fn run_job() -> Result<()> {
-    let device = machine::disk("exchange")?;
-    let exchange = Path::new(EXCHANGE);
-    disk::read_exchange(&device, exchange)?;
-    let job: Job = serde_json::from_slice(&fs::read(exchange.join(JOB)).context("no job")?)?;
-    let payload = stack::private::project().join("node");
-    let second = Path::new(LEFT).exists();
-    let leaving = job.kexec.as_ref().filter(|_| !second);
+    let job = job()?;
+    let left = kexec::left()?;
+    let leap = job.kexec.get(left.len());
     let mut outcome = Outcome::default();
-    if let Err(error) = attend(&job, leaving.is_none(), exchange, &payload, &mut outcome) {
+    fs::create_dir_all(made(""))?;
+    if let Err(error) = attend(&job, left.len(), &mut outcome) {
         println!("guest: {error:#}");
         outcome.error = Some(format!("{error:#}"));
     }
-    if let (Some(cmdline), None) = (leaving, &outcome.error) {
-        fs::write(LEFT, [])?;
-        return machine::kexec(&payload, cmdline);
+    if let (Some(leap), None) = (leap, &outcome.error) {
+        kexec::leave(left, outcome)?;
+        return machine::kexec(leap);
     }
     if let Some(boot) = &mut outcome.boot {
         boot.end = machine::uptime()?;
     }
+    outcome.left = left;
+    hand_back(&outcome, job.systemd)
+}
+
+/// `kernel`: how many were left before this one.
+fn attend(job: &Job, kernel: usize, outcome: &mut Outcome) -> Result<()> {
+    let boot = outcome.boot.insert(machine::facts()?);
+    println!("guest: up after {} s, {}", boot.ready, boot.lsm);
+    let last = kernel == job.kexec.len();
+    if job.systemd {
+        systemd::first_start(outcome)?;
+    } else {
+        if last {
+            machine::close_kexec()?;
+        }
+        machine::security_module(&payload())?;
+        stack::node::install()?;
+        if matches!(job.what, What::Request | What::Complete | What::Apply) {
+            return enrol::run_part(&job.what);
+        }
+        if kernel == 0 {
+            enrol::install()?;
+        }
+        enrol::attest()?;
+    }
+    if Path::new(SCRATCH).exists() {
+        fs::remove_dir_all(SCRATCH)?;
+    }
+    start("start", outcome)?;
+    match (kernel, last) {
+        (0, false) => return kexec::is_open(outcome),
+        (_, false) => return Ok(()),
+        (0, true) => {}
+        (_, true) => return kexec::is_not_seen_without_cap(outcome),
+    }
+    if let What::Job { words, tamper } = &job.what {
+        ensure!(outcome.refusal.is_none(), "no main job on a node that starts nothing: {:?}", outcome.refusal);
+        main_job(words, outcome)?;
+        if *tamper {
+            with_world("tamper", tamper::all)?;
+        }
+    }
+    enrol::anchor(outcome)
+}
+
+fn hand_back(outcome: &Outcome, systemd: bool) -> Result<()> {
     let back = Path::new("/run/back");
-    fs::create_dir_all(back)?;
-    fs::write(back.join(OUTCOME), serde_json::to_vec_pretty(&outcome)?)?;
+    fs::write(back.join(OUTCOME), serde_json::to_vec_pretty(outcome)?)?;
     if Path::new("/var/log/boltseal").exists() {
-        run(Command::new("cp").args(["-a", "/var/log/boltseal"]).arg(back.join("trail")))?;
+        run(Command::new("cp").args(["-a", "/var/log/boltseal"]).arg(back.join(TRAIL)))?;
     }
     for file in ["binary_bios_measurements", "ascii_bios_measurements"] {
         // Read, not copied: these files have no size.
@@ -51,88 +90,49 @@ pub(super) fn run_job() -> Result<()> {
         }
     }
     fs::write(back.join("dmesg"), output(&mut Command::new("dmesg"))?.stdout)?;
+    if systemd {
+        let words = ["--boot", "--no-pager", "--output=short-monotonic"];
+        fs::write(back.join("journal"), output(Command::new("journalctl").args(words))?.stdout)?;
+    }
+    let device = machine::disk("exchange")?;
     disk::write_exchange(back, &device)
 }
 
-/// `stay`: this kernel is the one to judge, and the node's start-up closes kexec in it.
-fn attend(job: &Job, stay: bool, exchange: &Path, payload: &Path, outcome: &mut Outcome) -> Result<()> {
-    let boot = outcome.boot.insert(machine::facts()?);
-    println!("guest: up after {} s, {}", boot.ready, boot.lsm);
-    if stay {
-        machine::close_kexec()?;
-    }
-    machine::security_module(payload)?;
-    stack::node::install()?;
-    if job.what == What::Enrol {
-        let args = ["-o", "json", "node", "enroll", "--trust-on-first-use", "--tpm", stack::tpm::DEVICE];
-        let said = run(Command::new("boltseal").args(args))?;
-        outcome.enrolment = Some(serde_json::from_str(&said).context("boltseal node enroll")?);
-        return Ok(());
-    }
-    install(exchange, payload)?;
-    if Path::new(SCRATCH).exists() {
-        fs::remove_dir_all(SCRATCH)?;
-    }
-    fs::create_dir_all(SCRATCH)?;
-    start("start", outcome)?;
-    if !stay {
-        return kexec_is_open(outcome);
-    }
-    if let What::Job(words) = &job.what {
-        ensure!(outcome.refusal.is_none(), "no main job on a node that starts nothing: {:?}", outcome.refusal);
-        main_job(payload, words, outcome)?;
-    }
-    Ok(())
-}
-
-/// What the operator brought to the node: policy, keys, signatures.
-fn install(exchange: &Path, payload: &Path) -> Result<()> {
-    for folder in ["/etc/boltseal", "/var/lib/boltseal", "/var/log/boltseal"] {
-        run(Command::new("install").args(["-d", "-m", "0700", folder]))?;
-    }
-    run(Command::new("cp").arg("-rT").arg(exchange.join("etc")).arg("/etc/boltseal"))?;
-    run(Command::new("cp").arg("-rT").arg(payload.join("given/sig")).arg("/var/lib/boltseal/sig"))?;
-    run(Command::new("chmod").args(["-R", "go-w", "/etc/boltseal"])).map(|_| ())
-}
-
-/// A kernel that could load another is no place for a start (BS-NOD-002); with the rule on `warn` it is the only thing in
-/// the way. The twin is every boot that closes kexec.
-fn kexec_is_open(outcome: &mut Outcome) -> Result<()> {
-    let refusal = outcome.refusal.take().context("something started while another kernel could be loaded")?;
-    ensure!(refusal.contains("denied by BS-NOD-002"), "not for kexec: {refusal}");
-    let asked = fs::read_to_string(policy::FILE)?;
-    let mut warning = Policy::in_force()?;
-    warning.warn("BS-NOD-002")?;
-    warning.write()?;
-    start("warned", outcome)?;
-    policy::write(&asked)?;
-    ensure!(outcome.refusal.is_none(), "BS-NOD-002 on warn: {:?}", outcome.refusal);
-    outcome.labels.clear();
-    Ok(())
-}
-
 /// One start through containerd, and an exec in it: label of both.
-fn start(name: &str, outcome: &mut Outcome) -> Result<()> {
+pub(super) fn start(name: &str, outcome: &mut Outcome) -> Result<()> {
+    with_world(name, |world| {
+        one_start(world, name, outcome)?;
+        if outcome.refusal.is_some() {
+            let state = output(Command::new("find").arg("/run/boltseal"))?.stdout;
+            println!("guest: containerd says {}", world.containerd.log());
+            println!("guest: /run/boltseal {state:?}");
+        }
+        Ok(())
+    })
+}
+
+/// A containerd of its own for a while.
+fn with_world(name: &str, work: impl FnOnce(&World) -> Result<()>) -> Result<()> {
     let scratch = Path::new(SCRATCH).join(name);
     fs::create_dir_all(&scratch)?;
-    let node = Node::make(&scratch, false)?;
-    let mut world = World::start(node, Version::V2_1)?;
-    let request = world.request("app", &["/bin/sh", "-c", "cat /proc/self/attr/current; exec sleep 600"])?;
+    let world = World::start(Node::make(&scratch, false)?, Version::V2_1)?;
+    work(&world)?;
+    drop(world.end()?);
+    Ok(())
+}
+
+pub(super) fn one_start(world: &World, name: &str, outcome: &mut Outcome) -> Result<()> {
+    let request = world.named(name, "app", &["/bin/sh", "-c", "cat /proc/self/attr/current; exec sleep 600"])?;
+    outcome.refusal = None;
     match world.run(&request) {
         Err(status) => outcome.refusal = Some(stack::cases::first_line(&status)),
         Ok(_) => {
-            let labels = labels(&world, &request.id);
+            let labels = labels(world, &request.id);
             world.client.remove(&request)?;
             outcome.labels = labels?;
         }
     }
-    println!("guest: {}", outcome.refusal.clone().unwrap_or_else(|| format!("started {:?}", outcome.labels)));
-    if outcome.refusal.is_some() {
-        let state = Path::new("/run/boltseal");
-        println!("guest: containerd says {}", world.containerd.log());
-        println!("guest: /run/boltseal {:?}", output(Command::new("find").arg(state))?.stdout);
-    }
-    drop(world.end()?);
+    println!("guest: {name}: {}", outcome.refusal.clone().unwrap_or_else(|| format!("started {:?}", outcome.labels)));
     Ok(())
 }
 
@@ -154,13 +154,14 @@ fn labels(world: &World, id: &str) -> Result<Vec<String>> {
 }
 
 /// The integration tests' program, told that this machine is the node.
-fn main_job(payload: &Path, words: &[String], outcome: &mut Outcome) -> Result<()> {
+fn main_job(words: &[String], outcome: &mut Outcome) -> Result<()> {
     let scratch = Path::new(SCRATCH).join("job");
     fs::create_dir_all(&scratch)?;
-    let mut child = Command::new(payload.join("tests"))
+    let mut child = Command::new(payload().join("tests"))
         .args(words)
         .env("BOLTSEAL_STACK_STAGE", "machine")
         .env("BOLTSEAL_STACK_SCRATCH", &scratch)
+        .env(stack::policy::AUTHOR, given(file::AUTHOR_KEY))
         .stdout(Stdio::piped())
         .spawn()
         .context("the tests' program")?;

@@ -5,7 +5,7 @@ use crate::client::{Code, Request};
 use crate::node::World;
 use crate::policy;
 use crate::process::run;
-use crate::tpm::{self, Tpm};
+use crate::tpm;
 use anyhow::{Context, Result};
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -68,7 +68,7 @@ pub(super) fn cases() -> Vec<Case> {
         .never_warned(),
         node("a PCR has another value than the policy accepts", "PCR", |world, _| {
             forget_verdict()?;
-            tpm::extend(4, &[7; 32])?;
+            world.node.tpm.disturb()?;
             world.undo_later(new_boot);
             Ok(())
         }),
@@ -169,9 +169,7 @@ pub(super) fn forget_verdict() -> Result<()> {
 /// The TPM as after a boot: the values of the policy again.
 pub(super) fn new_boot(world: &mut World) -> Result<()> {
     forget_verdict()?;
-    world.node.tpm.stop()?;
-    world.node.tpm = Tpm::start(&world.node.work)?;
-    Ok(())
+    world.node.tpm.settle(&world.node.work)
 }
 
 /// Something else listens where the TPM was, and answers whatever it is asked with `reply`; with nothing, it only listens.

@@ -1,15 +1,12 @@
 //! `boltseal node attest`: the verdict on this boot, made before anything starts.
 use super::{key, node_policy, not_enrolled, token};
-use crate::paths::RUN;
+use crate::paths::{RUN, run_folder};
 use crate::policy::{Bad, load};
 use crate::policy_measured;
 use crate::screen::{Colour, Exit, Failure, Screen, talk};
 use boltseal_node::log::Kernel;
 use boltseal_node::{Boot, check};
 use serde_json::json;
-use std::fs::DirBuilder;
-use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -23,10 +20,7 @@ pub(crate) fn attest(wait: Duration, screen: &mut Screen) -> Result<Exit, Failur
         let text = "the policy names neither PCR values nor rules on the event log. Fix: boltseal node policy";
         return Err(Failure::new(Exit::Findings, text));
     }
-    match DirBuilder::new().mode(0o700).create(RUN) {
-        Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(Failure::undecided(format!("{RUN}: {e}"))),
-        _ => {}
-    }
+    run_folder()?;
     let deadline = Instant::now() + wait;
     if instead.is_none() || loaded.policy.bundle.measured {
         appears(&rules.tpm, deadline);

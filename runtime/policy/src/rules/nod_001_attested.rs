@@ -44,7 +44,7 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
         ));
     }
     match &ctx.facts.node {
-        Fact::Is(node) => out.extend(judge(node)),
+        Fact::Is(node) => out.extend(judge(node, rules.cap)),
         Fact::Absent => out.push(RULE.deny_fix(
             "no-tpm",
             format!("there is no TPM at {}", text::show(&rules.tpm)),
@@ -59,7 +59,7 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
     out
 }
 
-fn judge(node: &Node) -> Vec<Finding> {
+fn judge(node: &Node, cap: Option<u32>) -> Vec<Finding> {
     let mut out = Vec::new();
     match node.tpm.as_str() {
         "hardware" => {}
@@ -76,6 +76,14 @@ fn judge(node: &Node) -> Vec<Finding> {
                 "wrong-pcr",
                 format!("PCR {index} does not show what /run/boltseal/measured lists: something else extended it, or the list is forged"),
                 "find out who did, then boot anew",
+            ));
+            continue;
+        }
+        if Some(*index) == cap {
+            out.push(RULE.deny_fix(
+                "wrong-pcr",
+                format!("PCR {index} (node.cap) was capped in another boot: kexec started this kernel, or something else extends that PCR"),
+                "reboot",
             ));
             continue;
         }
@@ -115,6 +123,7 @@ mod tests {
         assert_eq!(table(|n| n.problems = vec!["another boot".into()]), ["deny not-verified"]);
         assert_eq!(table(|n| n.wrong_pcrs = vec![(7, "ab".into())]), ["deny wrong-pcr"]);
         assert_eq!(table(|n| n.wrong_pcrs = vec![(13, "ab".into())]), ["deny wrong-pcr"]);
+        assert_eq!(table(|n| n.wrong_pcrs = vec![(14, "ab".into())]), ["deny wrong-pcr"]);
         assert_eq!(table(|n| *n = Node::default()), ["deny not-verified"]);
         for (node, expected) in [
             (Fact::Absent, "deny no-tpm"),
@@ -125,6 +134,19 @@ mod tests {
             facts.node = node;
             assert_eq!(outcomes(&RULE, &fixture::policy(), &facts), [expected]);
         }
+    }
+
+    #[test]
+    fn a_capped_pcr_says_kexec_and_not_that_the_policy_lacks_a_value() {
+        let mut facts = fixture::facts();
+        if let Fact::Is(node) = &mut facts.node {
+            node.wrong_pcrs = vec![(14, "ab".into())];
+        }
+        let mut policy = fixture::policy();
+        let said = |policy: &crate::Policy| check(&Ctx::new(policy, &facts)).remove(0).fact;
+        assert!(said(&policy).contains("node.pcrs does not accept"));
+        policy.node.cap = Some(14);
+        assert!(said(&policy).contains("kexec started this kernel"));
     }
 
     #[test]
