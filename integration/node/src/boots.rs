@@ -131,7 +131,7 @@ fn one(built: &Built, enrolled: &Enrolled, plan: &Plan, tally: &mut Tally) -> Re
     if plan.more != More::Nothing {
         main_job(plan, &outcome, tally);
     }
-    let parts: [Part; 4] = [units, tampering, kernels, anchors];
+    let parts: [Part; 5] = [units, tampering, enforcement, kernels, anchors];
     for more in parts {
         match more(plan, &trail, &outcome, enrolled) {
             Ok(lines) => lines.iter().for_each(|line| println!("{:<16} {line}", "")),
@@ -199,6 +199,17 @@ fn units(plan: &Plan, trail: &Trail, outcome: &Outcome, _: &Enrolled) -> Result<
 fn tampering(plan: &Plan, trail: &Trail, outcome: &Outcome, _: &Enrolled) -> Result<Vec<String>> {
     let boot = outcome.boot.as_ref().context("no facts of the boot")?;
     if plan.more == More::Demo { Ok(vec![tampered::told(trail, &boot.boot_id)?]) } else { Ok(Vec::new()) }
+}
+
+fn enforcement(plan: &Plan, trail: &Trail, outcome: &Outcome, _: &Enrolled) -> Result<Vec<String>> {
+    if plan.lsm != Lsm::SeLinux {
+        return Ok(Vec::new());
+    }
+    let boot = outcome.boot.as_ref().context("no facts of the boot")?;
+    let permissive = trail.start(&boot.boot_id, "permissive")?;
+    ensure!(permissive.refused(&["BS-MAC-001"], "permissive"), "SELinux permissive: {permissive:?}");
+    ensure!(trail.start(&boot.boot_id, "enforcing")?.started, "SELinux enforces again");
+    Ok(vec!["SELinux permissive: refused by BS-MAC-001; enforcing again: started".into()])
 }
 
 /// The kernels on the way: the one that was booted, and the one with another command line.

@@ -25,9 +25,13 @@ pub(crate) struct Parts {
 /// Makes the signed program.
 pub(crate) fn program(stub: &Path, parts: &Parts, work: &Path, signed: &Path) -> Result<()> {
     let stub = fs::read(stub).with_context(|| stub.display().to_string())?;
-    // No .osrel: systemd 257 would hand it on inside the initrd, which PCR 9 then shows.
-    let sections: [(&str, &[u8]); 3] =
-        [(".cmdline", parts.cmdline.as_bytes()), (".initrd", &parts.initrd), (".linux", &parts.kernel)];
+    // With .osrel, as ukify makes them: the stub hands it on inside the initrd, and PCR 9 shows it.
+    let sections: [(&str, &[u8]); 4] = [
+        (".osrel", b"ID=boltseal-test-node\n"),
+        (".cmdline", parts.cmdline.as_bytes()),
+        (".initrd", &parts.initrd),
+        (".linux", &parts.kernel),
+    ];
     let unsigned = work.join("unsigned.efi");
     fs::write(&unsigned, append(stub, &sections)?)?;
     sign(&unsigned, signed, work)?;

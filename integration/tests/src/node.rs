@@ -141,7 +141,10 @@ fn images(work: &Path, key: &Key, all: bool) -> Result<Images> {
         let own = std::env::current_exe()?;
         let tries = own.ancestors().skip(1).take(2).map(|folder| folder.join("tries")).find(|path| path.exists());
         if let Some(program) = tries {
-            images.insert("tries".into(), build("demo/tries", Recipe { files: vec![(program, "/bin/tries", 0o755)], ..release("tries") })?);
+            images.insert(
+                "tries".into(),
+                build("demo/tries", Recipe { files: vec![(program, "/bin/tries", 0o755)], ..release("tries") })?,
+            );
         }
         images.insert("elsewhere".into(), build("elsewhere/app", release("elsewhere"))?);
     }

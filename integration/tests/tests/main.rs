@@ -74,8 +74,7 @@ impl Report {
 }
 
 /// Parts of the tests, as the command line names them.
-const PARTS: [&str; 10] =
-    ["life", "cri", "cases", "warn", "hooks", "node", "policies", "network", "anomalies", "odd"];
+const PARTS: [&str; 10] = ["life", "cri", "cases", "warn", "hooks", "node", "policies", "network", "anomalies", "odd"];
 
 fn work(scratch: &Path) -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();

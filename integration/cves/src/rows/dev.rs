@@ -34,8 +34,8 @@ pub(super) fn rows() -> Vec<Row> {
             |_, _| Ok(()),
         )
         .image("dev-out", "app")
-        .args(&["/bin/sh", "-c", "[ -e /var/lib/cves/host/outside/null ] && echo ASTRAY; echo end"])
-        .escaped(|_, _, seen| Ok(outside_touched()? || seen.output().contains("ASTRAY")))
+        // A mount that lands on the same path of the image's own is none of the host's.
+        .escaped(|_, _, _| outside_touched())
         .control(|_| {
             run(Command::new("ln").args(["-s", "/proc/self/fd", &format!("{OUTSIDE}/fd")]))?;
             outside_touched()

@@ -99,7 +99,7 @@ pub(super) fn rows() -> Vec<Row> {
         }),
         Row::request(
             "shared propagation",
-            "a mount made inside travels to the host",
+            "the root stays shared, so that mounts made inside may travel out",
             "shared-propagation",
             |_, ask| {
                 ask.request.spec["linux"]["rootfsPropagation"] = json!("rshared");

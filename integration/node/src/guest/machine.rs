@@ -11,6 +11,7 @@ use std::process::Command;
 
 const FLAGS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
 const SECURITY: &str = "/sys/kernel/security";
+const SELINUX: &str = "/sys/fs/selinux";
 const SECURE_BOOT: &str = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
 
 /// What it takes to read the job.
@@ -52,13 +53,21 @@ pub(super) fn security_module(payload: &Path) -> Result<()> {
         return fs::write(Path::new(SECURITY).join("apparmor/.replace"), profile).context("load the AppArmor profile");
     }
     if active.split(',').any(|name| name == "selinux") {
-        let folder = "/sys/fs/selinux";
-        mount(Some("selinuxfs"), folder, Some("selinuxfs"), MsFlags::empty(), None::<&str>).context("selinuxfs")?;
+        mount(Some("selinuxfs"), SELINUX, Some("selinuxfs"), MsFlags::empty(), None::<&str>).context("selinuxfs")?;
         let policy = fs::read(payload.join("selinux.policy")).context("the SELinux policy")?;
-        fs::write(Path::new(folder).join("load"), policy).context("load the SELinux policy")?;
-        return fs::write(Path::new(folder).join("enforce"), "1").context("enforce");
+        fs::write(Path::new(SELINUX).join("load"), policy).context("load the SELinux policy")?;
+        return enforce(true);
     }
     bail!("neither AppArmor nor SELinux: {active}")
+}
+
+/// SELinux: whether what is denied is prevented, or only told.
+pub(super) fn enforce(on: bool) -> Result<()> {
+    fs::write(Path::new(SELINUX).join("enforce"), if on { "1" } else { "0" }).context("enforce")
+}
+
+pub(super) fn is_selinux() -> bool {
+    Path::new(SELINUX).join("enforce").exists()
 }
 
 fn lsm() -> Result<String> {

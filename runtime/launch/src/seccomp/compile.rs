@@ -177,7 +177,11 @@ fn flags(profile: &Profile) -> Result<u64, SeccompError> {
 pub(super) type Answers = Vec<(u32, Answer)>;
 
 /// What each number answers, and the names that have none.
-pub(super) fn answers(profile: &Profile, arch: Arch, reading: &Reading<'_>) -> Result<(Answers, Vec<String>), SeccompError> {
+pub(super) fn answers(
+    profile: &Profile,
+    arch: Arch,
+    reading: &Reading<'_>,
+) -> Result<(Answers, Vec<String>), SeccompError> {
     let default = Action::parse(&profile.default_action, profile.default_errno_ret).map_err(SeccompError)?;
     let by_name: HashMap<&str, u32> = numbers(arch).collect();
     let mut cases: HashMap<u32, Vec<Case>> = HashMap::new();
