@@ -193,7 +193,7 @@ fn listener_without_a_port(mut lab: Lab) {
                 break;
             }
         }
-        delete(&lab.state, &lab.name).unwrap();
+        delete(&lab.state, &lab.name, None).unwrap();
         wait(pid);
         lab.nothing_left();
     }
@@ -227,7 +227,7 @@ pub(super) fn elsewhere(mut lab: Lab) {
     fs::remove_dir(&folder).unwrap();
     let (result, _) = execute(&lab, known, &process(&["/bin/true"], 1000));
     contains(&result.map(|e| e.pid).unwrap_err().to_string(), "cannot open the cgroup");
-    delete(&lab.state, &lab.name).unwrap();
+    delete(&lab.state, &lab.name, None).unwrap();
     wait(known.0);
     lab.nothing_left();
 }
@@ -271,7 +271,7 @@ fn tried_by_exec(lab: &mut Lab, steps: &[&str]) -> Vec<String> {
     let mut text = String::new();
     output.read_to_string(&mut text).unwrap();
     assert_eq!(wait(pid), 0, "{text}");
-    delete(&lab.state, &lab.name).unwrap();
+    delete(&lab.state, &lab.name, None).unwrap();
     wait(known.0);
     lab.nothing_left();
     text.lines().map(str::to_owned).collect()
