@@ -86,7 +86,7 @@ fn exception(ctx: &Ctx<'_>, rule: &Rule, condition: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::{Bound, Door, Lsm};
+    use crate::facts::{Bound, Device, Door, Lsm, NamespaceOrigin};
     use crate::fixture;
 
     fn outcome(verdict: &Verdict, rule: &str) -> Vec<Outcome> {
@@ -109,6 +109,65 @@ mod tests {
         }
         assert_eq!(permit.terms.repository.as_deref(), Some("ghcr.io/corp/app"));
         assert_eq!(permit.facts(), &fixture::facts());
+    }
+
+    /// Who reads a denial reads its first line: what denies, and of that the trail, from which the rest may follow.
+    #[test]
+    fn denials_come_first_and_the_trails_before_all() {
+        let mut facts = fixture::facts();
+        facts.process.uid = 0;
+        facts.owner = Fact::Absent;
+        let first = |facts: &Facts, count: usize| {
+            let Verdict::Deny(denial) = decide(&fixture::policy(), facts) else { panic!("allowed") };
+            let (denied, rest) = denial.findings.split_at(count);
+            assert!(
+                denied.iter().all(|f| f.outcome == Outcome::Deny) && rest.iter().all(|f| f.outcome != Outcome::Deny)
+            );
+            denied.iter().map(|f| f.rule.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(first(&facts, 2), ["BS-PRC-003", "BS-OWN-001"]);
+        facts.audit = Fact::Unknown("full".into());
+        assert_eq!(first(&facts, 3), ["BS-AUD-001", "BS-PRC-003", "BS-OWN-001"]);
+    }
+
+    #[test]
+    fn the_terms_name_what_was_granted_and_nothing_else() {
+        let mut policy = fixture::policy();
+        policy.level = Level::Observe;
+        let terms = |change: &dyn Fn(&mut Facts)| {
+            let mut facts = fixture::facts();
+            change(&mut facts);
+            let Verdict::Allow(permit) = decide(&policy, &facts) else { panic!("denied") };
+            permit.terms().clone()
+        };
+        // A namespace is the host's when it is not listed, and when it is listed and that is what it is.
+        assert_eq!(terms(&|_| {}).host_namespaces, fixture::set(&[]));
+        assert_eq!(
+            terms(&|f| f.namespaces.listed.retain(|n| n.kind != "network")).host_namespaces,
+            fixture::set(&["network"])
+        );
+        let listed = |origin: NamespaceOrigin| {
+            terms(&|f: &mut Facts| {
+                f.namespaces
+                    .listed
+                    .iter_mut()
+                    .filter(|n| n.kind == "pid")
+                    .for_each(|n| n.origin = Fact::Is(origin.clone()));
+            })
+        };
+        assert_eq!(listed(NamespaceOrigin::Host).host_namespaces, fixture::set(&["pid"]));
+        assert_eq!(listed(NamespaceOrigin::OwnPod).host_namespaces, fixture::set(&[]));
+        // The usual nodes are everybody's.
+        let device = |path: &str, minor| Device { path: path.into(), kind: 'c', major: 1, minor };
+        let devices = terms(&|f| f.devices.nodes = vec![device("/dev/null", 3), device("/dev/fuse", 229)]).devices;
+        assert_eq!(devices, ["/dev/fuse"]);
+        for (present, unusable, expected) in [(true, false, true), (true, true, false), (false, false, false)] {
+            let filter = terms(&|f| {
+                f.seccomp.present = present;
+                f.seccomp.unusable = unusable.then(|| "x".to_owned()).into_iter().collect();
+            });
+            assert_eq!(filter.pod_seccomp, expected, "{present} {unusable}");
+        }
     }
 
     #[test]

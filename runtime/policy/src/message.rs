@@ -265,6 +265,53 @@ mod tests {
         assert!(message.len() < 4096);
     }
 
+    /// As many lines as are told of, and one that says how many are not.
+    #[test]
+    fn a_flood_of_denials_is_counted() {
+        let finding = || Finding {
+            rule: "BS-FSY-002".into(),
+            outcome: Outcome::Deny,
+            condition: "host-folder".into(),
+            fact: "f".into(),
+            fix: "g".into(),
+        };
+        let lines = |others: usize| {
+            let message = Denial { findings: vec![finding(); others + 1] }.message("7f3c");
+            message.lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(lines(0).len(), 1);
+        assert_eq!(lines(MORE_LINES).len(), 1 + MORE_LINES);
+        assert_eq!(lines(MORE_LINES).last().unwrap(), "BS-FSY-002: f. Fix: g");
+        assert_eq!(lines(MORE_LINES + 1).len(), 2 + MORE_LINES);
+        assert_eq!(lines(MORE_LINES + 1).last().unwrap(), "and 1 more: boltseal audit list");
+    }
+
+    /// What is cut fills the line to its end, and the whole of it follows.
+    #[test]
+    fn a_long_first_fact_is_cut_and_told_again() {
+        let denial = |fact: usize, fix: usize| Denial {
+            findings: vec![Finding {
+                rule: "BS-FSY-002".into(),
+                outcome: Outcome::Deny,
+                condition: "host-folder".into(),
+                fact: "f".repeat(fact),
+                fix: "g".repeat(fix),
+            }],
+        };
+        let room = FIRST_LINE - "boltseal: denied by BS-FSY-002: . Fix:  (id 7f3c)".len();
+        for (fact, fix, first, lines) in [
+            (room - 10, 10, FIRST_LINE, 1),
+            (room - 11, 10, FIRST_LINE - 1, 1),
+            (room - 9, 10, FIRST_LINE, 2),
+            (300, 10, FIRST_LINE, 2),
+            (10, 300, FIRST_LINE - 30, 2),
+        ] {
+            let message = denial(fact, fix).message("7f3c");
+            let found: Vec<&str> = message.lines().collect();
+            assert_eq!((found[0].len(), found.len()), (first, lines), "{fact} {fix}: {message}");
+        }
+    }
+
     /// What is unknown is not mended by the rule's usual remedy.
     #[test]
     fn the_unknown_has_a_fix_of_its_own() {

@@ -53,6 +53,7 @@ mod tests {
     fn outside_text_cannot_forge_a_line_or_a_direction() {
         assert_eq!(show("a\nboltseal: allowed\u{202e}x\u{7f}\0"), "a\\nboltseal: allowed\\u{202e}x\\u{7f}\\u{0}");
         assert_eq!(show("größe 1"), "größe 1");
+        assert_eq!(show(r#"a "b" 'c' \d"#), r#"a "b" 'c' \d"#);
     }
 
     #[test]
@@ -60,5 +61,7 @@ mod tests {
         assert_eq!(show(&"x".repeat(10_000_000)).chars().count(), SHOWN);
         assert_eq!(list(["a", "b", "c", "d", "e"]), "a, b, c and 2 more");
         assert_eq!(list(["a"]), "a");
+        assert_eq!(list(["a", "b", "c"]), "a, b, c");
+        assert_eq!((shorten("abc", 3), shorten("abcd", 3)), ("abc".into(), "a..".into()));
     }
 }

@@ -222,7 +222,7 @@ mod tests {
     use super::*;
     use crate::properties::{permissive, sealed};
     use boltseal_policy::facts::{Device, Facts, UserNamespace};
-    use boltseal_policy::fixture;
+    use boltseal_policy::{Terms, fixture};
 
     fn with(change: impl Fn(&mut Facts)) -> crate::Sealed {
         let mut facts = fixture::facts();
@@ -250,9 +250,53 @@ mod tests {
         });
         assert!(kinds(&s).contains(&("pid".into(), Some((4, 99)))));
         assert!(String::from_utf8(s.json).unwrap().contains(r#"{"path":"/proc/7/ns/pid","type":"pid"}"#));
-        let mut facts = fixture::facts();
-        facts.namespaces.listed[0].origin = Fact::Is(NamespaceOrigin::OwnPod);
-        assert!(sealed(&permissive(), &facts).is_err());
+        // Without an object there is nothing to compare with, and a path that is none would mean a new one.
+        for (object, path) in
+            [(None, ""), (None, "/proc/7/ns/pid"), (Some((4, 99)), ""), (Some((4, 99)), "proc/7/ns/pid")]
+        {
+            let mut facts = fixture::facts();
+            facts.namespaces.listed[0].origin = Fact::Is(NamespaceOrigin::OwnPod);
+            facts.namespaces.listed[0].object = object;
+            facts.namespaces.listed[0].path = path.into();
+            assert!(sealed(&permissive(), &facts).is_err(), "{object:?} {path}");
+        }
+    }
+
+    /// One that is granted is left out, by its path too: nothing is joined for it.
+    #[test]
+    fn the_hosts_namespace_is_named_nowhere() {
+        let s = with(|f| {
+            f.namespaces.listed[0].origin = Fact::Is(NamespaceOrigin::Host);
+            f.namespaces.listed[0].path = "/proc/1/ns/pid".into();
+        });
+        assert!(!kinds(&s).iter().any(|(kind, _)| kind == "pid"), "{:?}", kinds(&s));
+        assert!(!String::from_utf8(s.json).unwrap().contains("/proc/1/ns"));
+    }
+
+    #[test]
+    fn swap_is_limited_beside_memory_and_never_alone() {
+        let swap = |memory: Option<i64>, swap: i64| {
+            let facts = Facts {
+                limits: boltseal_policy::facts::Limits { memory, pids: Some(9), ..Default::default() },
+                ..fixture::facts()
+            };
+            let spec = serde_json::from_value(json!({ "ociVersion": "1.0.2" })).unwrap();
+            let asked: Linux =
+                serde_json::from_value(json!({ "resources": { "memory": { "limit": memory, "swap": swap } } }))
+                    .unwrap();
+            // An ancestor limits it: the policy sets nothing.
+            let terms = Terms {
+                memory: None,
+                pids: None,
+                ..crate::properties::permit_for(&permissive(), &facts).terms().clone()
+            };
+            resources(&Input { spec: &spec, facts: &facts, terms: &terms }, &asked)["memory"]["swap"].clone()
+        };
+        assert_eq!(swap(Some(1000), 1000), json!(1000));
+        assert_eq!(swap(Some(1000), 2000), json!(2000));
+        for (memory, asked) in [(Some(1000), 999), (Some(1000), 0), (Some(1000), -1), (None, 2000), (Some(-1), 2000)] {
+            assert_eq!(swap(memory, asked), Value::Null, "{memory:?} {asked}");
+        }
     }
 
     #[test]

@@ -257,6 +257,41 @@ mod tests {
         assert_eq!(bind(true, &["rbind"], Some("rshared")), "bind,rprivate,nosuid,nodev,noexec");
     }
 
+    /// Data options that narrow, or say whose it is, come through; each at its own place only.
+    #[test]
+    fn data_options_are_kept_by_name() {
+        let given = |at: &'static str, options: &'static [&'static str]| {
+            of(at, |f| {
+                let mount = f.mounts.iter_mut().find(|m| m.destination == at).unwrap();
+                mount.options = options.iter().map(ToString::to_string).collect();
+            })
+        };
+        assert_eq!(given("/proc", &["hidepid=2", "gid=5"]), "nosuid,noexec,nodev,hidepid=2");
+        let pts = "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5,max=7";
+        assert_eq!(given("/dev/pts", &["gid=5", "max=7", "mode=0666", "ptmxmode=0777"]), pts);
+        let tmpfs = of("/tmp", |f| {
+            let mut m = fixture::tmpfs("/tmp", Some("size=1m"));
+            m.options.extend(["mode=1777", "uid=7", "nr_inodes=50%", "nr_blocks=1"].map(str::to_owned));
+            f.mounts.push(m);
+        });
+        assert_eq!(tmpfs, "nosuid,nodev,noexec,mode=1777,uid=7,nr_inodes=50%,size=1m");
+    }
+
+    /// Only where a mount receives the node's does the root, and then nothing goes back.
+    #[test]
+    fn the_root_receives_mounts_only_with_a_volume_that_does() {
+        for (propagation, root) in
+            [(None, "private"), (Some("rprivate"), "private"), (Some("rslave"), "slave"), (Some("slave"), "slave")]
+        {
+            let mut facts = fixture::facts();
+            let mut m = fixture::bind("/data");
+            m.propagation = propagation.map(str::to_owned);
+            facts.mounts.push(m);
+            let spec = sealed(&permissive(), &facts).unwrap().spec;
+            assert_eq!(spec.linux().as_ref().unwrap().rootfs_propagation().as_deref(), Some(root), "{propagation:?}");
+        }
+    }
+
     #[test]
     fn tmpfs_is_limited() {
         let tmpfs = |size: Option<&'static str>| of("/tmp", move |f| f.mounts.push(fixture::tmpfs("/tmp", size)));

@@ -144,6 +144,38 @@ mod tests {
     }
 
     #[test]
+    fn an_exec_is_inspected_for_its_own_user_and_place() {
+        let mut facts = exec_facts();
+        facts.process.uid = 1001;
+        facts.process.gid = 1002;
+        facts.process.additional_gids = vec![1003];
+        facts.process.cwd = "/tmp".into();
+        facts.process.terminal = true;
+        let asked = process(
+            r#"{"user":{"uid":1001,"gid":1002,"additionalGids":[1003]},"cwd":"/tmp","args":["id"],"terminal":true}"#,
+        );
+        let container = sealed(&fixture::policy(), &fixture::facts()).unwrap().table;
+        let table = seal_process(permit_for(&fixture::policy(), &facts), asked, &container).unwrap().table;
+        assert_eq!((table.uid, table.gid, table.additional_gids), (1001, 1002, vec![1003]));
+        assert_eq!((table.cwd.as_str(), table.terminal), ("/tmp", true));
+    }
+
+    #[test]
+    fn home_is_always_set_and_descriptors_are_never_handed_on() {
+        for (given, env) in [
+            (r#"["PATH=/bin"]"#, vec!["PATH=/bin", "HOME=/"]),
+            (r#"["HOME=/root","A=1"]"#, vec!["HOME=/root", "A=1"]),
+            (r#"["HOME=","A=1"]"#, vec!["A=1", "HOME=/"]),
+            (r#"["HOME=/"]"#, vec!["HOME=/"]),
+            (r#"["NOTHOME=/x"]"#, vec!["NOTHOME=/x", "HOME=/"]),
+            (r#"["LISTEN_FDS=3","LISTEN_PID=1","A"]"#, vec!["HOME=/"]),
+        ] {
+            let asked = process(&format!(r#"{{"user":{{}},"cwd":"/","env":{given}}}"#));
+            assert_eq!(environment(&asked), env, "{given}");
+        }
+    }
+
+    #[test]
     fn another_process_or_door_is_refused() {
         let container = Table::default();
         let other = process(r#"{"user":{"uid":1000,"gid":1000},"cwd":"/","args":["sh"]}"#);

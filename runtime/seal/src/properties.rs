@@ -1,6 +1,6 @@
 //! What the seal never does, for any request: widen, differ from run to run, or change what is sealed already.
-use crate::{Sealed, seal};
-use boltseal_policy::facts::{Capabilities, Device, Facts, Hook, Origin};
+use crate::{Label, Sealed, seal};
+use boltseal_policy::facts::{Capabilities, Device, Facts, Hook, Lsm, Origin};
 use boltseal_policy::policy::{Level, Mode};
 use boltseal_policy::{Fact, Permit, Policy, Verdict, decide, fixture, rules, standard};
 use oci_spec::runtime::{Capability, Spec};
@@ -361,6 +361,52 @@ fn the_permit_is_for_its_facts_and_its_spec() {
     exec.door = boltseal_policy::facts::Door::Update;
     assert!(seal(permit_for(&policy, &exec), spec_of(&exec), &exec).is_err());
     assert!(sealed(&policy, &facts).is_ok());
+}
+
+/// A spec that agrees with its facts in all but one field of a granted device.
+#[test]
+fn a_granted_device_is_the_one_that_was_judged() {
+    let device = || Device { path: "/dev/fuse".into(), kind: 'c', major: 10, minor: 229 };
+    let mut facts = fixture::facts();
+    facts.devices.nodes.push(device());
+    assert!(sealed(&permissive(), &facts).is_ok());
+    for other in [
+        Device { path: "/dev/kvm".into(), ..device() },
+        Device { kind: 'b', ..device() },
+        Device { major: 8, ..device() },
+        Device { minor: 0, ..device() },
+    ] {
+        let mut asked = facts.clone();
+        asked.devices.nodes = vec![other.clone()];
+        let why = seal(permit_for(&permissive(), &facts), spec_of(&asked), &facts).unwrap_err();
+        assert!(why.contains("devices are not those"), "{other:?}: {why}");
+    }
+}
+
+#[test]
+fn the_table_has_the_label_that_was_granted() {
+    let label = |change: fn(&mut Facts)| {
+        let mut facts = fixture::facts();
+        change(&mut facts);
+        sealed(&permissive(), &facts).unwrap().table.label
+    };
+    assert_eq!(label(|_| {}), Some(Label::AppArmor("boltseal-default".into())));
+    let selinux = label(|f| {
+        f.label = boltseal_policy::facts::Label { lsm: Lsm::Selinux, enforcing: true, ..Default::default() };
+        f.label.selinux = Some("system_u:system_r:container_t:s0:c1,c2".into());
+        f.label.mode = Some("known".into());
+    });
+    assert_eq!(selinux, Some(Label::Selinux("system_u:system_r:container_t:s0:c1,c2".into())));
+    assert_eq!(label(|f| f.label = boltseal_policy::facts::Label { lsm: Lsm::Neither, ..Default::default() }), None);
+}
+
+/// In the host's uts namespace a host name would rename the host.
+#[test]
+fn a_container_names_no_host_but_its_own() {
+    assert_eq!(sealed(&permissive(), &fixture::facts()).unwrap().spec.hostname().as_deref(), Some("h"));
+    let mut facts = fixture::facts();
+    facts.namespaces.listed.retain(|n| n.kind != "uts");
+    assert_eq!(sealed(&permissive(), &facts).unwrap().spec.hostname().as_deref(), None);
 }
 
 #[test]

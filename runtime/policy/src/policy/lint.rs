@@ -396,6 +396,9 @@ mod tests {
 
     const AUTHORITY: &str = "[[authority]]\nname = \"ci\"\nkey = \"ci.pub\"\nrepositories = [\"ghcr.io/corp\"]\n";
 
+    const REST: &str = "owner = \"a\"\nreason = \"b\"\nexpires = \"2027-01-01\"";
+    const HEX: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
     fn problems(text: &str) -> Vec<String> {
         Policy::parse(&format!("version = 1\n{text}"), &[]).err().unwrap_or_default()
     }
@@ -408,6 +411,21 @@ mod tests {
             "[[exception]]\nrule = \"BS-NOD-001\"\ncondition = \"software-tpm\"\nscope = \"*\"\nowner = \"a\"\nreason = \"b\"\nexpires = \"2027-01-01\"".into(),
             "[[exception]]\nrule = \"BS-FSY-002\"\nscope = \"ghcr.io/corp\"\nowner = \"a\"\nreason = \"b\"\nexpires = \"2027-01-01\"".into(),
             "[node]\ntpm = \"unix:/run/swtpm.sock\"\nattestation_key = \"ak.pub\"".into(),
+            format!("{AUTHORITY}[[scope]]\nrepository = \"ghcr.io/corp\"\nauthorities = [\"ci\"]\nsensitivity = \"secret\""),
+            format!("{AUTHORITY}[[scope]]\nrepository = \"ghcr.io/corp\"\nauthorities = [\"ci\"]\nsensitivity = \"*\""),
+            "[sensitivity]\nlevels = [\"a\", \"b\"]\ndefault = \"b\"".into(),
+            "[limits]\nmemory = 1048576\npids = 4194304\n[mounts]\ntmpfs_size = 4096\n[landlock]\nabi = 64".into(),
+            format!("[node]\ncap = 14\nenrolled = \"certified\"\nttl = 1\n[node.pcrs]\n0 = [\"{HEX}\"]\n23 = [\"0{}\"]", &HEX[1..]),
+            format!("[bundle]\nmeasured = true\n[node.pcrs]\n7 = [\"{HEX}\"]"),
+            format!("[node.pcrs]\n13 = [\"{HEX}\"]"),
+            format!("[[exception]]\nrule = \"BS-IMG-001\"\ncondition = \"denied-digest\"\nscope = \"ghcr.io/corp\"\n{REST}"),
+            "[modes]\nBS-AUD-001 = \"enforce\"".into(),
+            format!(
+                "{AUTHORITY}[[allowance]]\nid = \"x\"\nauthority = \"ci\"\nrepository = \"ghcr.io/corp/x\"\ncapabilities = [\"CAP_NET_ADMIN\"]\n\
+                 mounts = [{{ source = \"/etc/cni\" }}, {{ source = \"/opt/x\", writable = true }}]\ndevices = [\"/dev/fuse\"]\n\
+                 sysctls = [\"net.ipv4.ip_forward\"]\nhost_namespaces = [\"network\"]\nexec_volumes = [\"/plugins\"]\n\
+                 hooks = [{{ stage = \"prestart\", path = \"/opt/h\", digest = \"sha256:{HEX}\" }}]"
+            ),
         ] {
             assert_eq!(problems(&good), Vec::<String>::new(), "{good}");
         }
@@ -416,7 +434,7 @@ mod tests {
     #[test]
     fn each_mistake_is_named() {
         let exception = |rule: &str, more: &str| format!("[[exception]]\nrule = \"{rule}\"\n{more}\n");
-        let rest = "owner = \"a\"\nreason = \"b\"\nexpires = \"2027-01-01\"";
+        let rest = REST;
         let allowance = |more: &str| {
             format!("{AUTHORITY}[[allowance]]\nid = \"x\"\nauthority = \"ci\"\nrepository = \"ghcr.io/corp/x\"\n{more}")
         };
@@ -424,6 +442,24 @@ mod tests {
             (format!("{AUTHORITY}{AUTHORITY}"), "used twice"),
             (AUTHORITY.replace("ci.pub", "../ci.pub"), "must name a file in trust/"),
             (AUTHORITY.replace("ci.pub", ""), "must name a file in trust/"),
+            (AUTHORITY.replace("ci.pub", "a/ci.pub"), "must name a file in trust/"),
+            (AUTHORITY.replace("ci.pub", ".ci.pub"), "must name a file in trust/"),
+            (AUTHORITY.replace("ci.pub", "ci\\u0000.pub"), "must name a file in trust/"),
+            (
+                format!("{AUTHORITY}{0}{0}", "[[scope]]\nrepository = \"ghcr.io/corp\"\nauthorities = [\"ci\"]\n"),
+                "named twice",
+            ),
+            ("[limits]\nmemory = 1048575".into(), "limits.memory"),
+            ("[limits]\npids = 4194305".into(), "limits.pids"),
+            ("[mounts]\ntmpfs_size = 4095".into(), "mounts.tmpfs_size"),
+            ("[landlock]\nabi = 65".into(), "landlock.abi"),
+            ("[label]\nselinux = [\"unconfined_t\"]".into(), "not a confining profile"),
+            ("[label]\nselinux = [\"spc_t\"]".into(), "not a confining profile"),
+            ("[label]\napparmor = [\"a b\"]".into(), "not a confining profile"),
+            ("[devices]\nallow = [\"/dev/../etc/passwd\"]".into(), "below /dev"),
+            (format!("[node.pcrs]\n24 = [\"{HEX}\"]"), "no PCR index"),
+            (format!("[node.pcrs]\n07 = [\"{HEX}\"]"), "no PCR index"),
+            (format!("[node.pcrs]\n7 = [\"{}\"]", "f".repeat(64)), "proves nothing"),
             (AUTHORITY.replace("[\"ghcr.io/corp\"]", "[]"), "`repositories` is empty"),
             ("[[scope]]\nrepository = \"ghcr.io\"\nauthorities = [\"ci\"]".into(), "no authority is named \"ci\""),
             ("[[scope]]\nrepository = \"ghcr.io\"\nauthorities = []".into(), "nothing could start"),
@@ -493,6 +529,11 @@ mod tests {
             ),
             (exception("BS-DEV-001", &format!("scope = \"\"\n{rest}")), "no repository prefix"),
             (allowance("capabilities = [\"net_admin\"]"), "is no capability"),
+            (allowance("capabilities = [\"CAP_\"]"), "is no capability"),
+            (allowance("capabilities = [\"CAP_net_admin\"]"), "is no capability"),
+            (allowance("").replace("id = \"x\"", "id = \"a b\""), "`id` must be"),
+            (allowance(&allowance("").replace(AUTHORITY, "")), "the id is used twice"),
+            (allowance("hooks = [{ stage = \"prestart\", path = \"/a\", digest = \"1\" }]"), "`hooks.digest`"),
             (allowance("mounts = [{ source = \"/etc/cni\", writable = true }]"), "never writable"),
             (allowance("mounts = [{ source = \"/var\", writable = true }]"), "never writable"),
             (

@@ -124,6 +124,8 @@ mod tests {
     #[test]
     fn rules_values_or_both_cover_4_7_and_9() {
         assert_eq!(problems(RULES), Vec::<String>::new());
+        let has = RULES.replace("command_line_never = [\"init=\"]", "command_line_has = [\"ro\"]");
+        assert_eq!(problems(&has), Vec::<String>::new());
         let values = "[node.pcrs]\n4 = [\"HEX\"]\n7 = [\"HEX\"]\n9 = [\"HEX\"]\n";
         assert_eq!(problems(&format!("{values}[node.log]\nsecure_boot = true\n")), Vec::<String>::new());
         for (without, pcr) in [
@@ -135,6 +137,8 @@ mod tests {
         ] {
             let found = problems(&RULES.replace(without, ""));
             assert!(found.len() == 1 && found[0].contains(pcr), "{found:?}");
+            let key = without.split([' ', '\n']).next().unwrap();
+            assert!(found[0].contains(key), "{key} is not named: {found:?}");
         }
     }
 
@@ -144,6 +148,8 @@ mod tests {
             ("images = [\"HEX\"]", "images = [\"x\"]", "64 lower-case hex"),
             ("[\"init=\"]", "[\"\"]", "empty text"),
             ("[node.log]", "[node.log]\ncommand_line_has = [\"a b\"]", "not one word"),
+            ("[node.log]", "[node.log]\ncommand_line_has = [\"\"]", "not one word"),
+            ("[node.log]", "[node.log]\ncommand_line_has = [\"a\\\"b\"]", "not one word"),
             ("[node.log]", "tpm = \"unix:/run/tpm\"\n[node.log]", "no event log"),
             ("secure_boot", "secureboot", "unknown field"),
         ] {
@@ -155,6 +161,7 @@ mod tests {
     #[test]
     fn a_token_names_who_made_it_for_whom() {
         assert_eq!(problems(EAR), Vec::<String>::new());
+        assert_eq!(problems(&format!("{EAR}nonce_claim = \"/nonce\"\n")), Vec::<String>::new());
         for (change, by, said) in [
             ("\"ear.jwks\"", "\"../x\"", "node.ear.jwks"),
             ("\"https://v\"", "\"\"", "node.ear.issuer"),

@@ -217,14 +217,45 @@ mod tests {
             }),
             ["pass"]
         );
-        // No list makes another device stand in for a standard one.
-        assert_eq!(
+        // No list makes another device stand in for a standard one, or a device of one outside of /dev.
+        for path in ["/dev/null", "/etc/x", "/dev/../etc/x", "/dev//x"] {
+            assert_eq!(
+                table(|p, f| {
+                    p.devices.allow = vec![path.into()];
+                    f.devices.host.insert(path.into(), ('b', 8, 0));
+                    f.devices.nodes.push(Device { path: path.into(), kind: 'b', major: 8, minor: 0 });
+                }),
+                ["deny device"],
+                "{path}"
+            );
+        }
+    }
+
+    /// A rule is of a device that is asked for only by all of its numbers.
+    #[test]
+    fn a_rule_goes_with_its_device() {
+        let both = |path: &'static str, of: (char, i64, i64), kind: char, major: i64, minor: i64| {
             table(|p, f| {
-                p.devices.allow = vec!["/dev/null".into()];
-                f.devices.nodes.push(Device { path: "/dev/null".into(), kind: 'b', major: 8, minor: 0 });
-            }),
-            ["deny device"]
-        );
+                p.devices.allow = vec![path.into()];
+                f.devices.host.insert(path.into(), of);
+                f.devices.nodes.push(Device { path: path.into(), kind: of.0, major: of.1, minor: of.2 });
+                f.devices.allowed.push(DeviceRule {
+                    kind,
+                    major: Some(major),
+                    minor: Some(minor),
+                    access: "rw".into(),
+                });
+            })
+        };
+        let kvm = ('c', 10, 232);
+        assert_eq!(both("/dev/kvm", kvm, 'c', 10, 232), ["pass"]);
+        for (kind, major, minor) in [('b', 10, 232), ('c', 11, 232), ('c', 10, 233)] {
+            assert_eq!(both("/dev/kvm", kvm, kind, major, minor), ["deny device-rule"], "{kind} {major}:{minor}");
+        }
+        // Who has the device needs its rule; the default list's is left out only where nobody has.
+        let tun = ('c', 10, 200);
+        assert_eq!(both("/dev/net/tun", tun, 'c', 10, 200), ["pass"]);
+        assert_eq!(both("/dev/kvm", kvm, 'c', 10, 200), ["seal mknod-rule"]);
     }
 
     #[test]
@@ -232,6 +263,9 @@ mod tests {
         assert_eq!(ruled('c', Some(1), Some(3), "rwm"), ["pass"]);
         assert_eq!(ruled('c', Some(136), None, "rwm"), ["pass"]);
         assert_eq!(ruled('b', Some(1), Some(3), "rwm"), ["deny device-rule"]);
+        assert_eq!(ruled('c', Some(1), Some(1), "rwm"), ["deny device-rule"]);
+        assert_eq!(ruled('b', Some(136), None, "rwm"), ["deny device-rule"]);
+        assert_eq!(ruled('b', Some(10), Some(200), "rwm"), ["deny device-rule"]);
         assert_eq!(ruled('c', None, None, "m"), ["seal mknod-rule"]);
         assert_eq!(ruled('c', Some(10), Some(200), "rwm"), ["seal mknod-rule"]);
         assert_eq!(ruled('a', None, None, "rwm"), ["deny all-devices"]);

@@ -155,6 +155,8 @@ mod tests {
         assert_eq!(table(|f| f.root.readonly = false), ["seal readonly-root"]);
         assert_eq!(table(|f| f.root.masked.clear()), ["seal masked-paths"]);
         assert_eq!(table(|f| f.root.readonly_paths.clear()), ["seal masked-paths"]);
+        assert_eq!(table(|f| drop(f.root.masked.pop())), ["seal masked-paths"]);
+        assert_eq!(table(|f| drop(f.root.readonly_paths.pop())), ["seal masked-paths"]);
         for at in ["/proc", "/dev", "/sys"] {
             assert_eq!(table(|f| f.mounts.retain(|m| m.destination != at)), ["seal fresh-mounts"]);
         }
@@ -184,6 +186,10 @@ mod tests {
         ] {
             assert_eq!(table(|f| f.landlock = abi.clone()), [want], "{abi:?}");
         }
+        let mut policy = fixture::policy();
+        policy.landlock.abi = 0;
+        let facts = Facts { landlock: Fact::Absent, ..fixture::facts() };
+        assert_eq!(outcomes(&RULE, &policy, &facts), ["pass"], "a policy that asks for none");
     }
 
     #[test]
@@ -209,7 +215,13 @@ mod tests {
         assert_eq!(mounting("bind", "/dev/shm", Origin::Cri("shm".into())), ["pass"]);
         assert_eq!(mounting("bind", "/dev/termination-log", Origin::Kubelet("termination-log".into())), ["pass"]);
         assert_eq!(mounting("tmpfs", "/proc/self", Origin::Host), ["deny covers-system"]);
+        assert_eq!(mounting("tmpfs", "/dev/x", Origin::Kubelet("empty-dir".into())), ["deny covers-system"]);
         assert_eq!(mounting("proc", "/data", Origin::Host), ["pass"]);
+        // Both versions of the one, at its own place alone.
+        for kind in ["cgroup", "cgroup2"] {
+            assert_eq!(mounting(kind, "/sys/fs/cgroup", Origin::Host), ["pass"]);
+            assert_eq!(mounting(kind, "/proc", Origin::Host), ["deny covers-system"]);
+        }
         for at in ["data", "/a/../proc", ""] {
             assert_eq!(mounting("bind", at, Origin::Host), ["deny destination"], "{at}");
         }

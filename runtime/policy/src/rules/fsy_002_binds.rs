@@ -228,13 +228,15 @@ mod tests {
             }),
             ["deny hard-link"]
         );
-        assert_eq!(
-            binding(false, |o| {
-                o.kind = "file".into();
-                o.links = 2;
-            }),
-            ["deny host-folder"]
-        );
+        for (writable, links) in [(false, 2), (true, 1)] {
+            assert_eq!(
+                binding(writable, |o| {
+                    o.kind = "file".into();
+                    o.links = links;
+                }),
+                ["deny host-folder"]
+            );
+        }
         for (object, expected) in [
             (Fact::Absent, "deny no-source"),
             (Fact::Unknown("x".into()), "deny unknown"),
@@ -249,6 +251,26 @@ mod tests {
                 [expected]
             );
         }
+    }
+
+    /// What a person reads of a mount: its own name and what it really is, and how that touches what is sensitive.
+    #[test]
+    fn a_finding_says_which_mount_and_why() {
+        let fact = |how: &str| {
+            let mut facts = fixture::facts();
+            let mut m = fixture::bind("/data");
+            if let Fact::Is(o) = &mut m.object {
+                o.touches = vec![("/etc".into(), how.into())];
+                o.path = "/real".into();
+            }
+            facts.mounts.push(m);
+            check(&Ctx::new(&fixture::policy(), &facts)).remove(0).fact
+        };
+        assert_eq!(fact("is"), "/srv/folder (/real) mounted at /data is /etc");
+        assert_eq!(fact("contains"), "/srv/folder (/real) mounted at /data contains /etc");
+        assert_eq!(fact("inside"), "/srv/folder (/real) mounted at /data lies in /etc");
+        let none = check(&Ctx::new(&fixture::policy(), &fixture::facts())).remove(0).fact;
+        assert_eq!(none, "0 binds, all of this pod's own");
     }
 
     #[test]

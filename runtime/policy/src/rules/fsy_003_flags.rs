@@ -146,6 +146,19 @@ mod tests {
             }),
             ["allowed test", "seal flags"]
         );
+        // The system mounts are ours whatever their flags; what only lies where they do is not.
+        let bare = |kind: &str, at: &str| {
+            table(|f| {
+                f.mounts.retain(|m| m.destination != at);
+                let mut m = fixture::tmpfs(at, None);
+                m.kind = kind.into();
+                m.options.clear();
+                f.mounts.push(m);
+            })
+        };
+        assert_eq!(bare("tmpfs", "/dev/shm"), ["pass"]);
+        assert_eq!(bare("tmpfs", "/tmp"), ["seal flags"]);
+        assert_eq!(bare("bind", "/dev/shm"), ["seal flags"]);
         for how in ["private", "rprivate", "unbindable", ""] {
             assert_eq!(binding(|m| m.propagation = Some(how.into())), ["pass"]);
         }

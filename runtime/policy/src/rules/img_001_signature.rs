@@ -251,6 +251,7 @@ mod tests {
             ("other-digest: sha256:ab", "deny other-digest"),
             ("malformed: no JSON", "deny malformed"),
             ("something else", "deny unsigned"),
+            ("something: else", "deny unsigned"),
         ] {
             let got = with_image(|i| {
                 i.signatures.clear();
@@ -327,6 +328,29 @@ mod tests {
         };
         assert_eq!(two(false), ["pass"]);
         assert_eq!(two(true), ["pass"]);
+    }
+
+    /// The name in containerd's record chooses among what is verified, and proves nothing by itself.
+    #[test]
+    fn of_several_repositories_the_recorded_name_chooses() {
+        let chosen = |image_name: &str, reverse: bool| {
+            let (policy, mut facts) = (fixture::policy(), fixture::facts());
+            facts.subject.image_name = image_name.into();
+            if let Fact::Is(image) = &mut facts.image {
+                let mut other = image.signatures[0].clone();
+                other.repository = Some("ghcr.io/corp/zed".into());
+                image.signatures.push(other);
+                if reverse {
+                    image.signatures.reverse();
+                }
+            }
+            Ctx::new(&policy, &facts).repository().map(str::to_owned)
+        };
+        for reverse in [false, true] {
+            assert_eq!(chosen("ghcr.io/corp/app:1", reverse).as_deref(), Some("ghcr.io/corp/app"));
+            assert_eq!(chosen("ghcr.io/corp/zed:1", reverse).as_deref(), Some("ghcr.io/corp/zed"));
+            assert_eq!(chosen("docker.io/library/nginx", reverse).as_deref(), Some("ghcr.io/corp/app"));
+        }
     }
 
     #[test]

@@ -375,6 +375,58 @@ mod tests {
         assert!(label.unwrap().starts_with("system_u:system_r:boltseal_t:s0:c"));
     }
 
+    /// Two categories of the pod's own: the same for all of its containers, and always written in order.
+    #[test]
+    fn an_injected_context_is_of_one_pod() {
+        let of = |sandbox: &str, id: &str| {
+            let (policy, mut facts) = (fixture::policy(), fixture::facts());
+            facts.subject.sandbox_id = sandbox.into();
+            facts.subject.id = id.into();
+            context(&Ctx::new(&policy, &facts), "boltseal_t")
+        };
+        // FNV-1a, 64 bits: the second below the first, above it, and the same, which moves on by one.
+        for (sandbox, level) in [("s1", "c821,c855"), ("s10", "c452,c830"), ("s76", "c453,c454")] {
+            assert_eq!(of(sandbox, "c1"), format!("system_u:system_r:boltseal_t:s0:{level}"), "{sandbox}");
+        }
+        assert_eq!(of("", "s1"), of("s1", "other"));
+    }
+
+    #[test]
+    fn an_exec_under_selinux_gets_its_containers_context() {
+        let exec = |asked: Option<&str>, has: &str| {
+            let (policy, mut facts): (Policy, Facts) = (fixture::policy(), fixture::facts());
+            facts.door = Door::Exec;
+            facts.label =
+                Label { lsm: Lsm::Selinux, enforcing: true, selinux: asked.map(str::to_owned), ..Default::default() };
+            facts.bound = Fact::Is(Bound { label: has.into(), ..Default::default() });
+            (outcomes(&RULE, &policy, &facts).remove(0), granted(&Ctx::new(&policy, &facts)).1.unwrap_or_default())
+        };
+        let (own, other) = ("a:b:container_t:s0:c1,c2", "a:b:container_t:s0:c3,c4");
+        assert_eq!(exec(None, own), ("pass".into(), own.into()));
+        assert_eq!(exec(Some(own), own), ("pass".into(), own.into()));
+        assert_eq!(exec(Some(other), own), ("deny differs".into(), own.into()));
+        assert_eq!(exec(None, ""), ("deny unconfined".into(), String::new()));
+    }
+
+    /// A profile may have been switched to complain since its container was made.
+    #[test]
+    fn at_exec_the_profiles_mode_counts_again() {
+        let exec = |asked: Option<&str>, has: &str, mode: &str, default_mode: &str| {
+            let (mut policy, mut facts): (Policy, Facts) = (fixture::policy(), fixture::facts());
+            policy.label.apparmor.push("other".into());
+            facts.door = Door::Exec;
+            facts.label.apparmor = asked.map(str::to_owned);
+            (facts.label.mode, facts.label.default_mode) = (Some(mode.into()), Some(default_mode.into()));
+            facts.bound = Fact::Is(Bound { label: has.into(), ..Default::default() });
+            outcomes(&RULE, &policy, &facts).remove(0)
+        };
+        assert_eq!(exec(Some("boltseal-default"), "boltseal-default", "enforce", "enforce"), "pass");
+        assert_eq!(exec(None, "boltseal-default", "enforce", "complain"), "deny complain");
+        assert_eq!(exec(Some("other"), "other", "enforce", "complain"), "pass");
+        assert_eq!(exec(Some("other"), "other", "complain", "enforce"), "deny complain");
+        assert_eq!(exec(None, "other", "enforce", "complain"), "pass");
+    }
+
     #[test]
     fn exec_gets_its_containers_label() {
         let exec = |asked: Option<&str>, has: &str| {

@@ -125,6 +125,16 @@ mod tests {
         assert_eq!(table(|n| n.wrong_pcrs = vec![(13, "ab".into())]), ["deny wrong-pcr"]);
         assert_eq!(table(|n| n.wrong_pcrs = vec![(14, "ab".into())]), ["deny wrong-pcr"]);
         assert_eq!(table(|n| *n = Node::default()), ["deny not-verified"]);
+        // The PCR that boltseal itself measures into is mended in another way than those of the boot.
+        for (index, says) in [(7, "PCR 7 is ab, which node.pcrs does not accept"), (13, "PCR 13 does not show what")] {
+            let found = judge(&Node {
+                tpm: "hardware".into(),
+                verified: true,
+                wrong_pcrs: vec![(index, "ab".into())],
+                ..Default::default()
+            });
+            assert!(found.len() == 1 && found[0].fact.starts_with(says), "{found:?}");
+        }
         for (node, expected) in [
             (Fact::Absent, "deny no-tpm"),
             (Fact::Unknown("x".into()), "deny unknown"),

@@ -199,6 +199,17 @@ mod tests {
     }
 
     #[test]
+    fn of_many_neighbours_one_is_named() {
+        let fact = |beside: &[&str]| {
+            let (policy, facts) = case(&["low", "high"], "", "", Some("low"), beside);
+            check(&Ctx::new(&policy, &facts)).remove(0).fact
+        };
+        assert_eq!(fact(&["high"]), "\"low\" beside other, which has high");
+        assert_eq!(fact(&["low", ""]), "\"low\" beside other, which has no sensitivity");
+        assert_eq!(fact(&["high", "high", "high", "low"]), "\"low\" beside other, which has high (+2 more)");
+    }
+
+    #[test]
     fn the_unknown_denies_where_somebody_asks() {
         let (policy, mut facts) = case(&["low"], "", "", Some("low"), &[]);
         for (why, expected) in [("x", "deny unknown"), ("timeout", "deny timeout")] {

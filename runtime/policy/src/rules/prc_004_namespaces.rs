@@ -184,6 +184,15 @@ mod tests {
             }),
             ["deny privileged"]
         );
+        // With every device, to hold CAP_SYS_ADMIN is as much as to hide nothing.
+        for bounding in [true, false] {
+            let found = table(|f| {
+                f.devices.allowed.push(every.clone());
+                let c = f.process.capabilities.get_or_insert_default();
+                *(if bounding { &mut c.bounding } else { &mut c.effective }) = fixture::set(&["CAP_SYS_ADMIN"]);
+            });
+            assert_eq!(found, ["deny privileged"]);
+        }
         // Creating any node is what the runtimes' default list allows; it is no mark of privilege.
         let nodes = DeviceRule { kind: 'c', major: None, minor: None, access: "m".into() };
         assert_eq!(

@@ -127,6 +127,11 @@ mod tests {
             (limits(Some(-1), Some(10), None, None), vec!["seal memory-default"]),
             (limits(Some(i64::MAX), Some(10), None, None), vec!["seal memory-default"]),
             (limits(Some(1), None, None, None), vec!["seal pids-default"]),
+            (limits(Some(NO_MEMORY_LIMIT - 1), Some(NO_PIDS_LIMIT - 1), None, None), vec!["pass"]),
+            (
+                limits(Some(NO_MEMORY_LIMIT), Some(NO_PIDS_LIMIT), None, None),
+                vec!["seal memory-default", "seal pids-default"],
+            ),
             (limits(Some(1), Some(i64::MAX), None, None), vec!["seal pids-default"]),
             (limits(None, None, None, None), vec!["seal memory-default", "seal pids-default"]),
         ] {

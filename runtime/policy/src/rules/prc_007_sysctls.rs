@@ -110,6 +110,15 @@ mod tests {
         assert_eq!(table("kernel.core_pattern", "|/x", |_| {}), ["deny host-sysctl"]);
         assert_eq!(table("kernel.shm_rmid_forced", "1", |_| {}), ["pass"]);
         assert_eq!(table("kernel.shm_rmid_forced", "1+kernel.core_pattern=|/x\n", |_| {}), ["deny bad-value"]);
+        for (value, expected) in [
+            ("32768 60999".to_owned(), "pass"),
+            ("32768\t60999".to_owned(), "pass"),
+            ("1".repeat(256), "pass"),
+            ("1".repeat(257), "deny bad-value"),
+            (String::new(), "deny bad-value"),
+        ] {
+            assert_eq!(table("net.ipv4.ip_local_port_range", &value, |_| {}), [expected], "{value:?}");
+        }
         for trick in ["net/ipv4/ip_forward", "net..x", "net.../kernel/core_pattern", "", "net.\0"] {
             assert_eq!(table(trick, "1", |_| {}), ["deny host-sysctl"], "{trick}");
         }
