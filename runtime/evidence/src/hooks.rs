@@ -93,6 +93,12 @@ mod tests {
         assert_eq!(fs::read_to_string(&hooks[0].copy).unwrap(), good);
         assert_eq!(Command::new(&hooks[0].copy).status().unwrap().code(), Some(7));
         assert!(fs::write(&hooks[0].copy, "x").is_err());
+        // Neither other bytes in their place, nor more, nor less; and nobody takes a seal off.
+        let mut open = File::options().write(true).open(&hooks[0].copy).unwrap();
+        assert!(open.write_all(b"x").is_err());
+        let length = u64::try_from(good.len()).unwrap();
+        assert!(open.set_len(length + 1).is_err() && open.set_len(length - 1).is_err());
+        assert!(fcntl(&open, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_GROW)).is_err());
         assert!(matches!(hooks[1].digest, Fact::Unknown(_)));
         assert_eq!((hooks[1].copy.as_str(), copies.len()), ("", 1));
     }

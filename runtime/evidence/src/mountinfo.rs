@@ -1,6 +1,7 @@
 //! The mount table of this process, `/proc/self/mountinfo`. Source: proc_pid_mountinfo(5).
 use crate::sensitive::within;
 use std::ffi::OsString;
+use std::io::Read;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -36,15 +37,9 @@ impl Table {
     /// # Errors
     /// When the table cannot be read or a line makes no sense.
     pub fn read() -> Result<Self, String> {
-        use std::io::Read;
         const PATH: &str = "/proc/self/mountinfo";
-        let mut bytes = Vec::with_capacity(64 << 10);
-        let file = std::fs::File::open(PATH).map_err(|e| format!("{PATH}: {e}"))?;
-        file.take(CAP + 1).read_to_end(&mut bytes).map_err(|e| format!("{PATH}: {e}"))?;
-        if u64::try_from(bytes.len()).map_or(true, |n| n > CAP) {
-            return Err(format!("{PATH} is larger than {CAP} bytes"));
-        }
-        Self::parse(&bytes)
+        let bytes = std::fs::File::open(PATH).map_err(|e| e.to_string()).and_then(|file| bounded(file, CAP));
+        Self::parse(&bytes.map_err(|why| format!("{PATH}: {why}"))?)
     }
 
     /// # Errors
@@ -81,13 +76,23 @@ impl Table {
     }
 }
 
+/// All bytes of `source`, or an error where it has more than `cap`.
+fn bounded(source: impl Read, cap: u64) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::with_capacity(64 << 10);
+    source.take(cap + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+    if u64::try_from(bytes.len()).map_or(true, |n| n > cap) {
+        Err(format!("larger than {cap} bytes"))
+    } else {
+        Ok(bytes)
+    }
+}
+
 /// The id of the mount that an open file is on, as the table names it. Many files are asked for it, so nothing is
 /// allocated.
 ///
 /// # Errors
 /// When /proc does not say.
 pub fn mount_id(fd: BorrowedFd<'_>) -> Result<u64, String> {
-    use std::io::Read;
     let wrong = |what: String| format!("the kernel does not say on which mount a file is: {what}");
     let mut buffer = [0; 1024];
     let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
@@ -220,6 +225,34 @@ mod tests {
         ] {
             assert!(parse_line(bad.as_bytes()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_table_that_is_too_large_is_an_error() {
+        assert_eq!(bounded(&b"1234"[..], 4).unwrap(), b"1234");
+        assert_eq!(bounded(&b"12345"[..], 4), Err("larger than 4 bytes".into()));
+    }
+
+    /// What hangs on another mount lies beside the path, not on it.
+    #[test]
+    fn a_tree_follows_parents_and_not_paths() {
+        let lines = [
+            "1 0 0:1 / /",
+            "2 1 0:2 / /a",
+            "3 2 0:3 / /a/b",
+            "4 3 0:4 / /a/b/c",
+            "5 1 0:5 / /a/covered",
+            "6 6 0:6 / /a/own",
+            "7 8 0:7 / /a/x",
+            "8 7 0:8 / /a/y",
+            "9 2 0:9 / /elsewhere",
+        ];
+        let text: String = lines.iter().map(|line| format!("{line} rw - tmpfs t rw\n")).collect();
+        let table = Table::parse(text.as_bytes()).unwrap();
+        let ids = |id| table.tree(id, Path::new("/a")).map(|e| e.id).collect::<Vec<_>>();
+        // A ring cannot be told apart from a table that changed, and counts.
+        assert_eq!(ids(2), [3, 4, 7, 8]);
+        assert_eq!(ids(3), [4, 7, 8]);
     }
 
     #[test]

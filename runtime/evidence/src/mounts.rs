@@ -365,6 +365,107 @@ mod tests {
         }
     }
 
+    /// What each kind of file is called: rules tell a socket from a folder by it.
+    #[test]
+    fn kinds_are_told_apart_and_nothing_is_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let _listener = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+        std::fs::write(path("file"), "").unwrap();
+        std::fs::create_dir(path("folder")).unwrap();
+        let own = MountContext::default();
+        let resolver = Resolver::new(&own).unwrap();
+        let kind = |path: &Path| resolver.resolve(path).unwrap().kind;
+        for name in ["socket", "file", "folder"] {
+            assert_eq!(kind(&path(name)), name);
+        }
+        assert_eq!(kind(Path::new("/dev/null")), "char");
+        nix::unistd::mkfifo(&path("fifo"), Mode::S_IRUSR).unwrap();
+        // Opened for reading, it would wait for someone who writes.
+        assert_eq!(kind(&path("fifo")), "fifo");
+        nix::sys::stat::mknod(&path("block"), SFlag::S_IFBLK, Mode::S_IRUSR, 0x700).unwrap();
+        assert_eq!(kind(&path("block")), "block");
+    }
+
+    #[test]
+    fn a_removed_file_is_unknown_whatever_has_its_name_now() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let file = std::fs::File::create(&path).unwrap();
+        let source = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let context = MountContext::default();
+        let resolver = Resolver::new(&context).unwrap();
+        assert!(resolver.fact(&source).0.is().is_some());
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(resolver.fact(&source).0, Fact::Unknown(_)));
+        std::fs::write(dir.path().join("x (deleted)"), "").unwrap();
+        assert!(matches!(resolver.fact(&source).0, Fact::Unknown(_)));
+    }
+
+    /// A resolver that sees one more file system: an overlay with these options, on device 9:9.
+    fn with_overlay<'a>(context: &'a MountContext<'a>, point: &str, options: &str) -> Resolver<'a> {
+        let mut resolver = Resolver::new(context).unwrap();
+        let line = format!("999999 1 9:9 / {point} rw - overlay o {options}");
+        resolver.table.entries.push(crate::mountinfo::parse_line(line.as_bytes()).unwrap());
+        resolver
+    }
+
+    fn in_overlay(path: &str) -> Key {
+        Key { device: (9, 9), path: path.into() }
+    }
+
+    #[test]
+    fn a_place_in_an_overlay_is_that_place_in_each_layer() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["l", "u", "w"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let at = dir.path().display();
+        let context = MountContext::default();
+        let resolver = with_overlay(&context, "/o", &format!("lowerdir={at}/l,upperdir={at}/u,workdir={at}/w"));
+        let real = |name: &str| resolver.resolve(&dir.path().join(name)).unwrap().key.path.display().to_string();
+        let found = |path: &str| {
+            let keys = resolver.layers(&in_overlay(path)).unwrap();
+            keys.iter().map(|key| key.path.display().to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(found("/"), ["/".into(), real("l"), real("u"), real("w")]);
+        // Nothing of the overlay is at its name in the work folder.
+        assert_eq!(found("/x"), ["/x".into(), real("l") + "/x", real("u") + "/x", real("w")]);
+    }
+
+    #[test]
+    fn layers_out_of_sight_are_an_error_but_for_those_of_our_own_root() {
+        let context = MountContext::default();
+        let why = with_overlay(&context, "/o", "lowerdir=/none/such").layers(&in_overlay("/")).unwrap_err();
+        assert!(why.contains("on /o") && why.contains("/none/such does not exist"), "{why}");
+        let root = with_overlay(&context, "/", "lowerdir=/none/such");
+        assert_eq!(root.layers(&in_overlay("/")), Ok(vec![in_overlay("/")]));
+    }
+
+    #[test]
+    fn layers_are_bounded_in_depth_and_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let context = MountContext::default();
+        // Each layer lies in the overlay itself, one folder deeper: it has no end.
+        let mut resolver = Resolver::new(&context).unwrap();
+        let key = resolver.resolve(dir.path()).unwrap().key;
+        let line =
+            format!("999999 1 {}:{} / /o rw - overlay o lowerdir={}", key.device.0, key.device.1, dir.path().display());
+        resolver.table.entries.insert(0, crate::mountinfo::parse_line(line.as_bytes()).unwrap());
+        let mut found = Vec::new();
+        assert!(resolver.add_layers(&key, &mut found, 0).unwrap_err().contains("too deeply"));
+        assert_eq!(found.len(), MAX_DEPTH + 1);
+        // Beside each other.
+        let layers: Vec<String> = (0..=MAX_KEYS).map(|n| format!("{}/{n}", dir.path().display())).collect();
+        layers.iter().for_each(|layer| std::fs::create_dir(layer).unwrap());
+        let of = |count: usize| {
+            let options = format!("lowerdir={}", layers[..count].join(":"));
+            with_overlay(&context, "/o", &options).layers(&in_overlay("/")).map(|keys| keys.len())
+        };
+        assert_eq!(of(MAX_KEYS), Ok(MAX_KEYS + 1));
+        assert!(of(MAX_KEYS + 1).unwrap_err().contains("too deeply"));
+    }
+
     #[test]
     fn missing_sensitive_paths_count_where_they_would_be() {
         let dir = tempfile::tempdir().unwrap();

@@ -146,6 +146,9 @@ mod tests {
                 "kubelet/pods/u1/volumes/kubernetes.io~empty-dir/tmp",
                 "kubelet/pods/u1/volumes/kubernetes.io~hostpath/x",
                 "kubelet/pods/u1/containers/app",
+                "kubelet/pods/u1/containers/other",
+                "kubelet/pods/u1/volume-subpaths/v/app/0",
+                "kubelet/pods/u1/volume-subpaths/v/other/0",
                 "kubelet/pods/u2/volumes/kubernetes.io~empty-dir/tmp",
                 "root/io.containerd.grpc.v1.cri/sandboxes/s1",
                 "root/io.containerd.grpc.v1.cri/sandboxes/s2",
@@ -157,6 +160,9 @@ mod tests {
             for file in [
                 "kubelet/pods/u1/etc-hosts",
                 "kubelet/pods/u1/containers/app/0123",
+                "kubelet/pods/u1/containers/other/0123",
+                "kubelet/etc-hosts",
+                "kubelet/pods/etc-hosts",
                 "root/io.containerd.grpc.v1.cri/sandboxes/s1/hosts",
                 "root/io.containerd.grpc.v1.cri/sandboxes/s2/hosts",
                 "root/io.containerd.grpc.v1.cri/sandboxes/s1/other",
@@ -171,15 +177,21 @@ mod tests {
         }
 
         fn object(&self, source: &str) -> Fact<Object> {
+            self.object_of("u1", &[], source)
+        }
+
+        /// For a pod of that id, with these on the sensitive list as well.
+        fn object_of(&self, pod_uid: &str, more: &[&str], source: &str) -> Fact<Object> {
             let (kubelet, root, state) = (self.path("kubelet"), self.path("root"), self.path("state"));
-            let sensitive = [kubelet.clone(), root.clone()];
+            let mut sensitive = vec![kubelet.clone(), root.clone()];
+            sensitive.extend(more.iter().map(|path| self.path(path)));
             let context = MountContext {
                 sensitive: &sensitive,
                 kubelet_root: &kubelet,
                 containerd_root: &root,
                 containerd_state: &state,
                 sandbox_id: "s1",
-                pod_uid: "u1",
+                pod_uid,
                 container_id: "c1",
                 container_name: "app",
             };
@@ -199,10 +211,14 @@ mod tests {
         }
 
         fn origin(&self, source: &str) -> Origin {
-            match self.object(source) {
-                Fact::Is(object) => object.origin,
-                other => panic!("{other:?}"),
-            }
+            origin(self.object(source))
+        }
+    }
+
+    fn origin(object: Fact<Object>) -> Origin {
+        match object {
+            Fact::Is(object) => object.origin,
+            other => panic!("{other:?}"),
         }
     }
 
@@ -213,6 +229,7 @@ mod tests {
             ("kubelet/pods/u1/etc-hosts", Origin::Kubelet("etc-hosts".into())),
             ("kubelet/pods/u1/containers/app/0123", Origin::Kubelet("termination-log".into())),
             ("kubelet/pods/u1/volumes/kubernetes.io~empty-dir/tmp", Origin::Kubelet("empty-dir".into())),
+            ("kubelet/pods/u1/volume-subpaths/v/app/0", Origin::Kubelet("volume-subpath".into())),
             ("root/io.containerd.grpc.v1.cri/sandboxes/s1/hosts", Origin::Cri("hosts".into())),
             ("root/io.containerd.grpc.v1.cri/containers/c1/volumes/v", Origin::Cri("image-volume".into())),
         ] {
@@ -226,6 +243,8 @@ mod tests {
         for path in [
             "kubelet/pods/u2/volumes/kubernetes.io~empty-dir/tmp",
             "kubelet/pods/u1",
+            "kubelet/pods/u1/containers/other/0123",
+            "kubelet/pods/u1/volume-subpaths/v/other/0",
             "kubelet/pods/u1/volumes",
             "kubelet/pods/u1/volumes/kubernetes.io~hostpath/x",
             "kubelet/pods/u1/volumes/kubernetes.io~empty-dir/tmp/../../../../u2/volumes/kubernetes.io~empty-dir/tmp",
@@ -236,6 +255,29 @@ mod tests {
         ] {
             assert_eq!(node.origin(path), Origin::Host, "{path}");
         }
+    }
+
+    /// Whoever chose the id must not choose the folder.
+    #[test]
+    fn an_odd_id_makes_no_folder() {
+        let node = Node::new();
+        let of =
+            |pod_uid: &str, rest: &str| origin(node.object_of(pod_uid, &[], &format!("kubelet/pods/{pod_uid}/{rest}")));
+        assert_eq!(of("u1", "etc-hosts"), Origin::Kubelet("etc-hosts".into()));
+        for odd in ["..", ".", "u2/../u1", "./u1", "../pods/u1", "u1/volumes/.."] {
+            assert_eq!(of(odd, "etc-hosts"), Origin::Host, "{odd}");
+        }
+        assert_eq!(origin(node.object_of("", &[], "kubelet/pods/u1/etc-hosts")), Origin::Host);
+    }
+
+    /// Only what the pod's folder itself lies in is explained by it.
+    #[test]
+    fn a_sensitive_path_in_the_pods_own_folder_stays_sensitive() {
+        let node = Node::new();
+        let (folder, source) =
+            ("kubelet/pods/u1/volumes/kubernetes.io~empty-dir", "kubelet/pods/u1/volumes/kubernetes.io~empty-dir/tmp");
+        assert_eq!(origin(node.object_of("u1", &["kubelet/pods"], source)), Origin::Kubelet("empty-dir".into()));
+        assert_eq!(origin(node.object_of("u1", &[folder], source)), Origin::Host);
     }
 
     #[test]

@@ -225,6 +225,7 @@ mod tests {
             (overlay(&add("redirect_dir=on")), "redirect_dir=on"),
             (overlay(&add("lowerdir=/etc")), "lowerdir=/etc"),
             (overlay(&add("upperdir=/etc")), "upperdir=/etc"),
+            (overlay(&add("workdir=/etc")), "workdir=/etc"),
             (overlay(&add("uidmap=0:1:1")), "uidmap"),
             (overlay(&["lowerdir=2/fs", FORM[1], FORM[2]]), "2/fs"),
             (overlay(&["lowerdir=/s/../etc", FORM[1], FORM[2]]), "/s/../etc"),
@@ -240,6 +241,30 @@ mod tests {
         let bind =
             Mount { kind: "bind".into(), source: "/etc".into(), target: String::new(), options: vec!["rbind".into()] };
         assert!(parse(&[bind]).1[0].contains("bind"));
+    }
+
+    /// A whiteout is a name that a layer took away; another device of that name is what the image would give for /dev.
+    #[test]
+    fn a_whiteout_is_no_device() {
+        use nix::sys::stat::{Mode, makedev, mknod};
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["1/dev", "1/proc", "1/sys", "2"] {
+            fs::create_dir_all(dir.path().join(name)).unwrap();
+        }
+        let lowers = ["2", "1"].map(|name| dir.path().join(name).to_str().unwrap().to_owned());
+        let node = |name: &str, device| {
+            mknod(&dir.path().join("2").join(name), SFlag::S_IFCHR, Mode::S_IRUSR, device).unwrap()
+        };
+        node("dev", makedev(0, 0));
+        assert_eq!(unsafe_roots(&lowers), Vec::<String>::new());
+        node("sys", makedev(1, 3));
+        assert_eq!(unsafe_roots(&lowers), ["/sys"]);
+    }
+
+    #[test]
+    fn what_is_long_is_cut_and_says_so() {
+        assert_eq!(short(&"x".repeat(80)), "x".repeat(80));
+        assert_eq!(short(&"x".repeat(81)), format!("{}..", "x".repeat(80)));
     }
 
     #[test]

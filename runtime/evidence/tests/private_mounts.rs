@@ -304,6 +304,10 @@ fn own_file_system(node: &Node) {
     node.make("secret/bound");
     node.bind(&part, "secret/bound");
     node.touches("b", &[]);
+    // Once it is nowhere else, what is bound there is all of it.
+    node.bind("/mnt/secret/bound", "c");
+    umount2(&node.base.join("b"), MntFlags::MNT_DETACH).unwrap();
+    node.touches("c", &[(SECRET, "inside")]);
 }
 
 fn kernel_view(node: &Node) {
