@@ -14,6 +14,8 @@ use std::path::Path;
 /// program begins, and runc does not let it be watched.
 const ALWAYS: [&str; 6] = ["write", "execve", "exit", "exit_group", "restart_syscall", "rt_sigreturn"];
 
+const TRIP_WIRE: &str = "SCMP_ACT_NOTIFY";
+
 /// Listens at `socket`, prints what it saw as a profile.
 pub(crate) fn learn(socket: &Path, profile: Option<&Path>, screen: &mut Screen) -> Result<Exit, Failure> {
     let arch =
@@ -79,8 +81,10 @@ fn watching(base: &Value, socket: &str) -> Result<Value, Failure> {
     let mut profile = base.clone();
     let rules = profile.get_mut("syscalls").and_then(Value::as_array_mut);
     let rules = rules.ok_or_else(|| Failure::undecided("the base filter has no rules"))?;
+    // What the trip-wire refuses is refused here by the default.
+    rules.retain(|rule| rule["action"] != TRIP_WIRE);
     for rule in rules.iter_mut().filter(|rule| rule["action"] == "SCMP_ACT_ALLOW") {
-        rule["action"] = "SCMP_ACT_NOTIFY".into();
+        rule["action"] = TRIP_WIRE.into();
         if let Some(names) = rule["names"].as_array_mut() {
             names.retain(|name| name != ALWAYS[0]);
         }
@@ -95,6 +99,10 @@ fn watching(base: &Value, socket: &str) -> Result<Value, Failure> {
 fn learned_profile(base: &Value, learned: &Learned) -> Value {
     let mut rules = vec![json!({ "comment": "Every program.", "action": "SCMP_ACT_ALLOW", "names": ALWAYS })];
     for (index, rule) in base["syscalls"].as_array().into_iter().flatten().enumerate() {
+        // A pod's own profile may hand nothing over; the base filter beside it still does.
+        if rule["action"] == TRIP_WIRE {
+            continue;
+        }
         if rule["action"] != "SCMP_ACT_ALLOW" {
             rules.push(rule.clone());
             continue;
