@@ -11,6 +11,11 @@ use stack::process::run as command;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Machines that run beside each other: without hardware help each keeps about one core busy.
+const AT_ONCE: usize = 2;
 
 /// Runs the boots of these names (all when empty). Answers whether each ended as it must.
 pub(crate) fn run(names: &[&str]) -> Result<bool> {
@@ -29,20 +34,39 @@ pub(crate) fn run(names: &[&str]) -> Result<bool> {
     fs::create_dir_all(&work)?;
     let built = build::all(&work)?;
     let enrolled = enrol::enrolled(&built)?;
-    let mut tally = Tally::default();
-    for plan in plans {
-        if let Err(error) = one(&built, &enrolled, plan, &mut tally) {
-            println!("{:<16} {error:#}", plan.name);
-            tally.wrong.push(format!("{}: no result", plan.name));
+    let tally = Mutex::new(Tally::default());
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(&plan) = plans.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let mut own = Tally::default();
+                    if let Err(error) = attempt(&built, &enrolled, plan, &mut own) {
+                        own.say(plan.name, format_args!("{error:#}"));
+                        own.wrong.push(format!("{}: no result", plan.name));
+                    }
+                    tally.lock().unwrap_or_else(PoisonError::into_inner).add(own);
+                }
+            });
         }
-    }
+    });
     fs::remove_dir_all(&work)?;
-    Ok(tally.end())
+    Ok(tally.into_inner().unwrap_or_else(PoisonError::into_inner).end())
+}
+
+/// A boot in a scratch folder of its own, for another runs beside it.
+fn attempt(built: &Built, enrolled: &Enrolled, plan: &Plan, tally: &mut Tally) -> Result<()> {
+    let work = built.work.join(plan.name.replace(' ', "-"));
+    fs::create_dir_all(&work)?;
+    let built = Built { work, ..built.clone() };
+    let done = one(&built, enrolled, plan, tally);
+    done.and(fs::remove_dir_all(&built.work).map_err(Into::into))
 }
 
 /// What the trails say, counted.
 #[derive(Debug, Default)]
 struct Tally {
+    said: Vec<String>,
     boots: usize,
     trusted: usize,
     refused: usize,
@@ -50,6 +74,19 @@ struct Tally {
 }
 
 impl Tally {
+    fn say(&mut self, name: &str, text: std::fmt::Arguments<'_>) {
+        self.said.push(format!("{name:<16} {text}"));
+    }
+
+    /// Takes in that of a boot that has ended, and prints what it said.
+    fn add(&mut self, boot: Self) {
+        boot.said.iter().for_each(|line| println!("{line}"));
+        self.boots += boot.boots;
+        self.trusted += boot.trusted;
+        self.refused += boot.refused;
+        self.wrong.extend(boot.wrong);
+    }
+
     fn end(self) -> bool {
         for wrong in &self.wrong {
             println!("WRONG {wrong}");
@@ -115,10 +152,10 @@ fn one(built: &Built, enrolled: &Enrolled, plan: &Plan, tally: &mut Tally) -> Re
                 Expect::Trusted => tally.trusted += 1,
                 Expect::Refused { .. } => tally.refused += 1,
             }
-            println!("{:<16} {said} [{moved}{told}; {} s]", plan.name, took.as_secs());
+            tally.say(plan.name, format_args!("{said} [{moved}{told}; {} s]", took.as_secs()));
         }
         Err(error) => {
-            println!("{:<16} {error:#} [{moved}{told}; {} s]", plan.name, took.as_secs());
+            tally.say(plan.name, format_args!("{error:#} [{moved}{told}; {} s]", took.as_secs()));
             tally.wrong.push(format!("{}: {error:#}", plan.name));
         }
     }
@@ -134,9 +171,9 @@ fn one(built: &Built, enrolled: &Enrolled, plan: &Plan, tally: &mut Tally) -> Re
     let parts: [Part; 5] = [units, tampering, enforcement, kernels, anchors];
     for more in parts {
         match more(plan, &trail, &outcome, enrolled) {
-            Ok(lines) => lines.iter().for_each(|line| println!("{:<16} {line}", "")),
+            Ok(lines) => lines.iter().for_each(|line| tally.say("", format_args!("{line}"))),
             Err(error) => {
-                println!("{:<16} {error:#}", "");
+                tally.say("", format_args!("{error:#}"));
                 tally.wrong.push(format!("{}: {error:#}", plan.name));
             }
         }
@@ -174,7 +211,7 @@ fn verdict(plan: &Plan, trail: &Trail, outcome: &Outcome) -> Result<String> {
 fn main_job(plan: &Plan, outcome: &Outcome, tally: &mut Tally) {
     let passed = outcome.report.iter().filter(|line| line.starts_with("ok ")).count();
     let failed: Vec<&String> = outcome.report.iter().filter(|line| line.starts_with("FAIL")).collect();
-    println!("{:<16} main job: {passed} passed, {} failed", "", failed.len());
+    tally.say("", format_args!("main job: {passed} passed, {} failed", failed.len()));
     if !outcome.passed {
         tally.wrong.push(format!("{}: the main job failed", plan.name));
         tally.wrong.extend(failed.into_iter().cloned());

@@ -14,7 +14,7 @@ use std::process::Command;
 const TARGET: &str = "x86_64-unknown-linux-musl";
 
 /// Made once per run; all boots use it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Built {
     /// Scratch folder of this run.
     pub(crate) work: PathBuf,
