@@ -253,7 +253,7 @@ mod tests {
         }
         let lowers = ["2", "1"].map(|name| dir.path().join(name).to_str().unwrap().to_owned());
         let node = |name: &str, device| {
-            mknod(&dir.path().join("2").join(name), SFlag::S_IFCHR, Mode::S_IRUSR, device).unwrap()
+            mknod(&dir.path().join("2").join(name), SFlag::S_IFCHR, Mode::S_IRUSR, device).unwrap();
         };
         node("dev", makedev(0, 0));
         assert_eq!(unsafe_roots(&lowers), Vec::<String>::new());

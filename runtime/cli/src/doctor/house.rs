@@ -174,14 +174,18 @@ fn config_of(cmdline: &str) -> String {
     "/etc/containerd/config.toml".into()
 }
 
-/// Seconds since the epoch when a process began.
+/// Seconds since the epoch when a process began. By the clock and the time since the boot: `btime` of /proc/stat is a whole
+/// second, and would make a process older than a file that was written just before it.
 fn started(pid: u32) -> Option<u64> {
     let stat = read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // Field 22, counted behind the name, which may hold blanks and brackets; in hundredths of a second since boot.
     let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
-    let boot: u64 =
-        read_to_string("/proc/stat").ok()?.lines().find_map(|l| l.strip_prefix("btime ")?.trim().parse().ok())?;
-    Some(boot + ticks / 100)
+    let uptime = read_to_string("/proc/uptime").ok()?;
+    let (seconds, hundredths) = uptime.split_whitespace().next()?.split_once('.')?;
+    let uptime = seconds.parse::<u64>().ok()? * 100 + hundredths.parse::<u64>().ok()?;
+    let now = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_millis() / 10).ok()?;
+    // Both are cut to a hundredth.
+    Some((now + ticks + 2).checked_sub(uptime)? / 100)
 }
 
 /// When containerd's configuration last changed, the files that it imports included.
