@@ -172,7 +172,7 @@ fn build(request: CreateRequest<'_>, layout: &Layout) -> Result<Parked, LaunchEr
         status: status_inside.as_raw_fd(),
         release: Some(release_inside.as_raw_fd()),
         way_out: way_out_inside.as_raw_fd(),
-        memory_noexec: memfd::wanted(table),
+        memory_noexec: memfd::wanted(table)?,
         enforcing,
         beside,
         stdio: expected,

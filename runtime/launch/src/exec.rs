@@ -120,7 +120,7 @@ fn run(request: ExecRequest<'_>, layout: &Layout, record: &Record, files: &Files
         status: status_inside.as_raw_fd(),
         release: None,
         way_out: way_out_inside.as_raw_fd(),
-        memory_noexec: memfd::wanted(request.table),
+        memory_noexec: memfd::wanted(request.table)?,
         enforcing,
         beside,
         stdio: expected,
