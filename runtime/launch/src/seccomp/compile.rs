@@ -261,7 +261,8 @@ fn leaf(answer: &Answer) -> Result<BpfProgram, SeccompError> {
     for case in cases {
         let conditions: Result<Vec<_>, _> = case.args.iter().map(condition).collect();
         let rule = SeccompRule::new(conditions?).map_err(|e| SeccompError(e.to_string()))?;
-        code.extend(BpfProgram::from(rule));
+        // Its first two instructions, a jump over a jump out, are for seccompiler's own chain of rules.
+        code.extend(BpfProgram::from(rule).into_iter().skip(2));
         code.push(tree::ret(case.action.ret()));
     }
     code.push(tree::ret(last.ret()));
