@@ -18,7 +18,7 @@ pub(super) static RULE: Rule = Rule {
     doors: CREATE,
     reads: "ports, landlock, network_hooks, policy scope.bind, policy scope.connect",
     predicate: "what is open is what the image's scope names in bind and connect, narrowed to what the annotation boltseal.dev/ports \
-        declares. A list that the scope does not name is empty where this rule is enforced, and else does not confine. Landlock \
+        declares; one that is not understood opens nothing. A list that the scope does not name is empty where this rule is enforced, and else does not confine. Landlock \
         (ABI 4) and programs on the container's cgroup (cgroup v2) hold it, for execs too. A sandbox image that the policy pins \
         has nothing open where the rule is enforced. Holds without a look where nobody confines.",
     fix: "correct the annotation, or grant the port in the scope's bind or connect",
@@ -39,7 +39,9 @@ pub(super) static RULE: Rule = Rule {
 pub(crate) fn granted(ctx: &Ctx<'_>) -> Open {
     match declared(ctx) {
         Some(Ok(declared)) => grant(ctx).narrowed(&declared).0,
-        Some(Err(_)) | None => grant(ctx),
+        // A pod that asks to be narrowed, in words that cannot be read, is: where this only warns, nothing is open to it.
+        Some(Err(_)) => Open { bind: Some(Vec::new()), connect: Some(Vec::new()) },
+        None => grant(ctx),
     }
 }
 
@@ -185,10 +187,10 @@ mod tests {
             (Strict, web, Some("connect=11.0.0.1:443"), "deny beyond", "denied"),
             (Strict, (None, None), Some("bind=80"), "deny beyond", "denied"),
             (Restricted, web, Some("bind=80 bind=81"), "deny beyond", "80 | "),
-            // What is not understood declares nothing, and grants nothing.
+            // What is not understood opens nothing.
             (Strict, web, Some("80"), "deny malformed", "denied"),
-            (Restricted, web, Some("80"), "deny malformed", "80 8000-8010 | 10.0.0.0/8:443"),
-            (Restricted, (None, None), Some("80"), "deny malformed", "any | any"),
+            (Restricted, web, Some("80"), "deny malformed", " | "),
+            (Restricted, (None, None), Some("80"), "deny malformed", " | "),
         ] {
             let (policy, facts) = case(level, lists, annotation);
             assert_eq!(outcomes(&RULE, &policy, &facts).join("; "), expected, "{level:?} {lists:?} {annotation:?}");
