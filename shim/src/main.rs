@@ -6,6 +6,7 @@
 )]
 
 mod anomalies;
+mod armour;
 mod cgroup;
 mod copy;
 mod create;

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
 
+use crate::armour;
 use crate::events::Publisher;
 use crate::flags::Flags;
 use crate::process::Container;
@@ -71,6 +72,7 @@ pub(crate) fn serve(flags: &Flags) -> Result<()> {
     // Neither we nor the gates, which inherit it, keep a file system busy.
     std::env::set_current_dir("/").context("chdir /")?;
     nix::sys::prctl::set_child_subreaper(true).context("PR_SET_CHILD_SUBREAPER")?;
+    armour::drop_capabilities()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     let ended = runtime.block_on(run(flags, listener));
     // Tasks that still wait for a silent peer must not hold the end up.

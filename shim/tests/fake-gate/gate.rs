@@ -97,6 +97,8 @@ fn answer(request: &Request, bundle: &Path, orders: &Orders, fds: Vec<OwnedFd>) 
         Operation::Record { .. } => "record",
     };
     note(bundle, "operations", &format!("{kind} {}", request.id));
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    note(bundle, "capabilities", status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap());
     match orders.value(kind) {
         Some("crash") => {
             eprintln!("fake gate: told to crash");

@@ -115,6 +115,31 @@ fn a_delete_ends_a_create_that_hangs() {
     });
 }
 
+/// Of root's capabilities the server keeps four; the gate, which it runs, has what the tests have.
+#[test]
+fn the_server_keeps_little_of_root() {
+    isolated(async {
+        let pod = Pod::new("").await;
+        pod.create("pod").await.unwrap();
+        let sets = |process: &str| {
+            let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+            let set = |name: &str| {
+                let line = status.lines().find_map(|line| line.strip_prefix(name));
+                u64::from_str_radix(line.unwrap().trim(), 16).unwrap()
+            };
+            [set("CapInh:"), set("CapPrm:"), set("CapEff:"), set("CapBnd:"), set("CapAmb:")]
+        };
+        let (own, server) = (sets("self"), sets(&pod.shim_pid.to_string()));
+        // DAC_OVERRIDE, KILL, SYS_PTRACE, SYS_RESOURCE, as far as there are any.
+        let kept = own[1] & (1 << 1 | 1 << 5 | 1 << 19 | 1 << 24);
+        assert_eq!(server, [0, kept, kept, own[3], 0], "{server:x?}");
+        let gate = pod.place.lines("capabilities");
+        assert_eq!(u64::from_str_radix(gate.first().unwrap(), 16).unwrap(), own[3], "all of the bounding set");
+        pod.kill_and_delete("pod").await;
+        pod.shut_down().await;
+    });
+}
+
 #[test]
 fn an_exec_whose_gate_breaks_leaves_the_container_alone() {
     isolated(async {
