@@ -80,7 +80,7 @@ impl More {
         match self {
             Self::Nothing => What::Start,
             Self::Life => What::Job { words: words(&[]), tamper: false },
-            Self::Demo => What::Job { words: words(&[&["network"], SHOWN.as_slice()].concat()), tamper: true },
+            Self::Demo => What::Job { words: words(&SHOWN), tamper: true },
         }
     }
 }
