@@ -37,42 +37,11 @@ if [ "$(cat "$cache/RECIPE" 2>/dev/null)" = "$recipe" ]; then
     exit 0
 fi
 rm -rf "$cache/kernel" "$cache/root" "$cache/root.ext4" "$cache/debs" "$cache/selinux"
-mkdir -p "$apt/lists/partial" "$apt/archives/partial" "$apt/none" "$cache/debs"
+mkdir -p "$cache/debs"
 
-mirror=$(apt-get indextargets --format '$(SITE) $(REPO_URI) $(CODENAME)' 'Created-By: Packages' 2>/dev/null |
-    awk '$2 !~ /security|backports|google|nodesource/ && $2 ~ /debian/ { print $2; exit }')
-if [ -z "$mirror" ]; then
-    echo 'node: apt knows no mirror of Debian. Fix: apt-get update' >&2
-    exit 1
-fi
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-source="deb [arch=amd64 signed-by=$keyring] $mirror $suite main"
-echo "$source" >"$apt/sources.list"
-: >"$apt/status"
-cat >"$apt/apt.conf" <<CONF
-Dir::State "$apt";
-Dir::State::lists "$apt/lists";
-Dir::State::status "$apt/status";
-Dir::Cache "$apt";
-Dir::Cache::archives "$apt/archives";
-Dir::Etc::sourcelist "$apt/sources.list";
-Dir::Etc::sourceparts "$apt/none";
-Dir::Etc::preferencesparts "$apt/none";
-Dir::Etc::trusted "/dev/null";
-Dir::Etc::trustedparts "$apt/none";
-APT::Architecture "amd64";
-APT::Architectures { "amd64"; };
-APT::Sandbox::User "root";
-APT::Update::Post-Invoke "";
-Acquire::Languages "none";
-Acquire::Retries "3";
-CONF
-private() {
-    tool=$1
-    shift
-    APT_CONFIG="$apt/apt.conf" "$tool" "$@"
-}
-private apt-get -q update
+. "$root/integration/tools/private-apt.sh"
+private_apt node "$apt" "$apt/archives" deb "$suite" </dev/null
+source=$(cat "$apt/sources.list")
 
 # The kernel: the newest 6.12 of that suite, as the metapackage names it.
 image=$(private apt-cache depends linux-image-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*-amd64\)$/\1/p' | head -1)

@@ -13,8 +13,8 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 cache="$root/.cache"
 tools="$cache/tools"
 apt="$cache/apt"
-mkdir -p "$tools" "$apt/lists/partial" "$apt/archives/partial" "$apt/debs" "$apt/none"
-touch "$tools/VERSIONS" "$apt/status"
+mkdir -p "$tools" "$apt/debs"
+touch "$tools/VERSIONS"
 
 # folder, package, least version, first version that is too new, suites in the order to try. runsc of forky and sid is built
 # with a Go that it does not know: it panics at the first call that waits.
@@ -36,50 +36,10 @@ if [ -z "$missing" ]; then
     exit 0
 fi
 
-# The mirror that the machine itself uses for Debian's main archive.
-mirror=$(apt-get indextargets --format '$(SITE) $(REPO_URI) $(CODENAME)' 'Created-By: Packages' 2>/dev/null |
-    awk '$2 !~ /security|backports|google|nodesource/ && $2 ~ /debian/ { print $2; exit }')
-if [ -z "$mirror" ]; then
-    echo 'fetch-debs: apt knows no mirror of Debian. Fix: apt-get update' >&2
-    exit 1
-fi
-
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-if [ ! -s "$keyring" ]; then
-    echo "fetch-debs: $keyring is missing. Fix: apt-get install debian-archive-keyring" >&2
-    exit 1
-fi
-for suite in trixie forky sid; do
-    echo "deb [arch=amd64 signed-by=$keyring] $mirror $suite main"
-done >"$apt/sources.list"
-
-cat >"$apt/apt.conf" <<CONF
-Dir::State "$apt";
-Dir::State::lists "$apt/lists";
-Dir::State::status "$apt/status";
-Dir::Cache "$apt";
-Dir::Cache::archives "$apt/archives";
-Dir::Etc::sourcelist "$apt/sources.list";
-Dir::Etc::sourceparts "$apt/none";
-Dir::Etc::preferencesparts "$apt/none";
-Dir::Etc::trusted "/dev/null";
-Dir::Etc::trustedparts "$apt/none";
-APT::Architecture "amd64";
-APT::Architectures { "amd64"; };
-APT::Sandbox::User "root";
-APT::Update::Post-Invoke "";
-Acquire::Languages "none";
+. "$root/integration/tools/private-apt.sh"
+private_apt fetch-debs "$apt" "$apt/archives" deb trixie forky sid <<'CONF'
 Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
-Acquire::Retries "3";
 CONF
-# apt-get of the machine, with our configuration read last.
-private() {
-    tool=$1
-    shift
-    APT_CONFIG="$apt/apt.conf" "$tool" "$@"
-}
-
-private apt-get -q update
 
 echo "$wanted" | while read -r folder package least below suites; do
     have "$folder" "$least" && continue

@@ -12,7 +12,7 @@ cache="$root/.cache/programs"
 files="$root/integration/tests/programs/files"
 apt="$cache/apt"
 suite=trixie
-mkdir -p "$apt/lists/partial" "$apt/archives/partial" "$apt/none" "$cache/debs"
+mkdir -p "$cache/debs"
 
 # Layer, and the packages in it; what those depend on comes along. dash and coreutils, where a shell starts the program.
 wanted='nginx nginx-light
@@ -42,45 +42,11 @@ if [ -z "$missing" ]; then
     exit 0
 fi
 
-mirror=$(apt-get indextargets --format '$(SITE) $(REPO_URI) $(CODENAME)' 'Created-By: Packages' 2>/dev/null |
-    awk '$2 !~ /security|backports|google|nodesource/ && $2 ~ /debian/ { print $2; exit }')
-if [ -z "$mirror" ]; then
-    echo 'fetch-programs: apt knows no mirror of Debian. Fix: apt-get update' >&2
-    exit 1
-fi
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-for kind in deb deb-src; do
-    echo "$kind [arch=amd64 signed-by=$keyring] $mirror $suite main"
-done >"$apt/sources.list"
-# Nothing is installed, so that every dependency is fetched.
-: >"$apt/status"
-cat >"$apt/apt.conf" <<CONF
-Dir::State "$apt";
-Dir::State::lists "$apt/lists";
-Dir::State::status "$apt/status";
-Dir::Cache "$apt";
-Dir::Cache::archives "$cache/debs";
-Dir::Etc::sourcelist "$apt/sources.list";
-Dir::Etc::sourceparts "$apt/none";
-Dir::Etc::preferencesparts "$apt/none";
-Dir::Etc::trusted "/dev/null";
-Dir::Etc::trustedparts "$apt/none";
-APT::Architecture "amd64";
-APT::Architectures { "amd64"; };
-APT::Sandbox::User "root";
-APT::Update::Post-Invoke "";
+. "$root/integration/tools/private-apt.sh"
+private_apt fetch-programs "$apt" "$cache/debs" 'deb deb-src' "$suite" <<'CONF'
 APT::Install-Recommends "false";
 APT::Keep-Downloaded-Packages "true";
-Acquire::Languages "none";
-Acquire::Retries "3";
 CONF
-mkdir -p "$cache/debs/partial"
-private() {
-    tool=$1
-    shift
-    APT_CONFIG="$apt/apt.conf" "$tool" "$@"
-}
-private apt-get -q update
 
 # Packages that set a system up and are no part of a program that is started by itself.
 skip=' adduser debconf dpkg init-system-helpers sysvinit-utils systemd systemd-sysv perl perl-base perl-modules-5.40 libperl5.40 logrotate cron passwd ucf sensible-utils '
