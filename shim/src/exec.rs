@@ -3,11 +3,12 @@
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use boltseal_message::{Code, Exec, Operation, Refusal, Reply};
 use containerd_shim_protos::events::task::TaskExecStarted;
 use nix::sys::signal::Signal;
+use tokio::sync::SemaphorePermit;
 
 use crate::process::{Container, Phase, Process, follow};
 use crate::reap;
@@ -17,7 +18,27 @@ use crate::stdio::{prepare, read_small};
 use crate::sys;
 use crate::task::refusal;
 
+/// Most gates that a pod has at work for execs at the same time; who comes next waits. Each may use a core.
+pub(crate) const MAX_BIRTHS: usize = 4;
+/// Most exec'd processes of a container that nobody has deleted: each keeps what it was asked for in our memory.
+pub(crate) const MAX_EXECS: usize = 128;
+/// Less time than a gate needs is no time.
+const LEAST: Duration = Duration::from_millis(100);
+
 impl Shim {
+    /// Waits until few enough are being born. Answers with what is left of the time.
+    async fn turn(&self, deadline: Duration) -> Result<(SemaphorePermit<'_>, Duration), Refusal> {
+        let asked = Instant::now();
+        let turn = tokio::time::timeout(deadline.saturating_sub(LEAST), self.births.acquire()).await;
+        match turn {
+            Ok(Ok(turn)) => Ok((turn, deadline.saturating_sub(asked.elapsed()))),
+            Ok(Err(_)) | Err(_) => {
+                let fact = format!("{MAX_BIRTHS} processes of this pod are being started already");
+                Err(refusal(Code::Unavailable, format!("boltseal: {fact}. Fix: fewer execs at once")))
+            }
+        }
+    }
+
     pub(crate) async fn start_exec(
         self: Arc<Self>,
         container: Arc<Container>,
@@ -31,6 +52,7 @@ impl Shim {
             // It would be born frozen, and the gate would wait for it in vain.
             return Err(refusal(Code::FailedPrecondition, "boltseal: the container is paused"));
         }
+        let (_turn, deadline) = self.turn(deadline).await?;
         let Some(spec) = process.begin(Phase::Added) else {
             return Err(refusal(Code::FailedPrecondition, "boltseal: the process was started already"));
         };

@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use containerd_shim_protos::shim_async::create_task;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
 
 use crate::armour;
 use crate::events::Publisher;
+use crate::exec::MAX_BIRTHS;
 use crate::flags::Flags;
 use crate::process::Container;
 use crate::reap::{self, Reaper};
@@ -40,6 +41,8 @@ pub(crate) struct Shim {
     pub(crate) trail: Trail,
     pub(crate) reaper: Arc<Reaper>,
     containers: Mutex<HashMap<String, Entry>>,
+    /// A turn for each exec that is being started.
+    pub(crate) births: Semaphore,
     /// Somebody asked for the end and no container is left.
     pub(crate) end: Notify,
     log: Option<File>,
@@ -91,6 +94,7 @@ async fn run(flags: &Flags, listener: UnixListener) -> Result<()> {
         trail: Trail::new(&flags.id, &bundle),
         reaper: reaper.clone(),
         containers: Mutex::default(),
+        births: Semaphore::new(MAX_BIRTHS),
         end: Notify::new(),
         log: open_log(&bundle),
     });

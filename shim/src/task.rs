@@ -20,6 +20,7 @@ use protobuf::well_known_types::any::Any;
 use ttrpc::asynchronous::TtrpcContext;
 use ttrpc::{Error, Result, get_status};
 
+use crate::exec::MAX_EXECS;
 use crate::process::{Container, Phase, Process};
 use crate::runtime::{DEFAULT_DEADLINE, Failure};
 use crate::serve::{Entry, Shim};
@@ -145,13 +146,19 @@ impl Task for Service {
         }
         let uris =
             Uris { terminal: request.terminal, stdin: request.stdin, stdout: request.stdout, stderr: request.stderr };
-        match container.execs().entry(request.exec_id.clone()) {
+        let mut execs = container.execs();
+        if execs.len() >= MAX_EXECS && !execs.contains_key(&request.exec_id) {
+            let fact = format!("{MAX_EXECS} exec'd processes of this container were never deleted");
+            return Err(status(refusal(Code::Unavailable, format!("boltseal: {fact}. Fix: delete those that ended"))));
+        }
+        match execs.entry(request.exec_id.clone()) {
             hash_map::Entry::Occupied(_) => {
                 let message = format!("boltseal: process {} exists already", request.exec_id);
                 return Err(status(refusal(Code::AlreadyExists, message)));
             }
             hash_map::Entry::Vacant(free) => free.insert(Arc::new(Process::exec(request.exec_id.clone(), uris, spec))),
         };
+        drop(execs);
         let added = TaskExecAdded { container_id: request.id, exec_id: request.exec_id, ..Default::default() };
         self.0.events.publish(&added);
         Ok(Empty::default())

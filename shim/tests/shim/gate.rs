@@ -140,6 +140,46 @@ fn the_server_keeps_little_of_root() {
     });
 }
 
+/// Four gates at most work for execs; the others wait their turn, and hold up neither a kill nor another container.
+#[test]
+fn a_flood_of_execs_is_bounded() {
+    isolated(async {
+        let pod = Pod::new("exec hang").await;
+        pod.create("pod").await.unwrap();
+        pod.start("pod", "").await.unwrap();
+        for n in 0..128 {
+            pod.client.exec(soon(), &pod.exec_request("pod", &format!("e{n}"), &["/bin/busybox"])).await.unwrap();
+        }
+        let beyond = pod.client.exec(soon(), &pod.exec_request("pod", "e128", &["/bin/busybox"])).await.unwrap_err();
+        assert_eq!(code(&beyond), Code::UNAVAILABLE);
+        assert!(message(&beyond).contains("128 exec'd processes of this container were never deleted"));
+
+        let mut flood = tokio::task::JoinSet::new();
+        for n in 0..16 {
+            let (client, exec_id) = (pod.client.clone(), format!("e{n}"));
+            let request = StartRequest { id: "pod".into(), exec_id, ..Default::default() };
+            let context = ttrpc::context::with_duration(std::time::Duration::from_secs(4));
+            flood.spawn(async move { (request.exec_id.clone(), client.start(context, &request).await.unwrap_err()) });
+        }
+        let gates = || pod.place.lines("operations").iter().filter(|line| line.starts_with("exec ")).count();
+        assert!(eventually(|| gates() == 4).await);
+        pod.place.bundle("other", "pod", "");
+        pod.create("other").await.unwrap();
+        pod.start("other", "").await.unwrap();
+        pod.kill_and_delete("other").await;
+        let ended = flood.join_all().await;
+        assert!(ended.iter().all(|(_, error)| code(error) == Code::UNAVAILABLE), "{ended:?}");
+        let busy = |error| message(error).contains("4 processes of this pod are being started already");
+        let waited: Vec<&String> = ended.iter().filter(|(_, error)| busy(error)).map(|(id, _)| id).collect();
+        assert_eq!((waited.len(), gates()), (12, 4), "{ended:?}");
+        // Who never had a turn can still be started.
+        fs::write(pod.place.state().join("pod/gate"), "").unwrap();
+        pod.start("pod", waited[0]).await.unwrap();
+        pod.kill_and_delete("pod").await;
+        pod.shut_down().await;
+    });
+}
+
 #[test]
 fn an_exec_whose_gate_breaks_leaves_the_container_alone() {
     isolated(async {
