@@ -53,8 +53,9 @@ demo: build
 	@target/$(TARGET)/debug/boltseal-demo
 
 bench: build
-	@$(BUILD) --quiet -p boltseal-bench
-	@target/$(TARGET)/debug/boltseal-bench
+	integration/bench/peer.sh
+	@$(BUILD) --quiet --profile quick -p boltseal-bench
+	@target/$(TARGET)/quick/boltseal-bench
 
 # What a container can still do under runc, crun, gVisor's runsc and boltseal, side by side.
 probe: build

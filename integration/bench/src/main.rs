@@ -1,9 +1,12 @@
 //! `make bench`: what a start costs with all gates on, beside Debian's containerd-shim-runc-v2 with runc, in one run on one
 //! containerd, the two interleaved with pauses between. Figures and ratios on screen and in `target/bench.json`. It
 //! measures; it is no test, and a busy machine shows in it.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+mod filter;
 mod measure;
+#[allow(unsafe_code, reason = "calls by number")]
+mod sys;
 mod table;
 
 use anyhow::{Context, Result};
@@ -20,11 +23,20 @@ const PAUSE: Duration = Duration::from_millis(250);
 const WARM_UP: usize = 3;
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("filter") {
+        return match filter::report() {
+            Ok(_) => ExitCode::SUCCESS,
+            Err(error) => {
+                println!("{error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     stack::private::machine(bench)
 }
 
 fn bench(scratch: &Path) -> Result<()> {
-    let runs = std::env::args().nth(1).map_or(Ok(30), |word| word.parse()).context("usage: boltseal-bench [RUNS]")?;
+    let runs = std::env::args().nth(1).map_or(Ok(30), |word| word.parse()).context("usage: boltseal-bench [RUNS | filter]")?;
     let node = Node::make(scratch, false)?;
     node.enroll()?;
     for image in node.images.iter() {
@@ -53,5 +65,5 @@ fn bench(scratch: &Path) -> Result<()> {
     world.runtime = RUNC;
     let theirs = shim_memory(&mut world, &output)?;
     let [boltseal, runc] = &costs;
-    table::report(boltseal, runc, &ours, &theirs, &gate)
+    table::report(boltseal, runc, &ours, &theirs, &gate, filter::report()?)
 }

@@ -28,7 +28,14 @@ const ROWS: [Row; 7] = [
     ("of which containerd, ms", |cost| cost.containerd),
 ];
 
-pub(crate) fn report(boltseal: &[Cost], runc: &[Cost], ours: &Memory, theirs: &Memory, gate: &[f64]) -> Result<()> {
+pub(crate) fn report(
+    boltseal: &[Cost],
+    runc: &[Cost],
+    ours: &Memory,
+    theirs: &Memory,
+    gate: &[f64],
+    filter: Value,
+) -> Result<()> {
     println!(
         "medians of {} runs each, interleaved; boltseal with all gates on, runc with containerd-shim-runc-v2",
         boltseal.len()
@@ -63,6 +70,7 @@ pub(crate) fn report(boltseal: &[Cost], runc: &[Cost], ours: &Memory, theirs: &M
     let own = median(gate.iter().copied());
     println!("{:<26}{own:>12.1}{:>12}{:>18}", "the gate's own CPU, ms", "", "10");
     rows.insert("gate CPU, ms".into(), json!({ "boltseal": own, "target": 10.0, "runs": gate }));
+    rows.insert("base filter".into(), filter);
     write(Value::Object(rows), boltseal, runc)
 }
 
