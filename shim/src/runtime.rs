@@ -20,6 +20,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::reap::{self, Reaper};
+use crate::serve::Log;
 use crate::spawn::{Child, spawn};
 use crate::stdio::read_small;
 use crate::sys;
@@ -27,8 +28,10 @@ use crate::sys;
 const BINARY: &str = "boltseal-runtime";
 /// How long a run may take when the request names no time.
 pub(crate) const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
-/// Most bytes of a crashed gate's stderr that are told.
-const MAX_STDERR: u64 = 512;
+/// Most bytes of a gate's stderr that are told.
+const MAX_STDERR: u64 = 4096;
+/// Most characters of a line of it in an error.
+const MAX_LAST_WORDS: usize = 512;
 
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -43,6 +46,7 @@ pub(crate) struct Gate {
     /// Our own `oom_score_adj` is one above containerd's; the gate, and what it starts, gets containerd's.
     raised_oom_score: bool,
     reaper: Arc<Reaper>,
+    log: Log,
 }
 
 /// A gate's answer that is not a refusal, and the fds beside it.
@@ -113,7 +117,13 @@ impl Gate {
             fallback,
             raised_oom_score: false,
             reaper,
+            log: Log::default(),
         })
+    }
+
+    /// Warnings of gates that give an answer all the same go there.
+    pub(crate) fn with_log(self, log: Log) -> Self {
+        Self { log, ..self }
     }
 
     /// For the server, whose own score `start` raises by one: its gates get the former.
@@ -150,11 +160,17 @@ impl Gate {
         let run = Run::spawn(self).map_err(|e| Failure::Broken(format!("{}: {e}", self.path.display())))?;
         let fds: Vec<RawFd> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
         // Whatever ends this future early (a time-out, a cancelled Create) drops `run`, which kills the group.
-        match tokio::time::timeout(deadline, run.converse(&frame, &fds)).await {
-            Ok(Ok((Reply::Refused(refusal), _))) => Err(Failure::Refused(refusal)),
-            Ok(Ok((reply, fds))) => expected.check(reply, fds),
-            Ok(Err(why)) => Err(Failure::Broken(why)),
-            Err(_) => Err(Failure::TimedOut(deadline)),
+        let (reply, fds) = match tokio::time::timeout(deadline, run.converse(&frame, &fds)).await {
+            Ok(Ok((answer, warnings))) => {
+                warnings.lines().for_each(|line| self.log.line(&format!("{id}: the gate: {line}")));
+                answer
+            }
+            Ok(Err(why)) => return Err(Failure::Broken(why)),
+            Err(_) => return Err(Failure::TimedOut(deadline)),
+        };
+        match reply {
+            Reply::Refused(refusal) => Err(Failure::Refused(refusal)),
+            reply => expected.check(reply, fds),
         }
     }
 }
@@ -254,7 +270,8 @@ impl Run {
     }
 
     /// Sends the frame, takes the reply, and waits until the gate has ended: only then is its child ours.
-    async fn converse(mut self, frame: &[u8], fds: &[RawFd]) -> Result<(Reply, Vec<OwnedFd>), String> {
+    /// Answers with what it wrote to stderr beside.
+    async fn converse(mut self, frame: &[u8], fds: &[RawFd]) -> Result<((Reply, Vec<OwnedFd>), String), String> {
         let answer = match self.send(frame, fds).await {
             // A gate that refuses early may not read it all; its answer is what counts.
             Err(e) if e.kind() != io::ErrorKind::BrokenPipe && e.kind() != io::ErrorKind::ConnectionReset => Err(e),
@@ -263,7 +280,7 @@ impl Run {
         let status = self.reaper.wait(self.pid, &self.pidfd).await;
         self.ended = true;
         match (answer, status) {
-            (Ok(answer), Ok(Some(status))) if status < 128 => Ok(answer),
+            (Ok(answer), Ok(Some(status))) if status < 128 => Ok((answer, self.words())),
             (answer, status) => {
                 let how = match status {
                     Ok(Some(status)) if status > 128 => format!("signal {}", status - 128),
@@ -317,15 +334,18 @@ impl Run {
         Ok((reply, fds))
     }
 
-    /// The first line that the gate wrote to stderr, which it does only when it breaks.
-    fn last_words(&mut self) -> String {
+    /// What the gate, which has ended, wrote to stderr.
+    fn words(&mut self) -> String {
         let mut words = Vec::new();
-        let mut stderr = (&mut self.stderr).take(MAX_STDERR);
-        if stderr.read_to_end(&mut words).is_err() && words.is_empty() {
-            return String::new();
-        }
-        match String::from_utf8_lossy(&words).lines().next() {
-            Some(line) if !line.is_empty() => format!(": {line}"),
+        // What was read before an error is all that there is.
+        let _whole = (&mut self.stderr).take(MAX_STDERR).read_to_end(&mut words).is_ok();
+        String::from_utf8_lossy(&words).into_owned()
+    }
+
+    /// The first line of it.
+    fn last_words(&mut self) -> String {
+        match self.words().lines().next() {
+            Some(line) if !line.is_empty() => format!(": {}", line.chars().take(MAX_LAST_WORDS).collect::<String>()),
             _ => String::new(),
         }
     }

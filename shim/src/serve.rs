@@ -45,7 +45,21 @@ pub(crate) struct Shim {
     pub(crate) births: Semaphore,
     /// Somebody asked for the end and no container is left.
     pub(crate) end: Notify,
-    log: Option<File>,
+    log: Log,
+}
+
+/// containerd's log of us, if there is one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Log(Option<Arc<File>>);
+
+impl Log {
+    /// One line. Never blocks: a fifo that is full or unread loses it.
+    pub(crate) fn line(&self, message: &str) {
+        if let Some(mut log) = self.0.as_deref() {
+            let line = format!("boltseal-shim: {}\n", message.replace('\n', " | "));
+            let _taken = log.write(line.as_bytes()).is_ok();
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -60,12 +74,9 @@ impl Shim {
         self.containers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One line for containerd's log. Never blocks: a fifo that is full or unread loses it.
+    /// One line for containerd's log.
     pub(crate) fn log(&self, message: &str) {
-        if let Some(mut log) = self.log.as_ref() {
-            let line = format!("boltseal-shim: {}\n", message.replace('\n', " | "));
-            let _taken = log.write(line.as_bytes()).is_ok();
-        }
+        self.log.line(message);
     }
 }
 
@@ -88,15 +99,18 @@ async fn run(flags: &Flags, listener: UnixListener) -> Result<()> {
     let reaper = Arc::new(Reaper::default());
     let bundle = PathBuf::from(&flags.bundle);
     let address = std::env::var("TTRPC_ADDRESS").context("TTRPC_ADDRESS")?;
+    let log = Log(open_log(&bundle).map(Arc::new));
     let shim = Arc::new(Shim {
-        gate: Gate::new(&flags.namespace, &flags.address, reaper.clone())?.with_former_oom_score(),
+        gate: Gate::new(&flags.namespace, &flags.address, reaper.clone())?
+            .with_former_oom_score()
+            .with_log(log.clone()),
         events: Publisher::new(&flags.namespace, &address),
         trail: Trail::new(&flags.id, &bundle),
         reaper: reaper.clone(),
         containers: Mutex::default(),
         births: Semaphore::new(MAX_BIRTHS),
         end: Notify::new(),
-        log: open_log(&bundle),
+        log,
     });
     let mut services = create_task(Arc::new(Service(shim.clone())));
     // The messages of v2 and v3 are the same: the same methods under the other name.

@@ -36,7 +36,8 @@ fn main() -> ExitCode {
 }
 
 fn bench(scratch: &Path) -> Result<()> {
-    let runs = std::env::args().nth(1).map_or(Ok(30), |word| word.parse()).context("usage: boltseal-bench [RUNS | filter]")?;
+    let runs =
+        std::env::args().nth(1).map_or(Ok(30), |word| word.parse()).context("usage: boltseal-bench [RUNS | filter]")?;
     let node = Node::make(scratch, false)?;
     node.enroll()?;
     for image in node.images.iter() {

@@ -3,8 +3,8 @@
 //!
 //! A create never waits: who comes second is refused. A delete waits a moment, ends the create that is still under way,
 //! and goes on in any case: it must always work.
+use crate::log::spill;
 use crate::refuse::{Refused, Result};
-use crate::remove::spill;
 use boltseal_evidence::record;
 use boltseal_launch::Deleted;
 use boltseal_message::Code;

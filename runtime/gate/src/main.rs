@@ -12,6 +12,7 @@ mod exec;
 mod frame;
 mod gather;
 mod image;
+mod log;
 mod node;
 mod paths;
 mod pipeline;
@@ -44,6 +45,7 @@ fn main() -> anyhow::Result<()> {
 /// One request, one answer. Whatever goes wrong in between is an answer too: the shim never guesses.
 fn gate() -> anyhow::Result<()> {
     sys::clear_environment();
+    log::start()?;
     let (mut channel, request, fds) = frame::receive().context("reading the request from fd 3")?;
     let outcome = match &request.operation {
         // A shim of the version before has nobody to listen.

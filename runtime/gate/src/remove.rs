@@ -1,5 +1,6 @@
 //! Delete and record: what must always work. No policy, no TPM, no containerd, no verdict.
 use crate::claim;
+use crate::log::spill;
 use crate::refuse::{Refused, Result};
 use crate::state;
 use crate::trail::Book;
@@ -42,12 +43,4 @@ fn note(request: &Request, events: &[Event]) -> Result<()> {
         book.event(request, known.as_ref(), event)?;
     }
     Ok(())
-}
-
-/// One line to stderr, which the shim hands to its log.
-pub(crate) fn spill(line: &str) {
-    use std::io::Write;
-    if writeln!(std::io::stderr(), "{line}").is_err() {
-        // There is nowhere left to say it.
-    }
 }

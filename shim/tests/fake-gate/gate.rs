@@ -99,6 +99,9 @@ fn answer(request: &Request, bundle: &Path, orders: &Orders, fds: Vec<OwnedFd>) 
     note(bundle, "operations", &format!("{kind} {}", request.id));
     let status = fs::read_to_string("/proc/self/status").unwrap();
     note(bundle, "capabilities", status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap());
+    if let Some(warning) = orders.value("warns") {
+        eprintln!("{warning}");
+    }
     match orders.value(kind) {
         Some("crash") => {
             eprintln!("fake gate: told to crash");

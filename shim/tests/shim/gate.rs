@@ -140,6 +140,28 @@ fn the_server_keeps_little_of_root() {
     });
 }
 
+/// What a gate says beside a good answer is in containerd's log.
+#[test]
+fn a_warning_of_the_gate_is_logged() {
+    isolated(async {
+        let place = Place::new();
+        let bundle = place.bundle("pod", "pod", "warns process 7 cannot be reaped");
+        // containerd makes this fifo and reads it.
+        nix::unistd::mkfifo(&bundle.join("log"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let mut log = fs::File::options().read(true).write(true).open(bundle.join("log")).unwrap();
+        let pod = Pod::at(place).await;
+        pod.create("pod").await.unwrap();
+        let mut line = [0; 512];
+        let length = std::io::Read::read(&mut log, &mut line).unwrap();
+        let line = String::from_utf8_lossy(&line[..length]).into_owned();
+        assert_eq!(line, "boltseal-shim: pod: the gate: process 7 cannot be reaped\n");
+        pod.kill("pod", "", 9, false).await.unwrap();
+        pod.wait("pod", "").await.unwrap();
+        pod.delete("pod", "").await.unwrap();
+        pod.shut_down().await;
+    });
+}
+
 /// Four gates at most work for execs; the others wait their turn, and hold up neither a kill nor another container.
 #[test]
 fn a_flood_of_execs_is_bounded() {

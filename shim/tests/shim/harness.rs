@@ -140,6 +140,11 @@ impl Pod {
     pub(crate) async fn new(orders: &str) -> Self {
         let place = Place::new();
         place.bundle("pod", "pod", orders);
+        Self::at(place).await
+    }
+
+    /// One whose bundle is there already.
+    pub(crate) async fn at(place: Place) -> Self {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let server = serve_events(&place, heard.clone()).await;
         let address = place.start("pod");
