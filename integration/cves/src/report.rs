@@ -109,7 +109,7 @@ fn versions() -> Result<String> {
         "{}, {}, {}",
         first("runc")?,
         first("crun")?,
-        first("containerd")?.replace("github.com/containerd/", "")
+        first("containerd")?.replace("github.com/containerd/containerd ", "")
     ))
 }
 
