@@ -15,9 +15,12 @@ const ONE_MORE: Duration = Duration::from_secs(30);
 /// Most distinct `what` that one record sums up.
 const MAX_DISTINCT: usize = 16;
 
-/// What each container of the pod did lately, by class.
+/// What each container of the pod did lately, by class and outcome.
 #[derive(Debug, Default)]
-pub(crate) struct Anomalies(BTreeMap<(String, Class), Flow>);
+pub(crate) struct Anomalies(BTreeMap<Key, Flow>);
+
+/// Container, class, and whether it was refused: what was let be does not use up what tells of refusals.
+type Key = (String, Class, bool);
 
 #[derive(Debug)]
 struct Flow {
@@ -42,7 +45,11 @@ struct Held {
 impl Anomalies {
     /// One more: comes back when it gets a record of its own, else it is counted.
     pub(crate) fn add(&mut self, id: &str, anomaly: Anomaly, at_ns: u64, now: Instant) -> Option<Anomaly> {
-        let flow = self.flow(id, anomaly.class, now);
+        // Told at most once a minute, whatever else is.
+        if anomaly.port_scan > 0 {
+            return Some(anomaly);
+        }
+        let flow = self.flow(id, &anomaly, now);
         flow.refill(now);
         if now.saturating_duration_since(flow.second) >= SECOND {
             (flow.second, flow.single) = (now, 0);
@@ -58,18 +65,18 @@ impl Anomalies {
 
     /// Counts one that was to get a record and found no room.
     pub(crate) fn take_back(&mut self, id: &str, anomaly: Anomaly, at_ns: u64, now: Instant) {
-        self.flow(id, anomaly.class, now).hold(anomaly, at_ns, now);
+        self.flow(id, &anomaly, now).hold(anomaly, at_ns, now);
     }
 
     /// Whether the next one joins others that are summed up: its own details are then not told.
-    pub(crate) fn holds(&self, id: &str, class: Class) -> bool {
-        self.0.get(&(id.to_owned(), class)).is_some_and(|flow| flow.held.is_some())
+    pub(crate) fn holds(&self, id: &str, class: Class, refused: bool) -> bool {
+        self.0.get(&(id.to_owned(), class, refused)).is_some_and(|flow| flow.held.is_some())
     }
 
     /// The sums that are due: container, anomaly, when the first of it happened.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<(String, Anomaly, u64)> {
         let mut sums = Vec::new();
-        for ((id, _), flow) in &mut self.0 {
+        for ((id, ..), flow) in &mut self.0 {
             flow.refill(now);
             if flow.due_at().is_some_and(|at| at <= now) {
                 flow.left -= 1;
@@ -87,7 +94,7 @@ impl Anomalies {
     /// All that is held of one container, which is about to be removed.
     pub(crate) fn take_of(&mut self, of: &str) -> Vec<(Anomaly, u64)> {
         let mut sums = Vec::new();
-        self.0.retain(|(id, _), flow| {
+        self.0.retain(|(id, ..), flow| {
             if id == of {
                 sums.extend(flow.held.take().map(Held::sum));
             }
@@ -96,8 +103,8 @@ impl Anomalies {
         sums
     }
 
-    fn flow(&mut self, id: &str, class: Class, now: Instant) -> &mut Flow {
-        self.0.entry((id.to_owned(), class)).or_insert_with(|| Flow {
+    fn flow(&mut self, id: &str, of: &Anomaly, now: Instant) -> &mut Flow {
+        self.0.entry((id.to_owned(), of.class, of.refused)).or_insert_with(|| Flow {
             left: STRETCH,
             refilled: now,
             second: now,
@@ -136,7 +143,7 @@ impl Flow {
 impl Held {
     fn add(&mut self, other: Anomaly) {
         self.first.count = self.first.count.saturating_add(other.count);
-        self.first.refused &= other.refused;
+        self.first.port_scan = self.first.port_scan.max(other.port_scan);
         let size: usize = self.distinct.iter().map(|what| what.len() + 2).sum();
         let room = self.distinct.len() < MAX_DISTINCT && size + other.what.len() <= MAX_WHAT;
         if room && !self.distinct.contains(&other.what) {
@@ -162,6 +169,7 @@ mod tests {
             executable: String::new(),
             what: what.into(),
             count: 1,
+            port_scan: 0,
         }
     }
 
@@ -216,6 +224,9 @@ mod tests {
         assert!(anomalies.add("a", call("mount"), 1, now).is_none());
         assert!(anomalies.add("b", call("mount"), 1, now).is_some());
         assert!(anomalies.add("a", Anomaly { class: Class::Listener, ..call("tcp") }, 1, now).is_some());
+        assert!(anomalies.add("a", Anomaly { refused: false, ..call("mount") }, 1, now).is_some());
+        // A port scan is told, whatever was.
+        assert!(anomalies.add("a", Anomaly { port_scan: 20, ..call("mount") }, 1, now).is_some());
         assert_eq!(anomalies.take_of("b").len(), 0);
         assert_eq!(anomalies.take_of("a")[0].0.count, 2);
     }

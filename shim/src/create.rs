@@ -114,13 +114,17 @@ impl Shim {
         let pidfd = Arc::new(reap::watch(pidfd).map_err(broken)?);
         let console = uris.terminal.then(|| fds.next()).flatten();
         let streams = prepared.start(console, on_loss).map_err(broken)?;
-        if let Some(listener) = fds.next() {
+        if let Some(listener) = (!created.traps.is_empty()).then(|| fds.next()).flatten() {
             self.watch_traps(id, listener, created.traps.clone());
         }
+        let ring = (created.scan != 0).then(|| fds.next().zip(fds.next())).flatten();
+        // Asked for and not to be had: nothing starts.
+        let watch = ring.map(|ring| self.watch_network(id, ring, created.scan)).transpose().map_err(broken)?;
         let pid = created.pid;
         self.reaper.know(pid);
         let init = Process::init(uris, pid, pidfd.clone(), streams);
-        let container = Container::new(id.into(), bundle.into(), created, init, (release, exec_status));
+        let mut container = Container::new(id.into(), bundle.into(), created, init, (release, exec_status));
+        container.watch = watch;
         let container = Arc::new(container);
         // Armed before Start: a process may run out of memory in its first instant.
         match container.cgroup.oom_watch() {

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 
 use crate::cgroup::Cgroup;
 use crate::events::now;
+use crate::network::Watch;
 use crate::serve::Shim;
 use crate::stdio::{Streams, Uris};
 use crate::sys;
@@ -196,6 +197,8 @@ pub(crate) struct Container {
     pub(crate) turn: tokio::sync::Mutex<()>,
     pub(crate) paused: AtomicBool,
     oom_kills: AtomicU64,
+    /// Over its network, where the policy asks for one.
+    pub(crate) watch: Option<Watch>,
 }
 
 impl Container {
@@ -218,6 +221,7 @@ impl Container {
             turn: tokio::sync::Mutex::default(),
             paused: AtomicBool::new(false),
             oom_kills: AtomicU64::new(0),
+            watch: None,
         }
     }
 
@@ -227,6 +231,13 @@ impl Container {
 
     pub(crate) fn all_execs(&self) -> Vec<Arc<Process>> {
         self.execs().values().cloned().collect()
+    }
+
+    /// Tells what its network's programs have told so far.
+    pub(crate) fn hear_out(&self, shim: &Shim) {
+        if let Some(watch) = &self.watch {
+            shim.hear_out(watch);
+        }
     }
 
     /// Tells what the OOM killer did since we last looked.
@@ -288,6 +299,7 @@ pub(crate) async fn follow(
         }
     }
     container.look_for_oom(&shim);
+    container.hear_out(&shim);
     shim.trail.add(&container.id, &process.exec_id, EventKind::Exited { pid, status });
     shim.events.publish(&TaskExit {
         container_id: container.id.clone(),

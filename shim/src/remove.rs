@@ -63,6 +63,7 @@ impl Shim {
             process.drain(DRAIN / 4).await;
         }
         init.drain(DRAIN).await;
+        container.hear_out(&self);
         let events = self.trail.take_of(&container.id);
         let operation = Operation::Delete { events: events.clone() };
         if let Err(failure) = self.gate.run((&container.id, &container.bundle), operation, &[], deadline).await {

@@ -200,7 +200,8 @@ impl Expectation {
     fn check(self, reply: Reply, fds: Vec<OwnedFd>) -> Result<Answer, Failure> {
         let fitting = match (self, &reply) {
             (Self::Created { terminal }, Reply::Created(created)) if created.terminal == terminal => {
-                Some(3 + usize::from(terminal) + usize::from(!created.traps.is_empty()))
+                let ring = if created.scan == 0 { 0 } else { 2 };
+                Some(3 + usize::from(terminal) + usize::from(!created.traps.is_empty()) + ring)
             }
             (Self::Execed { terminal }, Reply::Execed { traps, .. }) => {
                 Some(1 + usize::from(terminal) + usize::from(!traps.is_empty()))

@@ -2,7 +2,9 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
+use boltseal_message::{EVENT_LEN, KINDS, RING_LEN};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
 use tokio::io::Interest;
@@ -10,8 +12,8 @@ use tokio::io::unix::AsyncFd;
 
 /// The fd at which a child finds what it was given (the gate its socket, the server its listener).
 pub(crate) const PASSED_FD: RawFd = 3;
-/// Most fds beside one frame: pidfd, release socket, exec-status pipe, console, listener.
-const MAX_FDS: usize = 5;
+/// Most fds beside one frame: pidfd, release socket, exec-status pipe, console, listener, ring and its counters.
+const MAX_FDS: usize = 7;
 
 /// A pidfd of a process, close-on-exec.
 pub(crate) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
@@ -143,6 +145,119 @@ pub(crate) fn release_text() -> io::Result<()> {
         Errno::result(unsafe { libc::madvise(address, end.saturating_sub(start), libc::MADV_DONTNEED) })?;
     }
     Ok(())
+}
+
+/// Memory that the kernel and we look at, until this is dropped.
+#[derive(Debug)]
+struct Mapping {
+    address: std::ptr::NonNull<u8>,
+    length: usize,
+}
+
+// SAFETY: plain shared memory, not bound to a thread; all access to it goes through atomics or `&mut`.
+unsafe impl Send for Mapping {}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping, of exactly this length, and nothing points into it any more. It cannot fail then.
+        unsafe { libc::munmap(self.address.as_ptr().cast(), self.length) };
+    }
+}
+
+impl Mapping {
+    fn of(fd: BorrowedFd<'_>, offset: usize, length: usize, protection: i32) -> io::Result<Self> {
+        let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
+        let (anywhere, shared) = (std::ptr::null_mut(), libc::MAP_SHARED);
+        // SAFETY: a new mapping at an address of the kernel's choice; the result is checked.
+        let address = unsafe { libc::mmap(anywhere, length, protection, shared, fd.as_raw_fd(), offset) };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let address = std::ptr::NonNull::new(address.cast()).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Self { address, length })
+    }
+
+    /// Something in it that both sides use.
+    fn shared<T>(&self, at: usize) -> io::Result<&T> {
+        if !at.is_multiple_of(align_of::<T>()) || at.checked_add(size_of::<T>()).is_none_or(|end| end > self.length) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        // SAFETY: within the mapping and aligned (checked above). Only for atomics, and for bytes that the kernel leaves alone
+        // until we go on: every value of either is valid.
+        let place = unsafe { self.address.add(at) };
+        // SAFETY: as above.
+        Ok(unsafe { place.cast::<T>().as_ref() })
+    }
+}
+
+fn page() -> io::Result<usize> {
+    // SAFETY: an integer in, an integer out.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).map_err(io::Error::other)
+}
+
+/// The reader's side of a BPF ring (kernel/bpf/ringbuf.c): a page with our position, one with the writers', then the data,
+/// mapped twice in a row so that no event is cut.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    ours: Mapping,
+    theirs: Mapping,
+    data: usize,
+}
+
+impl Ring {
+    const BUSY: u32 = 1 << 31;
+    const DISCARDED: u32 = 1 << 30;
+    const HEAD: usize = 8;
+
+    pub(crate) fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        let (data, length) = (page()?, RING_LEN as usize);
+        let ours = Mapping::of(fd, 0, data, libc::PROT_READ | libc::PROT_WRITE)?;
+        let theirs = Mapping::of(fd, data, data + 2 * length, libc::PROT_READ)?;
+        Ok(Self { ours, theirs, data })
+    }
+
+    /// Takes the next event out. `false`: there was one that is none of [`EVENT_LEN`] bytes. `None`: none is ready.
+    pub(crate) fn next(&mut self, event: &mut [u8; EVENT_LEN]) -> io::Result<Option<bool>> {
+        let position: &AtomicUsize = self.ours.shared(0)?;
+        let at = position.load(Ordering::Relaxed);
+        // In one order with the store below: a writer that does not see us here sees us there, and wakes us.
+        let written = self.theirs.shared::<AtomicUsize>(0)?.load(Ordering::SeqCst);
+        let there = written.wrapping_sub(at);
+        if there == 0 {
+            return Ok(None);
+        }
+        let begin = self.data + (at & (RING_LEN as usize - 1));
+        let head = self.theirs.shared::<AtomicU32>(begin)?.load(Ordering::Acquire);
+        if head & Self::BUSY != 0 {
+            return Ok(None);
+        }
+        let length = (head & !Self::DISCARDED) as usize;
+        let taken = (length + Self::HEAD).next_multiple_of(Self::HEAD);
+        if there > RING_LEN as usize || taken > there {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a ring that makes no sense"));
+        }
+        let whole = length == EVENT_LEN && head & Self::DISCARDED == 0;
+        if whole {
+            let from: &[u8; EVENT_LEN] = self.theirs.shared(begin + Self::HEAD)?;
+            event.copy_from_slice(from);
+        }
+        position.store(at.wrapping_add(taken), Ordering::SeqCst);
+        Ok(Some(whole))
+    }
+}
+
+/// Counters that programs add to.
+#[derive(Debug)]
+pub(crate) struct Counters(Mapping);
+
+impl Counters {
+    pub(crate) fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        Mapping::of(fd, 0, page()?, libc::PROT_READ).map(Self)
+    }
+
+    pub(crate) fn read(&self) -> [u64; KINDS] {
+        std::array::from_fn(|n| self.0.shared::<AtomicU64>(n * 8).map_or(0, |counter| counter.load(Ordering::Relaxed)))
+    }
 }
 
 /// Which child to wait for.

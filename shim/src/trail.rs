@@ -47,19 +47,20 @@ impl Trail {
         self.keep(|pending| pending.push_back(event));
     }
 
-    /// Something that the container was not meant to do: a record of its own, or one more in the next sum.
+    /// Something that the container was not meant to do, or that is told all the same: a record of its own, or one more in the
+    /// next sum.
     pub(crate) fn anomaly(&self, id: &str, mut anomaly: Anomaly) {
         anomaly.bounded();
         let at_ns = now_ns();
         match self.counted().add(id, anomaly, at_ns, Instant::now()) {
-            Some(anomaly) => self.add(id, "", EventKind::Anomaly(anomaly)),
+            Some(anomaly) => self.add(id, "", told(anomaly)),
             None => self.more.notify_one(),
         }
     }
 
     /// Whether the next one of this class is told with its details, or only counted.
-    pub(crate) fn wants_details(&self, id: &str, class: Class) -> bool {
-        !self.counted().holds(id, class)
+    pub(crate) fn wants_details(&self, id: &str, class: Class, refused: bool) -> bool {
+        !self.counted().holds(id, class, refused)
     }
 
     fn counted(&self) -> MutexGuard<'_, Anomalies> {
@@ -95,11 +96,12 @@ impl Trail {
         change(&mut pending);
         // A gate that fails for hours must not fill our memory: anomalies are counted, dropped-log counts go, then the oldest.
         while pending.len() > MAX_KEPT {
-            let anomaly = pending.iter().rposition(|event| matches!(event.kind, EventKind::Anomaly(_)));
+            let anomaly =
+                pending.iter().rposition(|event| matches!(event.kind, EventKind::Anomaly(_) | EventKind::Network(_)));
             let log = || pending.iter().position(|event| matches!(event.kind, EventKind::LogDropped { .. }));
             let gone = anomaly.or_else(log).unwrap_or(0);
             match pending.remove(gone) {
-                Some(Event { id, at_ns, kind: EventKind::Anomaly(anomaly), .. }) => {
+                Some(Event { id, at_ns, kind: EventKind::Anomaly(anomaly) | EventKind::Network(anomaly), .. }) => {
                     self.counted().take_back(&id, anomaly, at_ns, Instant::now());
                 }
                 _other => {}
@@ -172,7 +174,13 @@ fn now_ns() -> u64 {
 }
 
 fn summed(id: &str, anomaly: Anomaly, at_ns: u64) -> Event {
-    Event { id: id.into(), exec_id: String::new(), at_ns, kind: EventKind::Anomaly(anomaly) }
+    Event { id: id.into(), exec_id: String::new(), at_ns, kind: told(anomaly) }
+}
+
+/// A listener or a flow that nobody refused is none.
+fn told(seen: Anomaly) -> EventKind {
+    let expected = !seen.refused && matches!(seen.class, Class::Listener | Class::Destination);
+    if expected { EventKind::Network(seen) } else { EventKind::Anomaly(seen) }
 }
 
 #[cfg(test)]
@@ -217,6 +225,7 @@ mod tests {
             executable: String::new(),
             what: "mount".into(),
             count: 1,
+            port_scan: 0,
         };
         trail.anomaly("a", anomaly(Class::Syscall));
         for pid in 0..MAX_KEPT as u32 {

@@ -59,7 +59,7 @@ impl Shim {
     fn answer(&self, id: &str, listener: std::os::fd::BorrowedFd<'_>, call: Call, traps: &[Trap]) -> io::Result<()> {
         let trap = traps.binary_search_by_key(&call.nr, |trap| trap.nr).ok().and_then(|at| traps.get(at));
         // While it waits for us it cannot end: who it is can be read, where that is told.
-        let (comm, executable) = if self.trail.wants_details(id, Class::Syscall) {
+        let (comm, executable) = if self.trail.wants_details(id, Class::Syscall, true) {
             who(call.pid).filter(|_| sys::call_waits(listener, call.id)).unwrap_or_default()
         } else {
             Default::default()
@@ -71,7 +71,7 @@ impl Shim {
         }
         let what = what(&call, trap);
         let (class, pid) = (Class::Syscall, call.pid);
-        self.trail.anomaly(id, Anomaly { class, refused: true, pid, comm, executable, what, count: 1 });
+        self.trail.anomaly(id, Anomaly { class, refused: true, pid, comm, executable, what, count: 1, port_scan: 0 });
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ use boltseal_node::quote::Clock;
 use boltseal_node::verdict::Verdict;
 use boltseal_trust::{Malformed, Source, encode_answer, import_layout, propose};
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 /// Writes them below `corpus/`.
@@ -156,6 +157,17 @@ fn messages() -> io::Result<()> {
                         executable: "/bin/sh".into(),
                         what: "mount".into(),
                         count: 1,
+                        port_scan: 0,
+                    })),
+                    event(EventKind::Network(Anomaly {
+                        class: Class::Listener,
+                        refused: false,
+                        pid: 7,
+                        comm: "nc".into(),
+                        executable: "/bin/nc".into(),
+                        what: "tcp 0.0.0.0:80".into(),
+                        count: 1,
+                        port_scan: 0,
                     })),
                 ],
             },
@@ -171,6 +183,19 @@ fn messages() -> io::Result<()> {
             operation,
         };
         put("message_request", name, &request.encode())?;
+    }
+    for (name, kind, protocol, address) in [
+        ("destination", 1_u32, 6_u32, Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped()),
+        ("bind", 2, 6, Ipv6Addr::UNSPECIFIED),
+        ("listener", 3, 17, Ipv6Addr::LOCALHOST),
+        ("unreachable", 4, 6, Ipv4Addr::UNSPECIFIED.to_ipv6_mapped()),
+        ("flow", 5, 17, Ipv6Addr::LOCALHOST),
+    ] {
+        let mut event: Vec<u8> = [kind, protocol, 443, 7].into_iter().flat_map(u32::to_ne_bytes).collect();
+        event.extend(address.octets());
+        event.extend(b"nc\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
+        event.extend(1_u64.to_ne_bytes());
+        put("message_seen", name, &event)?;
     }
     let replies = [
         (
@@ -201,6 +226,7 @@ fn messages() -> io::Result<()> {
                 ],
                 shared_pid_namespace: false,
                 traps: vec![Trap { nr: 165, name: "mount".into(), errno: 1, args: 0 }],
+                scan: 20,
             }),
         ),
         ("execed", Reply::Execed { pid: 43, traps: Vec::new() }),

@@ -86,6 +86,20 @@ pub(crate) const ALL: &[Target] = &[
             outcome(&read.map_err(|e| e.0).map(|_| ()))
         },
     },
+    Target {
+        name: "message_seen",
+        holds: "what a program told is shown on one line; nothing else is an event",
+        run: |b| {
+            let read = message::Seen::decode(b);
+            if let Ok(seen) = &read {
+                assert_eq!(b.len(), message::EVENT_LEN);
+                let shown = seen.to_string();
+                assert!(shown.len() < 64 && !shown.chars().any(char::is_control), "{shown}");
+                assert!(seen.comm.chars().count() <= 16, "{}", seen.comm);
+            }
+            outcome(&read.map_err(|e| e.0).map(|seen| (seen.kind, seen.udp)))
+        },
+    },
     Target { name: "audit_line", holds: "no panic, also behind a right sum", run: audit_line },
     Target { name: "audit_text", holds: "no control character is shown", run: audit_text },
     Target { name: "node_reply", holds: "no panic, whatever a TPM answers", run: node_reply },

@@ -38,6 +38,7 @@ pub struct Entry {
     /// `log_dropped`: bytes.
     pub bytes: Option<u64>,
     pub anomaly: Option<Anomaly>,
+    pub network: Option<Anomaly>,
     /// When it happened, nanoseconds since the epoch, where that is earlier than the record.
     pub at_ns: Option<u64>,
     /// In words: the reason (`aborted`); why the node's kept verdict was not used (a decision).
@@ -62,6 +63,8 @@ pub enum Event {
     LogDropped,
     /// Something that a container was not meant to do: `anomaly`.
     Anomaly,
+    /// A listener or a flow that was let be: `network`, of the form of an anomaly, and none.
+    Network,
     /// A verdict on the node was made.
     Node,
     /// Bytes before this record were torn off by a killed writer; `torn` is their hash.
@@ -138,6 +141,14 @@ pub struct Anomaly {
     pub executable: String,
     /// How many this record stands for.
     pub count: u64,
+    /// Distinct destinations that were refused within a minute, this one the last of so many.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub port_scan: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -225,6 +236,8 @@ pub struct Record {
     pub bytes: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anomaly: Option<Anomaly>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Anomaly>,
     /// RFC 3339, when it happened earlier than `ts`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub at: String,
@@ -291,12 +304,19 @@ impl Entry {
             spec: clean(&self.spec, 80),
             version: clean(&self.version, 64),
             note: clean(&self.note, 1024),
-            anomaly: self.anomaly.as_ref().map(|anomaly| Anomaly {
-                what: clean(&anomaly.what, 512),
-                comm: clean(&anomaly.comm, 64),
-                executable: clean(&anomaly.executable, 512),
-                ..*anomaly
-            }),
+            anomaly: self.anomaly.as_ref().map(Anomaly::bounded),
+            network: self.network.as_ref().map(Anomaly::bounded),
+            ..*self
+        }
+    }
+}
+
+impl Anomaly {
+    fn bounded(&self) -> Self {
+        Self {
+            what: clean(&self.what, 512),
+            comm: clean(&self.comm, 64),
+            executable: clean(&self.executable, 512),
             ..*self
         }
     }

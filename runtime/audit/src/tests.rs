@@ -374,7 +374,9 @@ fn the_manual_page_names_every_field() {
             comm: t(),
             executable: t(),
             count: u64::MAX,
+            port_scan: u32::MAX,
         }),
+        network: None,
         at_ns: Some(1),
         note: t(),
     };

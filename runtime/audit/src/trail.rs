@@ -261,6 +261,7 @@ pub(crate) fn place(entry: &Entry, tail: &Tail, stamp: &Stamp, boot_id: &str) ->
         status: entry.status,
         bytes: entry.bytes,
         anomaly: entry.anomaly,
+        network: entry.network,
         at: entry.at_ns.map(|ns| clock::rfc3339(u128::from(ns))).unwrap_or_default(),
         note: entry.note,
         torn: String::new(),

@@ -86,6 +86,7 @@ fn event(record: &Record) -> &'static str {
         (Event::Oom, _) => "oom",
         (Event::LogDropped, _) => "log dropped",
         (Event::Anomaly, _) => "anomaly",
+        (Event::Network, _) => "network",
         (Event::Node, _) => "node",
         (Event::Recovered, _) => "recovered",
         (Event::Rotate, _) => "rotate",
@@ -113,7 +114,7 @@ fn what(record: &Record) -> String {
     }
     words.extend(record.status.map(|status| format!("status {status}")));
     words.extend(record.bytes.map(|bytes| format!("{bytes} bytes")));
-    words.extend(record.anomaly.as_ref().map(|anomaly| seen(anomaly, record.pid)));
+    words.extend(record.anomaly.iter().chain(&record.network).map(|anomaly| seen(anomaly, record.pid)));
     words.push(record.note.clone());
     words.push(record.next.clone());
     words.retain(|word| !word.is_empty());
@@ -137,7 +138,11 @@ fn seen(anomaly: &Anomaly, pid: Option<u32>) -> String {
     let inside = if who.is_empty() { String::new() } else { format!(" ({})", who.join(", ")) };
     let by = if anomaly.comm.is_empty() { inside } else { format!(" by {}{inside}", anomaly.comm) };
     let times = if anomaly.count == 1 { String::new() } else { format!(", {} times", anomaly.count) };
-    format!("{class} {how}: {}{by}{times}", anomaly.what)
+    let scan = match anomaly.port_scan {
+        0 => String::new(),
+        n => format!(", port scan: {n} destinations within a minute"),
+    };
+    format!("{class} {how}: {}{by}{times}{scan}", anomaly.what)
 }
 
 pub(crate) fn verify(head: Option<&str>, screen: &mut Screen) -> Result<Exit, Failure> {

@@ -118,6 +118,7 @@ fn an_anomaly_is_told_in_one_line() {
         comm: "sh".into(),
         executable: "/bin/sh".into(),
         count: 1,
+        port_scan: 0,
     };
     let many =
         Anomaly { what: "mount, bpf".into(), comm: String::new(), executable: String::new(), count: 12, ..one.clone() };
@@ -136,6 +137,50 @@ fn an_anomaly_is_told_in_one_line() {
     ]) {
         assert!(
             line.trim_start().starts_with('!') && line.contains(" anomaly ") && line.trim_end().ends_with(end),
+            "{line}"
+        );
+    }
+}
+
+/// What was let be is no alarm, and has the same form; a port scan says so.
+#[test]
+fn the_network_is_told_in_one_line() {
+    let node = Node::new();
+    let trail = Trail::open(&node.trail()).unwrap();
+    let seen = Anomaly {
+        class: Class::Listener,
+        refused: false,
+        what: "tcp 0.0.0.0:80".into(),
+        comm: "nc".into(),
+        executable: "/bin/nc".into(),
+        count: 1,
+        port_scan: 0,
+    };
+    let scan = Anomaly {
+        class: Class::Destination,
+        refused: true,
+        what: "udp 10.0.0.1:53".into(),
+        port_scan: 20,
+        ..seen.clone()
+    };
+    for entry in [
+        Entry { ev: Event::Network, network: Some(seen), pid: Some(7), ..Entry::default() },
+        Entry { ev: Event::Anomaly, anomaly: Some(scan), ..Entry::default() },
+    ] {
+        trail.append(&entry).unwrap().sync.sync().unwrap();
+    }
+    let (code, out, _) = node.run(&["audit", "list"]);
+    assert_eq!(code, 0);
+    for (line, (mark, event, end)) in out.lines().skip(1).zip([
+        ('·', " network ", "  listener seen: tcp 0.0.0.0:80 by nc (/bin/nc, pid 7)"),
+        (
+            '!',
+            " anomaly ",
+            "  destination refused: udp 10.0.0.1:53 by nc (/bin/nc), port scan: 20 destinations within a minute",
+        ),
+    ]) {
+        assert!(
+            line.trim_start().starts_with(mark) && line.contains(event) && line.trim_end().ends_with(end),
             "{line}"
         );
     }

@@ -49,7 +49,7 @@ fn gate() -> anyhow::Result<()> {
     let (mut channel, request, fds) = frame::receive().context("reading the request from fd 3")?;
     let outcome = match &request.operation {
         // A shim of the version before has nobody to listen.
-        Operation::Create(create) => pipeline::create(&request, create, fds, channel.version >= 2),
+        Operation::Create(create) => pipeline::create(&request, create, fds, channel.version),
         Operation::Exec(exec) => exec::exec(&request, exec, fds),
         Operation::Update { resources } => update::update(&request, resources),
         Operation::Delete { events } => remove::delete(&request, events),

@@ -10,6 +10,7 @@ use boltseal_launch::{CreateRequest, LaunchError, Listener, Parked, Rootfs};
 use boltseal_message::{Code, Create, Created, Expected, Reply, Request, Trap};
 use boltseal_policy::facts::Door;
 use boltseal_policy::{Verdict, decide};
+use boltseal_seal::network::Watch;
 use boltseal_seal::{Sealed, seal};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -23,7 +24,7 @@ pub(crate) fn create(
     request: &Request,
     create: &Create,
     fds: Vec<OwnedFd>,
-    listens: bool,
+    version: u16,
 ) -> Result<(Reply, Vec<OwnedFd>)> {
     let deadline = Instant::now() + Duration::from_millis(u64::from(request.deadline_ms));
     // Before anything is open that a child should not hold.
@@ -55,8 +56,12 @@ pub(crate) fn create(
             return Err(refused);
         }
     };
-    if !listens {
+    // A shim of an earlier version takes no listener, and no ring.
+    if version < 2 {
         sealed.table.traps.clear();
+    }
+    if version < 3 {
+        sealed.table.watch = Watch::default();
     }
     let lowers = facts.rootfs.is().map(|rootfs| rootfs.lowers.clone()).unwrap_or_default();
 
@@ -91,10 +96,12 @@ pub(crate) fn create(
         cgroups: parked.cgroups,
         shared_pid_namespace: sealed.table.namespaces.iter().any(|n| n.kind == "pid" && n.object.is_some()),
         traps,
+        scan: parked.ring.as_ref().map_or(0, |_| sealed.table.watch.scan),
     };
     let mut fds = vec![parked.pidfd, parked.release, parked.exec_status];
     fds.extend(parked.console);
     fds.extend(listener);
+    fds.extend(parked.ring.map(|ring| [ring.events, ring.lost]).into_iter().flatten());
     Ok((Reply::Created(created), fds))
 }
 

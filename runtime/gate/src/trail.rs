@@ -115,6 +115,10 @@ impl Book {
                 (entry.ev, entry.pid) = (Event::Anomaly, Some(seen.pid).filter(|pid| *pid != 0));
                 entry.anomaly = Some(anomaly(seen));
             }
+            EventKind::Network(seen) => {
+                (entry.ev, entry.pid) = (Event::Network, Some(seen.pid).filter(|pid| *pid != 0));
+                entry.network = Some(anomaly(seen));
+            }
         }
         self.append(entry).map(drop).map_err(|why| no_record(&why))
     }
@@ -193,6 +197,7 @@ fn anomaly(seen: &boltseal_message::Anomaly) -> boltseal_audit::Anomaly {
         comm: seen.comm.clone(),
         executable: seen.executable.clone(),
         count: seen.count,
+        port_scan: seen.port_scan,
     }
 }
 

@@ -2,6 +2,7 @@
 //! of zero (which it takes for none), the two keys of `unified` that systemd's manager drops, paths that systemd does not
 //! manage, and a look at whether the limits that keep a node alive are really in force.
 use crate::error::LaunchError;
+use crate::network::Ring;
 use crate::{cgroup, device, network};
 use boltseal_seal::{Label, Table};
 use libcgroups::common::CgroupSetup;
@@ -88,13 +89,13 @@ fn program(linux: &Linux) -> Result<device::Program, LaunchError> {
     device::compile(rules)
 }
 
-/// Where v2 lies beside v1 and sockets are confined: the container's folder there, with the programs in force, as the file that
+/// Where v2 lies beside v1 and sockets are confined or watched: the container's folder there, with the programs in force, as the file that
 /// a process joins it by. A socket stays with the cgroup that it was made in, so each process joins before it makes one.
-pub(crate) fn make_beside(table: &Table) -> Result<Option<File>, LaunchError> {
+pub(crate) fn make_beside(table: &Table) -> Result<Option<(File, Option<Ring>)>, LaunchError> {
     let Some(folder) = confined_beside(table)? else { return Ok(None) };
     std::fs::create_dir(&folder).map_err(LaunchError::io(format_args!("make the cgroup {}", folder.display())))?;
-    network::enforce(&table.network, &folder)?;
-    join(&folder).map(Some)
+    let ring = network::enforce(table, &folder)?;
+    Ok(Some((join(&folder)?, ring)))
 }
 
 /// The same for a process that comes later.
@@ -103,7 +104,7 @@ pub(crate) fn find_beside(table: &Table) -> Result<Option<File>, LaunchError> {
 }
 
 fn confined_beside(table: &Table) -> Result<Option<PathBuf>, LaunchError> {
-    if !network::is_confined(&table.network) || is_unified()? {
+    if !network::is_held(table) || is_unified()? {
         return Ok(None);
     }
     let place = cgroup::beside(&table.cgroup_path)?;
@@ -119,15 +120,16 @@ fn join(folder: &Path) -> Result<File, LaunchError> {
 
 /// The container's v2 folder while init is parked: the programs are attached, the limits are completed and seen.
 /// On v1 its devices controller took the rules, and some that nobody sealed.
-pub(crate) fn settle(table: &Table, linux: &Linux) -> Result<(), LaunchError> {
+pub(crate) fn settle(table: &Table, linux: &Linux) -> Result<Option<Ring>, LaunchError> {
     let path = table.cgroup_path.as_str();
     if !is_unified()? {
-        return settle_v1(path, linux);
+        return settle_v1(path, linux).map(|()| None);
     }
     let folder = folder(path)?;
     device::enforce(&program(linux)?, &folder)?;
-    network::enforce(&table.network, &folder)?;
-    linux.resources().as_ref().map_or(Ok(()), |resources| complete(&folder, resources))
+    let ring = network::enforce(table, &folder)?;
+    linux.resources().as_ref().map_or(Ok(()), |resources| complete(&folder, resources))?;
+    Ok(ring)
 }
 
 /// Without sealed rules the node has no controller that could hold them: BS-DEV-001 said so, and only warned.

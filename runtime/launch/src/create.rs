@@ -4,6 +4,7 @@ use crate::error::LaunchError;
 use crate::executor::{Inside, Plan, decode};
 use crate::inspect::{self, Status};
 use crate::listener::{self, Listener};
+use crate::network::Ring;
 use crate::outside::outside;
 use crate::record::{Layout, RECORD_VERSION, Record, write_private};
 use crate::stdio::{Streams, streams};
@@ -62,6 +63,8 @@ pub struct Parked {
     pub seccomp_filters: u32,
     /// Of the trip-wire, if one is armed.
     pub listener: Option<Listener>,
+    /// Of the network's programs, if they tell anything.
+    pub ring: Option<Ring>,
     /// What attr/current (AppArmor: attr/apparmor/current) shows after execve; empty without a label.
     pub expected_label: String,
     /// Clock ticks after boot, field 22 of /proc/PID/stat.
@@ -158,7 +161,7 @@ fn build(request: CreateRequest<'_>, layout: &Layout) -> Result<Parked, LaunchEr
     let console = table.terminal.then(|| Console::bind(&layout.top)).transpose()?;
     let (base, pod) = filters(table)?;
     let enforcing = label::enforcement(table.label.as_ref())?;
-    let beside = cgroup2::make_beside(table)?;
+    let (beside, ring) = cgroup2::make_beside(table)?.unzip();
     let keep = fds.iter().chain([&release_inside, &status_inside, &way_out_inside]).map(AsRawFd::as_raw_fd);
     let keep: Vec<RawFd> = keep.chain([&enforcing, &beside].into_iter().flatten().map(AsRawFd::as_raw_fd)).collect();
     let plan = Plan {
@@ -200,7 +203,7 @@ fn build(request: CreateRequest<'_>, layout: &Layout) -> Result<Parked, LaunchEr
             memfd::forbid(pidfd.as_fd())?;
         }
         // Before anybody's program runs in it: on v2 nothing else enforces the device rules.
-        spec.linux().as_ref().map_or(Ok(()), |linux| cgroup2::settle(table, linux))?;
+        let settled = spec.linux().as_ref().map_or(Ok(None), |linux| cgroup2::settle(table, linux))?;
         let namespaces = outside(pid, &host, table, &record, spec)?;
         record.save(layout)?;
         unpark_notify(layout, request.id)?;
@@ -216,6 +219,7 @@ fn build(request: CreateRequest<'_>, layout: &Layout) -> Result<Parked, LaunchEr
             cgroups,
             seccomp_filters: filters_after,
             listener: Listener::taken(&way_out, traps)?,
+            ring: ring.flatten().or(settled),
             expected_label: label::expected(table.label.as_ref()),
             start_time: record.start_time,
             namespaces: namespaces.into_iter().collect(),

@@ -48,7 +48,7 @@ pub use exec::{ExecRequest, Execed, exec};
 pub use listener::Listener;
 
 pub use landlock::kernel_abi as landlock_abi;
-pub use network::hooks as network_hooks;
+pub use network::{Ring, hooks as network_hooks};
 
 /// What the shim writes to [`Parked::release`], followed by the end of the stream (`shutdown(Write)`).
 pub const RELEASE: &[u8] = executor::RELEASE;

@@ -43,7 +43,7 @@ pub(crate) fn outside(
         root: proc.join("root"),
     };
     lines.extend(inspect::mounts(&proc, &expected));
-    lines.extend(cgroup::differences(pid, &table.cgroup_path, network::is_confined(&table.network))?);
+    lines.extend(cgroup::differences(pid, &table.cgroup_path, network::is_held(table))?);
     lines.extend(waiting_label(&proc, table));
     if lines.is_empty() { Ok(objects) } else { Err(LaunchError::Inspection(lines)) }
 }

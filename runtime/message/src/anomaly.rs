@@ -23,6 +23,8 @@ pub struct Anomaly {
     pub what: String,
     /// How many this stands for: 1, or all of its class since the last record of it that were not told one by one.
     pub count: u64,
+    /// Distinct destinations that were refused within a minute, where this one made them many; else 0. From version 3 on.
+    pub port_scan: u32,
 }
 
 /// The seven anomalies of NIST SP 800-190, 4.4.4, in its order.
@@ -88,6 +90,7 @@ mod tests {
             executable: "/".repeat(MAX_EXECUTABLE + 1),
             what: "short".into(),
             count: 1,
+            port_scan: 0,
         };
         anomaly.bounded();
         assert_eq!(

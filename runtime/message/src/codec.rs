@@ -57,18 +57,18 @@ impl Reply {
 
 /// Fields behind `since` are on the wire from that version of the frame on; in an older one they are empty.
 macro_rules! fields {
-    ($type:ident { $($field:ident),* $(,)? } $(since $version:literal { $($later:ident),* $(,)? })?) => {
+    ($type:ident { $($field:ident),* $(,)? } $(since $version:literal { $($later:ident),* $(,)? })*) => {
         impl Wire for $type {
             fn put(&self, w: &mut Writer) {
                 $(self.$field.put(w);)*
                 $(if w.version >= $version {
                     $(self.$later.put(w);)*
-                })?
+                })*
             }
             fn take(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
                 Ok(Self {
                     $($field: Wire::take(r)?,)*
-                    $($($later: if r.version >= $version { Wire::take(r)? } else { Default::default() },)*)?
+                    $($($later: if r.version >= $version { Wire::take(r)? } else { Default::default() },)*)*
                 })
             }
         }
@@ -81,9 +81,9 @@ fields!(Exec { exec_id, stdio, process });
 fields!(Stdio { terminal, stdin, stdout, stderr, fds });
 fields!(Mount { kind, source, target, options });
 fields!(Event { id, exec_id, at_ns, kind });
-fields!(Anomaly { class, refused, pid, comm, executable, what, count });
+fields!(Anomaly { class, refused, pid, comm, executable, what, count } since 3 { port_scan });
 fields!(Refusal { code, message });
-fields!(Created { pid, terminal, not_after_boottime_ns, policy_files, expected, cgroups, shared_pid_namespace } since 2 { traps });
+fields!(Created { pid, terminal, not_after_boottime_ns, policy_files, expected, cgroups, shared_pid_namespace } since 2 { traps } since 3 { scan });
 fields!(Trap { nr, name, errno, args });
 fields!(FileStamp { path, device, inode, size, mtime_ns, ctime_ns });
 fields!(Expected { seccomp_filters, label });
@@ -191,6 +191,10 @@ impl Wire for EventKind {
                 6u8.put(w);
                 anomaly.put(w);
             }
+            Self::Network(seen) => {
+                7u8.put(w);
+                seen.put(w);
+            }
         }
     }
     fn take(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -201,6 +205,7 @@ impl Wire for EventKind {
             4 => Self::OutOfMemory,
             5 => Self::LogDropped { bytes: Wire::take(r)? },
             6 => Self::Anomaly(Wire::take(r)?),
+            7 => Self::Network(Wire::take(r)?),
             _ => return Err(DecodeError("unknown event")),
         })
     }
@@ -277,7 +282,18 @@ mod tests {
     }
 
     fn requests() -> Vec<Request> {
+        let seen = Anomaly {
+            class: Class::Listener,
+            refused: false,
+            pid: 5,
+            comm: "nc".into(),
+            executable: "/bin/nc".into(),
+            what: "tcp [::]:80".into(),
+            count: 1,
+            port_scan: 20,
+        };
         let events = vec![
+            event(EventKind::Network(seen)),
             event(EventKind::Exited { pid: 1, status: 137 }),
             event(EventKind::Running { pid: 2 }),
             event(EventKind::Aborted { reason: "why".into() }),
@@ -291,6 +307,7 @@ mod tests {
                 executable: "/bin/sh".into(),
                 what: "mount".into(),
                 count: 100_000,
+                port_scan: 0,
             })),
         ];
         let mount = Mount {
@@ -358,6 +375,7 @@ mod tests {
             cgroups: vec![("memory".into(), "/sys/fs/cgroup/memory/x".into()), (String::new(), "/u".into())],
             shared_pid_namespace: true,
             traps: traps(),
+            scan: 20,
         }));
         all
     }
@@ -377,15 +395,18 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_of_the_version_before_gets_what_it_knows() {
-        for reply in replies() {
+    fn a_reader_of_a_version_before_gets_what_it_knows() {
+        for (version, reply) in [1, 2].into_iter().flat_map(|v| replies().into_iter().map(move |r| (v, r))) {
             let mut known = reply.clone();
             match &mut known {
-                Reply::Created(created) => created.traps.clear(),
-                Reply::Execed { traps, .. } => traps.clear(),
+                Reply::Created(created) => {
+                    created.scan = 0;
+                    created.traps.retain(|_| version > 1);
+                }
+                Reply::Execed { traps, .. } => traps.retain(|_| version > 1),
                 _ => {}
             }
-            assert_eq!(Reply::decode(&reply.encode_as(1)), Ok(known));
+            assert_eq!(Reply::decode(&reply.encode_as(version)), Ok(known));
         }
     }
 

@@ -12,9 +12,11 @@
 
 mod anomaly;
 mod codec;
+mod network;
 mod wire;
 
 pub use anomaly::{Anomaly, Class, MAX_COMM, MAX_EXECUTABLE, MAX_WHAT};
+pub use network::{At, EVENT_LEN, KINDS, Kind, RING_LEN, Seen};
 
 pub use wire::{
     DecodeError, FrameHeader, FrameKind, HEADER_LEN, MAX_BYTES, MAX_FRAME, MAX_LIST, MAX_STRING, VERSION, read_frame,
@@ -118,6 +120,8 @@ pub enum EventKind {
     LogDropped { bytes: u64 },
     /// Something that the container was not meant to do. From version 2 on.
     Anomaly(Anomaly),
+    /// A listener or a flow that nobody refused: of the form of an anomaly, and none. From version 3 on.
+    Network(Anomaly),
 }
 
 /// What the gate answers.
@@ -126,7 +130,8 @@ pub enum Reply {
     /// Refused or failed. Nothing was started, nothing is left.
     Refused(Refusal),
     /// Init is parked. Fds: pidfd, release socket, exec-status pipe (read end), then the console's master if `terminal`,
-    /// then the listener of the trip-wire if there are `traps`.
+    /// then the listener of the trip-wire if there are `traps`, then, if `scan` is not 0, the ring of the network's programs
+    /// and the counters of what found no room in it.
     Created(Created),
     /// The exec'd process runs. Fds: pidfd, then the console's master if `terminal`, then its listener if there are `traps`.
     Execed {
@@ -176,6 +181,9 @@ pub struct Created {
     pub shared_pid_namespace: bool,
     /// Calls that the listener is asked about, ascending by number. From version 2 on.
     pub traps: Vec<Trap>,
+    /// The network is watched: so many distinct refused destinations within a minute are a port scan. 0: it is not. From
+    /// version 3 on.
+    pub scan: u32,
 }
 
 /// A refused system call that is told: the shim answers it with `errno`, whatever the call was to do.

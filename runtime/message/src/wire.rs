@@ -7,7 +7,7 @@ use std::fmt;
 use std::io::{self, Read};
 
 /// Version that this build writes; the two before it are read.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Largest frame body, bytes.
 pub const MAX_FRAME: usize = 4 << 20;
 /// Length of the fixed header, bytes.

@@ -277,6 +277,31 @@ impl Open {
     }
 }
 
+/// What the programs tell beside holding it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watch {
+    /// Listeners, and what is refused.
+    pub told: bool,
+    /// What is let through, too.
+    pub flows: bool,
+    /// Distinct refused destinations within a minute that are a port scan.
+    pub scan: u32,
+}
+
+impl Watch {
+    /// Something is told.
+    #[must_use]
+    pub fn any(&self) -> bool {
+        self.told || self.flows
+    }
+
+    /// One form of telling nothing.
+    #[must_use]
+    pub fn or_nothing(self) -> Self {
+        if self.any() { self } else { Self::default() }
+    }
+}
+
 /// Neither list names more than the other's `covers` lets pass; a list that is not there covers everything.
 fn narrow<T: Copy + fmt::Display>(
     what: &str,

@@ -243,13 +243,48 @@ pub struct NodeRules {
 pub struct LandlockRules {
     /// Least ABI of the kernel; below it every start is denied.
     pub abi: u32,
+    /// It holds TCP ports beside the programs on the cgroup. Without it those hold them alone, where they are attached, and see
+    /// each refusal; a socket that was made elsewhere and handed in is then held by nobody.
+    pub ports: bool,
 }
 
 /// What is watched beyond being refused.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AnomalyRules {
     pub syscalls: Traps,
+    /// Whose listeners are told, and whose refused destinations and ports.
+    pub network: Watched,
+    /// Whose connections and datagrams are told, those that are let through too.
+    pub flows: Watched,
+    /// Distinct refused destinations within a minute that are a port scan.
+    pub port_scan: u32,
+}
+
+/// Containers whose network is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "true, false or \"confined\"")]
+pub enum Watched {
+    /// All or none of them.
+    All(bool),
+    Of(Whose),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Whose {
+    /// Those of whom anything is confined.
+    Confined,
+}
+
+impl Watched {
+    #[must_use]
+    pub fn covers(self, confined: bool) -> bool {
+        match self {
+            Self::All(all) => all,
+            Self::Of(Whose::Confined) => confined,
+        }
+    }
 }
 
 /// Which refused system calls are told, of [`standard::TRIP_WIRE`].

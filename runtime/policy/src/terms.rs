@@ -2,6 +2,7 @@
 //! as asked, be it that the rule passed it, an allowance or exception let it through, or the rule only warns. What a
 //! rule tightens (capabilities of the default set, limits, oom score, sizes) stays tightened at every level and mode.
 use crate::facts::{Door, Fact, NamespaceOrigin};
+use crate::network::{Open, Watch};
 use crate::policy::LandlockRules;
 use crate::rules::{self, Ctx, Identity};
 use crate::standard;
@@ -20,6 +21,7 @@ pub(crate) fn terms(ctx: &Ctx<'_>) -> Terms {
         own.peek().is_none() || own.any(|n| n.origin == Fact::Is(NamespaceOrigin::Host))
     };
     let create = ctx.facts.door == Door::Create;
+    let network = rules::granted_network(ctx);
     Terms {
         capabilities: rules::kept_capabilities(ctx),
         memory,
@@ -44,8 +46,12 @@ pub(crate) fn terms(ctx: &Ctx<'_>) -> Terms {
             .filter(|p| !standard::DEVICES.iter().any(|(s, _, _)| s == p))
             .collect(),
         // A kernel with less comes this far only where BS-FSY-001 warns or is excepted.
-        landlock: LandlockRules { abi: ctx.policy.landlock.abi.min(ctx.facts.landlock.is().copied().unwrap_or(0)) },
-        network: rules::granted_network(ctx),
+        landlock: LandlockRules {
+            abi: ctx.policy.landlock.abi.min(ctx.facts.landlock.is().copied().unwrap_or(0)),
+            ..ctx.policy.landlock
+        },
+        watch: watch(ctx, &network),
+        network,
         network_hooks: ctx.facts.network_hooks == Fact::Is(()),
         oom_score_adj: rules::oom_score(ctx),
         sysctls: ctx.facts.sysctls.clone(),
@@ -56,4 +62,14 @@ pub(crate) fn terms(ctx: &Ctx<'_>) -> Terms {
         sensitivity: rules::granted_sensitivity(ctx),
         sandbox: matches!(ctx.identity, Identity::Pinned(_)),
     }
+}
+
+/// What is watched of the network.
+fn watch(ctx: &Ctx<'_>, open: &Open) -> Watch {
+    let (rules, confined) = (&ctx.policy.anomalies, *open != Open::default());
+    if ctx.facts.network_hooks != Fact::Is(()) {
+        return Watch::default();
+    }
+    Watch { told: rules.network.covers(confined), flows: rules.flows.covers(confined), scan: rules.port_scan }
+        .or_nothing()
 }

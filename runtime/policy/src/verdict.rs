@@ -1,6 +1,6 @@
 //! The verdict, and the permit that only an allowing verdict holds.
 use crate::Facts;
-use crate::network::Open;
+use crate::network::{Open, Watch};
 use crate::policy::LandlockRules;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,6 +59,8 @@ pub struct Terms {
     pub network: Open,
     /// The programs of the network are attached; without them only Landlock confines ports.
     pub network_hooks: bool,
+    /// What the programs of the network tell; nothing without them.
+    pub watch: Watch,
     pub oom_score_adj: Option<i32>,
     pub sysctls: BTreeMap<String, String>,
     /// Calls whose refusal is told (the trip-wire).

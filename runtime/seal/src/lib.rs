@@ -23,7 +23,7 @@ pub use process::{SealedProcess, seal_process};
 pub use table::{ApprovedMount, ApprovedNamespace, Label, Landlock, Table};
 
 use boltseal_policy::facts::{Door, Facts};
-use boltseal_policy::network::Open;
+use boltseal_policy::network::{Open, Watch};
 use boltseal_policy::{Permit, Terms};
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
@@ -79,6 +79,9 @@ pub fn seal(permit: Permit, spec: Spec, facts: &Facts) -> Result<Sealed, String>
     let sealed: Spec = serde_json::from_slice(&json).map_err(|e| format!("the sealed spec does not parse: {e}"))?;
     // A node that lacks either comes this far only where the rules warn or are excepted.
     let tcp_rights = facts.landlock.is().is_some_and(|abi| *abi >= network::TCP_RIGHTS);
+    let hooks = permit.terms().network_hooks;
+    // Where a policy leaves ports to the programs, there are programs.
+    let tcp_rights = tcp_rights && (permit.terms().landlock.ports || !hooks);
     let table = Table {
         landlock: Landlock {
             abi: permit.terms().landlock.abi,
@@ -86,7 +89,8 @@ pub fn seal(permit: Permit, spec: Spec, facts: &Facts) -> Result<Sealed, String>
             bind: permit.terms().network.bind_tcp().filter(|_| tcp_rights),
             connect: permit.terms().network.connect_tcp().filter(|_| tcp_rights),
         },
-        network: if permit.terms().network_hooks { permit.terms().network.clone() } else { Open::default() },
+        network: if hooks { permit.terms().network.clone() } else { Open::default() },
+        watch: if hooks { permit.terms().watch } else { Watch::default() },
         mounts: approved,
         masked: linux.masked,
         readonly: linux.readonly,

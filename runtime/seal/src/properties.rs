@@ -320,7 +320,8 @@ proptest! {
 /// What of the network is open comes from the permit alone, each lock as far as the node has it.
 #[test]
 fn the_network_is_what_the_permit_opens() {
-    use boltseal_policy::network::{Open, Ports};
+    use boltseal_policy::network::{Open, Ports, Watch};
+    use boltseal_policy::policy::Watched;
     let mut policy = permissive();
     policy.scopes[0].bind = Some(vec![Ports::try_from("8080".to_owned()).unwrap()]);
     let with = |policy: &Policy, change: &dyn Fn(&mut Facts)| {
@@ -334,11 +335,27 @@ fn the_network_is_what_the_permit_opens() {
     let open = Open::declared("bind=8080, connect=10.0.0.0/8:443").unwrap();
     assert_eq!(table.network, open);
     assert_eq!((table.landlock.bind, table.landlock.connect), (Some(vec![8080]), Some(vec![443])));
+    let told = Watch { told: true, flows: false, scan: 20 };
+    assert_eq!(table.watch, told);
+    assert_eq!(with(&policy, &|f| f.network_hooks = Fact::Absent).watch, Watch::default());
+    let mut alone = policy.clone();
+    alone.landlock.ports = false;
+    // Left to the programs where there are any.
+    let table = with(&alone, &|_| {});
+    assert_eq!((table.network, table.landlock.bind, table.landlock.connect), (open.clone(), None, None));
+    let table = with(&alone, &|f| f.network_hooks = Fact::Absent);
+    assert_eq!((table.network, table.landlock.bind), (Open::default(), Some(vec![8080])));
     let table = with(&policy, &|f| f.network_hooks = Fact::Absent);
     assert_eq!((table.network, table.landlock.bind), (Open::default(), Some(vec![8080])));
     let table = with(&policy, &|f| f.landlock = Fact::Is(3));
     assert_eq!((table.network, table.landlock.bind, table.landlock.connect), (open, None, None));
     policy.scopes[0].bind = None;
+    let unconfined = |policy: &Policy| with(policy, &|f| f.ports = Fact::Absent).watch;
+    assert_eq!(unconfined(&policy), Watch::default());
+    policy.anomalies.flows = Watched::All(true);
+    assert_eq!(unconfined(&policy), Watch { told: false, flows: true, scan: 20 });
+    policy.anomalies.network = Watched::All(true);
+    assert_eq!(unconfined(&policy), Watch { told: true, flows: true, scan: 20 });
     let table = with(&policy, &|f| f.ports = Fact::Absent);
     assert_eq!((table.network, table.landlock.bind, table.landlock.connect), (Open::default(), None, None));
 }

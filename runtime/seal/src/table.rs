@@ -1,5 +1,5 @@
 //! What must be true of the container: compared with the kernel's view from inside and from outside.
-use boltseal_policy::network::Open;
+use boltseal_policy::network::{Open, Watch};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -21,6 +21,9 @@ pub struct Table {
     /// What of the network is open, held by programs on the cgroup: see `runtime/launch/src/network`.
     #[serde(default)]
     pub network: Open,
+    /// What those programs tell.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub watch: Watch,
     /// The pod's own filter, OCI LinuxSeccomp as JSON; installed after the base filter.
     pub pod_seccomp: Option<String>,
     pub cgroup_path: String,
@@ -31,6 +34,10 @@ pub struct Table {
     /// Files of memory are not executable in its pid namespace, where the kernel can see to it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub memory_noexec: bool,
+}
+
+fn is_nothing(watch: &Watch) -> bool {
+    !watch.any()
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -188,6 +188,7 @@ fn record(bundle: &Path, events: &[Event]) {
             EventKind::Aborted { reason } => format!("aborted {}", reason.lines().next().unwrap_or_default()),
             EventKind::OutOfMemory => "oom".into(),
             EventKind::LogDropped { bytes } => format!("dropped {bytes}"),
+            EventKind::Network(a) => format!("network {:?} {} {} {}", a.class, a.what, a.comm, a.count),
             EventKind::Anomaly(a) => format!("anomaly {:?} {} {} {}", a.class, a.what, a.comm, a.count),
         };
         note(bundle, "trail", &format!("{}/{} {what}", event.id, event.exec_id));
@@ -236,6 +237,7 @@ fn create(
         cgroups: cgroups(orders),
         shared_pid_namespace: orders.has("shared"),
         traps: Vec::new(),
+        scan: 0,
     };
     assert!(request.deadline_ms > 0);
     let mut out = vec![pidfd(pid), release, status_read];

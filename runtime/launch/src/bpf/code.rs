@@ -27,11 +27,24 @@ pub(crate) const JUMP_IF_WORD_NOT: u8 = 0x56; // JMP32 | K | JNE
 pub(crate) const JUMP_IF_BELOW: u8 = 0xa5; // JMP | K | JLT
 pub(crate) const JUMP_IF_ABOVE: u8 = 0x25; // JMP | K | JGT
 pub(crate) const JUMP_IF_BEYOND: u8 = 0x2d; // JMP | X | JGT
+pub(crate) const JUMP: u8 = 0x05; // JMP | JA
+pub(crate) const CALL: u8 = 0x85; // JMP | CALL: the immediate is the helper's number
 pub(crate) const EXIT: u8 = 0x95; // JMP | EXIT
+pub(crate) const STORE_WORD: u8 = 0x63; // STX | W | MEM
+pub(crate) const STORE_LONG: u8 = 0x7b; // STX | DW | MEM
+pub(crate) const ADD_ATOMIC: u8 = 0xdb; // STX | DW | ATOMIC, and an immediate of 0: ADD
+pub(crate) const ADD: u8 = 0x0f; // ALU64 | X | ADD
+pub(crate) const SHIFT_LEFT: u8 = 0x67; // ALU64 | K | LSH
+pub(crate) const WIDE: u8 = 0x18; // LD | DW | IMM: of two instructions, a number of 64 bits or what `from` says
 
-/// Registers: 0 the answer, 1 the context, 2 to 9 ours.
+/// What a wide load names: a map by its descriptor, or a place in the only value of such a map.
+pub(crate) const OF_MAP: u8 = 1;
+pub(crate) const OF_VALUE: u8 = 2;
+
+/// Registers: 0 the answer, 1 the context, 2 to 9 ours, 10 the stack's end. A call takes 1 to 5 and leaves none of them.
 pub(crate) const ANSWER: u8 = 0;
 pub(crate) const CONTEXT: u8 = 1;
+pub(crate) const STACK: u8 = 10;
 
 /// A jump whose way is not known yet: [`block`] fills in how far its end is.
 const TO_THE_END: i16 = i16::MIN;
@@ -42,6 +55,15 @@ pub(crate) const fn with(code: u8, to: u8, from: u8, offset: i16, immediate: i32
 
 pub(crate) const fn load_word(to: u8, from: u8, offset: i16) -> Instruction {
     with(LOAD_WORD, to, from, offset, 0)
+}
+
+pub(crate) const fn call(helper: i32) -> Instruction {
+    with(CALL, 0, 0, 0, helper)
+}
+
+/// Loads a map, or a place in its value.
+pub(crate) const fn wide(to: u8, what: u8, map: i32) -> [Instruction; 2] {
+    [with(WIDE, to, what, 0, map), with(0, 0, 0, 0, 0)]
 }
 
 /// Leaves the block when the register compares so with the value.

@@ -1,9 +1,11 @@
 //! Tests: a small interpreter of the instructions that are used. A step that the kernel's verifier would refuse panics.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 use super::code::{
-    ADD_VALUE, AND_VALUE, AND_WORD, EXIT, Instruction, JUMP_IF, JUMP_IF_ABOVE, JUMP_IF_BELOW, JUMP_IF_BEYOND,
-    JUMP_IF_NOT, JUMP_IF_WORD_NOT, LOAD_BYTE, LOAD_LONG, LOAD_WORD, MOVE, MOVE_VALUE, SHIFT_RIGHT, TO_BIG_ENDIAN,
+    ADD, ADD_ATOMIC, ADD_VALUE, AND_VALUE, AND_WORD, CALL, EXIT, Instruction, JUMP, JUMP_IF, JUMP_IF_ABOVE,
+    JUMP_IF_BELOW, JUMP_IF_BEYOND, JUMP_IF_NOT, JUMP_IF_WORD_NOT, LOAD_BYTE, LOAD_LONG, LOAD_WORD, MOVE, MOVE_VALUE,
+    OF_MAP, OF_VALUE, SHIFT_LEFT, SHIFT_RIGHT, STORE_LONG, STORE_WORD, TO_BIG_ENDIAN, WIDE,
 };
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 /// Something that a program may read: fields by their offset. What is not in it may not be read.
@@ -17,6 +19,12 @@ pub(crate) enum Value {
     Pointer(usize),
     /// A place in the packet; its length is one too.
     Packet(usize),
+    /// A place on the stack, from its end, which is 0.
+    Stack(i64),
+    /// The ring.
+    Map,
+    /// A place in the counters, bytes.
+    Counter(u64),
 }
 
 impl Object {
@@ -40,7 +48,22 @@ pub(crate) struct Machine {
     context: Object,
     pub(crate) objects: Vec<Object>,
     pub(crate) packet: Vec<u8>,
+    /// What the ring took, and what found no room in it.
+    pub(crate) told: RefCell<Vec<Vec<u8>>>,
+    pub(crate) lost: RefCell<[u64; boltseal_message::KINDS]>,
+    /// The ring takes nothing more, or holds so many bytes.
+    pub(crate) full: bool,
+    pub(crate) held: u64,
 }
+
+/// Who calls, when: what the helpers say here.
+pub(crate) const CALLER: u32 = 4711;
+pub(crate) const CALLERS_NAME: &[u8; 16] = b"caller\0\0\0\0\0\0\0\0\0\0";
+pub(crate) const NOW: u64 = 1 << 40;
+
+type Registers = [Option<Value>; 11];
+/// Bytes that were written; the kernel's verifier lets no other be read.
+type Stack = [Option<u8>; 512];
 
 /// Longest run: no jump goes back, so a program ends within its own length.
 const STEPS: usize = 1 << 16;
@@ -49,13 +72,21 @@ const CONTEXT: usize = usize::MAX;
 
 impl Machine {
     pub(crate) fn new(context: Object) -> Self {
-        Self { context, objects: Vec::new(), packet: Vec::new() }
+        Self {
+            context,
+            objects: Vec::new(),
+            packet: Vec::new(),
+            told: RefCell::default(),
+            lost: RefCell::default(),
+            full: false,
+            held: 0,
+        }
     }
 
     /// Runs a program as the kernel does: its answer.
     pub(crate) fn run(&self, program: &[Instruction]) -> u64 {
-        let (mut r, mut pc) = ([None; 11], 0_usize);
-        r[1] = Some(Value::Pointer(CONTEXT));
+        let (mut r, mut pc, mut stack): (Registers, usize, Stack) = ([None; 11], 0, [None; 512]);
+        (r[1], r[10]) = (Some(Value::Pointer(CONTEXT)), Some(Value::Stack(0)));
         for _ in 0..STEPS {
             let i = program[pc];
             let (to, from) = (usize::from(i.registers & 15), usize::from(i.registers >> 4));
@@ -78,16 +109,52 @@ impl Machine {
                     r[to] = Some(match r[to].unwrap() {
                         Value::Number(n) => Value::Number(n.wrapping_add(immediate)),
                         Value::Packet(at) => Value::Packet(at + usize::try_from(immediate).unwrap()),
-                        Value::Pointer(_) => panic!("a pointer is moved"),
+                        Value::Stack(at) => Value::Stack(at + i64::from(i.immediate)),
+                        other => panic!("{other:?} is moved"),
                     });
                     false
                 }
-                AND_VALUE | AND_WORD | SHIFT_RIGHT | TO_BIG_ENDIAN => {
+                ADD => {
+                    let Some(Value::Counter(at)) = r[to] else { panic!("{:?} is moved", r[to]) };
+                    r[to] = Some(Value::Counter(at + number(r[from])));
+                    false
+                }
+                STORE_WORD | STORE_LONG => {
+                    let Some(Value::Stack(base)) = r[to] else { panic!("{:?} is written to", r[to]) };
+                    let length = if i.code == STORE_WORD { 4 } else { 8 };
+                    let at = base + i64::from(i.offset);
+                    assert!(at % length == 0 && at + length <= 0, "{at}");
+                    write(&mut stack, at, &number(r[from]).to_ne_bytes()[..usize::try_from(length).unwrap()]);
+                    false
+                }
+                ADD_ATOMIC => {
+                    let Some(Value::Counter(at)) = r[to] else { panic!("{:?} is counted in", r[to]) };
+                    assert!(i.immediate == 0 && i.offset == 0 && at % 8 == 0);
+                    self.lost.borrow_mut()[usize::try_from(at / 8).unwrap()] += number(r[from]);
+                    false
+                }
+                WIDE => {
+                    r[to] = Some(match u8::try_from(from).unwrap() {
+                        OF_MAP => Value::Map,
+                        OF_VALUE => Value::Counter(0),
+                        other => panic!("a wide load of {other}"),
+                    });
+                    pc += 1;
+                    false
+                }
+                CALL => {
+                    r[0] = Some(Value::Number(self.call(i.immediate, &r, &mut stack)));
+                    r[1..6].fill(None);
+                    false
+                }
+                JUMP => true,
+                AND_VALUE | AND_WORD | SHIFT_LEFT | SHIFT_RIGHT | TO_BIG_ENDIAN => {
                     let n = number(r[to]);
                     r[to] = Some(Value::Number(match i.code {
                         AND_VALUE => n & immediate,
                         AND_WORD => n & u64::from(i.immediate.cast_unsigned()),
                         SHIFT_RIGHT => n >> immediate,
+                        SHIFT_LEFT => n << immediate,
                         _ => u64::from(u16::try_from(n & 0xffff).unwrap().to_be()),
                     }));
                     assert!(i.code != TO_BIG_ENDIAN || i.immediate == 16);
@@ -117,6 +184,31 @@ impl Machine {
         panic!("it does not end");
     }
 
+    /// The helpers that `network::tell` calls.
+    fn call(&self, helper: i32, r: &Registers, stack: &mut Stack) -> u64 {
+        let failed = (-1_i64).cast_unsigned();
+        match (helper, r[1], r[2], r[3], r[4]) {
+            (14, ..) => u64::from(CALLER) << 32 | 9,
+            (16, Some(Value::Stack(at)), Some(Value::Number(16)), ..) => {
+                write(stack, at, CALLERS_NAME);
+                0
+            }
+            (125, ..) => NOW,
+            (134, Some(Value::Map), Some(Value::Number(0)), ..) => self.held,
+            (130, Some(Value::Map), Some(Value::Stack(at)), Some(Value::Number(length)), Some(Value::Number(0))) => {
+                let begin = usize::try_from(512 + at).unwrap();
+                let bytes = &stack[begin..begin + usize::try_from(length).unwrap()];
+                let bytes = bytes.iter().map(|b| b.expect("a byte is told before it is written")).collect();
+                if self.full {
+                    return failed;
+                }
+                self.told.borrow_mut().push(bytes);
+                0
+            }
+            other => panic!("a call of {other:?}"),
+        }
+    }
+
     fn load(&self, from: Value, offset: i16, code: u8) -> Value {
         match from {
             Value::Pointer(which) => {
@@ -131,7 +223,14 @@ impl Machine {
                 assert_eq!(code, LOAD_BYTE, "only bytes of a packet are read");
                 Value::Number(u64::from(self.packet[at + usize::try_from(offset).unwrap()]))
             }
-            Value::Number(n) => panic!("{n} is no pointer"),
+            other => panic!("{other:?} is not read from"),
         }
+    }
+}
+
+fn write(stack: &mut Stack, at: i64, bytes: &[u8]) {
+    let begin = usize::try_from(512 + at).unwrap();
+    for (to, from) in stack[begin..begin + bytes.len()].iter_mut().zip(bytes) {
+        *to = Some(*from);
     }
 }

@@ -1,4 +1,4 @@
-//! bpf(2), called by ourselves for the five things that a program on a cgroup needs (man 2 bpf; uapi linux/bpf.h).
+//! bpf(2), called by ourselves for the six things that a program on a cgroup needs (man 2 bpf; uapi linux/bpf.h).
 pub(crate) mod code;
 #[cfg(test)]
 pub(crate) mod interpreter;
@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+const MAP_CREATE: libc::c_long = 0;
 const PROG_LOAD: libc::c_long = 5;
 const PROG_ATTACH: libc::c_long = 8;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
@@ -68,6 +69,19 @@ struct Load {
 
 #[repr(C)]
 #[derive(Default)]
+struct Map {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    entries: u32,
+    flags: u32,
+    inner: u32,
+    numa_node: u32,
+    name: [u8; 16],
+}
+
+#[repr(C)]
+#[derive(Default)]
 struct Attach {
     target: u32,
     program: u32,
@@ -118,16 +132,42 @@ fn address<T>(of: *const T) -> u64 {
     of.expose_provenance() as u64
 }
 
+/// A ring that programs write events to and one reader takes them from (BPF_MAP_TYPE_RINGBUF; Linux 5.8).
+pub(crate) fn ring(name: &str, length: u32) -> io::Result<OwnedFd> {
+    let mut attributes = Map { map_type: 27, entries: length, name: named(name), ..Map::default() };
+    call(MAP_CREATE, &mut attributes).and_then(owned)
+}
+
+/// A value that programs write and whoever holds it may map (BPF_MAP_TYPE_ARRAY of one, BPF_F_MMAPABLE; Linux 5.5).
+pub(crate) fn value(name: &str, length: u32) -> io::Result<OwnedFd> {
+    let (array, may_be_mapped) = (2, 1 << 10);
+    let mut attributes = Map {
+        map_type: array,
+        key_size: 4,
+        value_size: length,
+        entries: 1,
+        flags: may_be_mapped,
+        name: named(name),
+        ..Map::default()
+    };
+    call(MAP_CREATE, &mut attributes).and_then(owned)
+}
+
+/// At most 15 bytes, letters, digits and `_`.
+fn named(name: &str) -> [u8; 16] {
+    let mut out = [0_u8; 16];
+    out.iter_mut().take(15).zip(name.bytes()).for_each(|(to, from)| *to = from);
+    out
+}
+
 pub(crate) fn load(hook: Hook, instructions: &[Instruction]) -> io::Result<OwnedFd> {
-    let mut name = [0_u8; 16];
-    name.iter_mut().take(15).zip(hook.name.bytes()).for_each(|(to, from)| *to = from);
     let mut attributes = Load {
         program_type: hook.program_type,
         count: u32::try_from(instructions.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?,
         instructions: address(instructions.as_ptr()),
         // No helper of the kernel's that asks for another license is called.
         license: address(c"Apache-2.0".as_ptr()),
-        name,
+        name: named(hook.name),
         expected_attach_type: hook.attach_type,
         ..Load::default()
     };

@@ -1,11 +1,17 @@
 //! What is open, read by hand, and the programs that are made of it, compared on all they know.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-use super::program::{BIND4, BIND6, CONNECT4, CONNECT6, CREATE, EGRESS, INGRESS, SEND4, SEND6, programs};
+mod tell;
+
+use super::program::{
+    BIND4, BIND6, CONNECT4, CONNECT6, CREATE, EGRESS, INGRESS, LISTEN, SEND4, SEND6, listens, programs,
+};
+use super::tell::Tells;
 use crate::bpf::interpreter::{Machine, Object, Value};
 use crate::bpf::{self, Hook};
-use boltseal_seal::network::{Network, Open, Protocol};
+use boltseal_seal::network::{Network, Open, Protocol, Watch};
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsRawFd;
 
 const TCP: u32 = 6;
 const UDP: u32 = 17;
@@ -16,7 +22,7 @@ fn open(text: &str) -> Open {
 
 /// A program's answer; where a hook has none, nobody is asked.
 fn ask(open: &Open, hook: Hook, machine: &Machine) -> bool {
-    let all = programs(open);
+    let all = programs(open, None);
     let found = all.iter().find(|(h, _)| *h == hook);
     found.is_none_or(|(_, program)| match machine.run(program) {
         0 => false,
@@ -124,7 +130,7 @@ fn nothing_granted_refuses_all() {
     assert!(!ask(&none, BIND4, &local(80, UDP)));
     // The kernel's own choice is what a send would get.
     assert!(ask(&none, BIND4, &local(0, UDP)));
-    assert!(programs(&Open::default()).is_empty());
+    assert!(programs(&Open::default(), None).is_empty());
 }
 
 #[test]
@@ -144,13 +150,14 @@ fn ports_that_are_bound() {
             (80, 132, false),
             (0, 136, false),
         ] {
-            let machine = question("::".parse().unwrap(), port, protocol);
+            let at = if hook == BIND4 { "0.0.0.0" } else { "::" };
+            let machine = question(at.parse().unwrap(), port, protocol);
             assert_eq!(ask(&some, hook, &machine), expected, "{port} {protocol}");
         }
     }
     let any = open("bind=0");
-    assert!(ask(&any, BIND4, &question("::".parse().unwrap(), 0, TCP)));
-    assert!(!ask(&any, BIND4, &question("::".parse().unwrap(), 1, TCP)));
+    assert!(ask(&any, BIND6, &question("::".parse().unwrap(), 0, TCP)));
+    assert!(!ask(&any, BIND6, &question("::".parse().unwrap(), 1, TCP)));
 }
 
 /// A socket of the packet's, as __sk_buff shows it: (state, port), or none.
@@ -265,13 +272,27 @@ fn packets_without_a_route_of_their_own() {
 #[test]
 fn the_kernel_takes_it() {
     let widest = |kind: &str| (0..128).map(|n| format!("{kind}={} ", entry(kind, n))).collect::<String>();
-    for text in [String::new(), "bind=80 connect=*:*".into(), widest("bind"), widest("connect")] {
-        for (hook, program) in programs(&open(&text)) {
-            bpf::load(hook, &program).unwrap_or_else(|e| panic!("{}: {e}", hook.name));
+    let ring = super::ring().unwrap();
+    let (events, lost) = (ring.events.as_raw_fd(), ring.lost.as_raw_fd());
+    let watches = [(true, false), (false, true), (true, true)].map(|(told, flows)| Watch { told, flows, scan: 20 });
+    let tells = watches.map(|watch| Tells { watch, events, lost, names_listeners: true });
+    for text in
+        [None, Some(String::new()), Some("bind=80 connect=*:*".into()), Some(widest("bind")), Some(widest("connect"))]
+    {
+        let open = text.as_deref().map(open).unwrap_or_default();
+        for tells in [None].into_iter().chain(tells.iter().map(Some)) {
+            for (hook, program) in programs(&open, tells) {
+                bpf::load(hook, &program).unwrap_or_else(|e| panic!("{} {tells:?}: {e}", hook.name));
+            }
+        }
+        // Both ways to tell of a listener; the first needs Linux 6.10.
+        for names_listeners in [true, false] {
+            let program = listens(open.bind.as_deref(), &Tells { names_listeners, ..tells[0] });
+            bpf::load(LISTEN, &program).unwrap_or_else(|e| panic!("{} {names_listeners}: {e}", LISTEN.name));
         }
     }
     // The verifier is asked indeed: a program without its answer is refused.
-    for (hook, program) in programs(&open("bind=80 connect=*:*")) {
+    for (hook, program) in programs(&open("bind=80 connect=*:*"), None) {
         assert!(bpf::load(hook, &program[..program.len() - 2]).is_err(), "{}", hook.name);
     }
 }
@@ -354,6 +375,12 @@ proptest! {
     ) {
         let text: String = list.iter().map(|d| format!("connect={d} ")).collect();
         let open = open(&text);
-        prop_assert_eq!(reaches(&open, &address.to_string(), port, protocol), by_hand(&open, address, port, protocol), "{} {}", text, address);
+        let expected = by_hand(&open, address, port, protocol);
+        prop_assert_eq!(reaches(&open, &address.to_string(), port, protocol), expected, "{} {}", text, address);
+        // Telling changes no answer.
+        let hook = if address.is_ipv4() { CONNECT4 } else { CONNECT6 };
+        let machine = question(address, port, protocol);
+        let program = programs(&open, Some(&tell::tells(true, true))).into_iter().find(|(h, _)| *h == hook).unwrap().1;
+        prop_assert_eq!(machine.run(&program), u64::from(expected));
     }
 }

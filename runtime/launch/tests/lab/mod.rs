@@ -292,6 +292,7 @@ fn table(volume: &std::path::Path, cgroup: &str) -> Table {
         label: None,
         landlock: Landlock { abi: 6, writable: strings(&["/data", "/tmp"]), ..Landlock::default() },
         network: Default::default(),
+        watch: Default::default(),
         pod_seccomp: None,
         cgroup_path: cgroup.into(),
         terminal: false,

@@ -17,6 +17,10 @@ pub fn ran() -> bool {
     }
     for word in words {
         let (step, goal) = word.split_once('=').unwrap_or((&word, ""));
+        if step == "many-udp" {
+            println!("{word}: {} refused", many(goal));
+            continue;
+        }
         match attempt(step, goal) {
             Ok(()) => println!("{word}: ok"),
             Err(e) => println!("{word}: {}", e.raw_os_error().unwrap_or(-1)),
@@ -44,6 +48,8 @@ fn attempt(step: &str, goal: &str) -> io::Result<()> {
         "route-message" => by_message(address(goal)),
         "route-six" => by_header(address(goal)),
         "listen" => listen(),
+        "listen-at" => listen_at(Some(address(goal))),
+        "listen-anywhere" => listen_at(None),
         other => panic!("the step {other}"),
     }
 }
@@ -208,4 +214,23 @@ fn listen() -> io::Result<()> {
     let listener = std::net::TcpListener::from(fd);
     println!("port {}", listener.local_addr()?.port());
     listener.accept().map(drop)
+}
+
+/// Listens for a moment, on a port of the kernel's choice where none is named.
+fn listen_at(address: Option<SocketAddr>) -> io::Result<()> {
+    let fd = match address {
+        Some(address) => stream(address)?,
+        None => socket(libc::AF_INET, libc::SOCK_STREAM, 0)?,
+    };
+    address.map_or(Ok(()), |address| bind(&fd, address))?;
+    // SAFETY: two integers.
+    done(unsafe { libc::listen(fd.as_raw_fd(), 1) }.into())
+}
+
+/// `ADDRESS,COUNT`: how many of so many datagrams were refused.
+fn many(goal: &str) -> usize {
+    let (address, count) = goal.split_once(',').unwrap();
+    let (address, count): (SocketAddr, u32) = (address.parse().unwrap(), count.parse().unwrap());
+    let fd = datagram(address).unwrap();
+    (0..count).filter(|_| send(&fd, address, 0).is_err_and(|e| e.raw_os_error() == Some(libc::EPERM))).count()
 }

@@ -4,6 +4,7 @@ mod damaged;
 mod labels;
 mod network;
 mod traps;
+mod watch;
 
 pub use cgroups::{standard_rules, unified};
 pub use labels::enter as enter_label;
@@ -79,6 +80,11 @@ pub const ALL: &[Scenario] = &[
     ("network_listener_on_cgroup_v2", network::listener_on_cgroup_v2),
     ("network_without_programs", network::no_program),
     ("network_elsewhere", network::elsewhere),
+    ("watch_beside_v1", watch::beside_v1),
+    ("watch_on_cgroup_v2", watch::on_cgroup_v2),
+    ("watch_unconfined", watch::unconfined),
+    ("watch_nobody_reads", watch::nobody_reads),
+    ("watch_cost", watch::cost),
     ("cgroup_mount", cgroups::cgroup_mount),
     ("cgroup_in_use", cgroups::cgroup_in_use),
     ("seccomp_in_the_spec", seccomp_in_the_spec),

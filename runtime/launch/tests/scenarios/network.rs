@@ -16,7 +16,8 @@ const OK: i32 = 0;
 const PORT: i32 = libc::EACCES;
 const GOAL: i32 = libc::EPERM;
 
-const OPEN: &str = "bind=7100, bind=7101/udp, connect=127.0.0.1:7001, connect=127.0.0.1:7002/udp, connect=[::1]:7003";
+pub(super) const OPEN: &str =
+    "bind=7100, bind=7101/udp, connect=127.0.0.1:7001, connect=127.0.0.1:7002/udp, connect=[::1]:7003";
 
 /// A step, and what it says under [`OPEN`]: with Landlock beside the programs, and with the programs alone. Without confinement
 /// each succeeds.
@@ -74,7 +75,7 @@ pub(super) fn on_cgroup_v2(mut lab: Lab) {
 }
 
 /// v2 alone from here on; this host's may have no controllers there.
-fn alone(lab: &mut Lab) {
+pub(super) fn alone(lab: &mut Lab) {
     lab.on_cgroup_v2();
     lab.spec["linux"]["resources"] = json!({"devices": super::standard_rules()});
 }
@@ -238,20 +239,20 @@ fn beside(lab: &Lab) -> std::path::PathBuf {
 }
 
 /// No folder of a container of ours is left beside v1.
-fn folder_is_gone() {
+pub(super) fn folder_is_gone() {
     let Ok(list) = fs::read_dir("/sys/fs/cgroup/unified") else { return };
     let own = format!("boltseal:boltseal-test-{}:", nix::unistd::getppid());
     let left: Vec<_> = list.map(|e| e.unwrap().file_name()).filter(|n| n.to_string_lossy().starts_with(&own)).collect();
     assert!(left.is_empty(), "{left:?}");
 }
 
-fn open(lab: &mut Lab, text: &str) {
+pub(super) fn open(lab: &mut Lab, text: &str) {
     let open = Open::declared(text).unwrap();
     (lab.table.landlock.bind, lab.table.landlock.connect) = (open.bind_tcp(), open.connect_tcp());
     lab.table.network = open;
 }
 
-fn close(lab: &mut Lab) {
+pub(super) fn close(lab: &mut Lab) {
     (lab.table.landlock.bind, lab.table.landlock.connect) = (None, None);
     lab.table.network = Open::default();
 }
@@ -279,7 +280,7 @@ fn tried_by_exec(lab: &mut Lab, steps: &[&str]) -> Vec<String> {
 
 /// A network of this scenario's own, which the container shares as a pod's containers share theirs, with somebody at each port; and
 /// the probe in the image.
-fn servers(lab: &mut Lab) -> (Vec<TcpListener>, Vec<UdpSocket>) {
+pub(super) fn servers(lab: &mut Lab) -> (Vec<TcpListener>, Vec<UdpSocket>) {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
     loopback_up();
     // Kubernetes' default for pods: anybody may ping.

@@ -1,7 +1,7 @@
 //! What is in force when a policy file says nothing.
 use super::{
     AnomalyRules, BundleRules, DeviceRules, ImageRules, LabelRules, LandlockRules, Level, LimitRules, MountRules,
-    NodeRules, OwnerRules, Policy, ProcessRules, Registries, Sandbox, SensitivityRules, Traps,
+    NodeRules, OwnerRules, Policy, ProcessRules, Registries, Sandbox, SensitivityRules, Traps, Watched, Whose,
 };
 use crate::standard;
 use std::collections::{BTreeMap, BTreeSet};
@@ -106,9 +106,21 @@ impl Default for Traps {
     }
 }
 
+impl Default for AnomalyRules {
+    /// What is refused is told. Who is confined has programs already; what is watched unasked must not cost everybody a start.
+    fn default() -> Self {
+        Self {
+            syscalls: Traps::default(),
+            network: Watched::Of(Whose::Confined),
+            flows: Watched::All(false),
+            port_scan: 20,
+        }
+    }
+}
+
 impl Default for LandlockRules {
     /// ABI 4 (Linux 6.7): the first with TCP rights.
     fn default() -> Self {
-        Self { abi: 4 }
+        Self { abi: 4, ports: true }
     }
 }

@@ -155,6 +155,9 @@ impl Policy {
         for name in &self.process.sysctls {
             sysctl("process.sysctls", name, out);
         }
+        if !(2..=1000).contains(&self.anomalies.port_scan) {
+            out.push("anomalies.port_scan: from 2 to 1000".into());
+        }
         for name in self.anomalies.syscalls.names() {
             if !standard::TRIP_WIRE.contains(&name.as_str()) {
                 out.push(format!("anomalies.syscalls: {} is not of the trip-wire", text::show(&name)));
@@ -420,6 +423,8 @@ mod tests {
             format!("[node.pcrs]\n13 = [\"{HEX}\"]"),
             format!("[[exception]]\nrule = \"BS-IMG-001\"\ncondition = \"denied-digest\"\nscope = \"ghcr.io/corp\"\n{REST}"),
             "[modes]\nBS-AUD-001 = \"enforce\"".into(),
+            "[anomalies]\nnetwork = \"confined\"\nflows = \"confined\"\nport_scan = 2".into(),
+            "[anomalies]\nnetwork = true\nflows = false\nport_scan = 1000\n[landlock]\nports = false".into(),
             format!(
                 "{AUTHORITY}[[allowance]]\nid = \"x\"\nauthority = \"ci\"\nrepository = \"ghcr.io/corp/x\"\ncapabilities = [\"CAP_NET_ADMIN\"]\n\
                  mounts = [{{ source = \"/etc/cni\" }}, {{ source = \"/opt/x\", writable = true }}]\ndevices = [\"/dev/fuse\"]\n\
@@ -505,6 +510,10 @@ mod tests {
             (format!("[node.pcrs]\n7 = [\"{}\"]", "0".repeat(64)), "proves nothing"),
             ("[node.pcrs]\n7 = [\"zz\"]".into(), "64 lower-case hex"),
             ("[landlock]\nabi = 0".into(), "landlock.abi"),
+            ("[anomalies]\nport_scan = 1".into(), "anomalies.port_scan"),
+            ("[anomalies]\nport_scan = 1001".into(), "anomalies.port_scan"),
+            ("[anomalies]\nnetwork = \"all\"".into(), "true, false or \"confined\""),
+            ("[anomalies]\nflow = true".into(), "flow"),
             (exception("BS-XXX-001", &format!("scope = \"*\"\n{rest}")), "no such rule"),
             (exception("BS-AUD-001", &format!("scope = \"*\"\n{rest}")), "nothing is excepted"),
             (exception("BS-NOD-001", &format!("scope = \"*\"\n{rest}")), "must name a `condition`"),

@@ -16,11 +16,11 @@ pub(super) static RULE: Rule = Rule {
     from: Level::Strict,
     misfit: "seal; refused at run time",
     doors: CREATE,
-    reads: "ports, landlock, network_hooks, policy scope.bind, policy scope.connect",
+    reads: "ports, landlock, network_hooks, policy scope.bind, policy scope.connect, policy landlock.ports",
     predicate: "what is open is what the image's scope names in bind and connect, narrowed to what the annotation boltseal.dev/ports \
         declares; one that is not understood opens nothing. A list that the scope does not name is empty where this rule is enforced, and else does not confine. Landlock \
-        (ABI 4) and programs on the container's cgroup (cgroup v2) hold it, for execs too. A sandbox image that the policy pins \
-        has nothing open where the rule is enforced. Holds without a look where nobody confines.",
+        (ABI 4; not with landlock.ports = false) and programs on the container's cgroup (cgroup v2) hold it, for execs too. A \
+        sandbox image that the policy pins has nothing open where the rule is enforced. Holds without a look where nobody confines.",
     fix: "correct the annotation, or grant the port in the scope's bind or connect",
     conditions: &[
         ("beyond", "the annotation declares what the policy does not grant"),
@@ -102,12 +102,15 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
     }
     out.extend(hooks(ctx, &RULE));
     if out.is_empty() {
-        out.push(
-            RULE.sealed(
-                "ports",
-                format!("binds {}; connects to {}", shown(open.bind_tcp()), shown(open.connect_tcp())),
+        out.push(RULE.sealed(
+            "ports",
+            format!(
+                "binds {}; connects to {}{}",
+                shown(open.bind_tcp()),
+                shown(open.connect_tcp()),
+                if ctx.policy.landlock.ports { "" } else { "; held by programs alone" }
             ),
-        );
+        ));
     }
     out
 }
@@ -256,8 +259,11 @@ mod tests {
 
     #[test]
     fn what_is_open_is_told() {
-        let (policy, facts) = case(Level::Strict, (Some(&["80-84", "53/udp"]), Some(&["*:*"])), None);
+        let (mut policy, facts) = case(Level::Strict, (Some(&["80-84", "53/udp"]), Some(&["*:*"])), None);
         let found = (RULE.check)(&Ctx::new(&policy, &facts));
         assert_eq!(found[0].fact, "binds TCP 80, 81, 82 and 2 more; connects to any TCP port");
+        policy.landlock.ports = false;
+        let found = (RULE.check)(&Ctx::new(&policy, &facts));
+        assert!(found[0].fact.ends_with("; held by programs alone"), "{}", found[0].fact);
     }
 }
