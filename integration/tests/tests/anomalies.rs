@@ -11,7 +11,7 @@ use std::fs;
 use std::time::Duration;
 
 /// More than enough for a record; how long it may take is not what is tested.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 const FLOOD: u64 = 100_000;
 
 pub(crate) fn all(world: &mut World, report: &mut Report, name: &dyn Fn(&str) -> String) {
@@ -25,14 +25,14 @@ pub(crate) fn all(world: &mut World, report: &mut Report, name: &dyn Fn(&str) ->
 }
 
 /// What the trail says from here on: another containerd's container may have had the same id.
-struct Since(usize);
+pub(crate) struct Since(usize);
 
 impl Since {
-    fn now() -> Result<Self> {
+    pub(crate) fn now() -> Result<Self> {
         Ok(Self(trail()?.len()))
     }
 
-    fn of(&self, id: &str, event: &str) -> Result<Vec<Value>> {
+    pub(crate) fn of(&self, id: &str, event: &str) -> Result<Vec<Value>> {
         Ok(trail()?.into_iter().skip(self.0).filter(|r| r["ev"] == event && r["what"]["id"] == id).collect())
     }
 
@@ -103,7 +103,7 @@ fn refused_call_of_an_exec(world: &mut World) -> Result<String> {
 }
 
 /// Resident memory of the shim that is the parent of this init, KiB.
-fn resident(pid: u32) -> Result<u64> {
+pub(crate) fn resident(pid: u32) -> Result<u64> {
     let field = |pid: &str, name: &str| -> Result<String> {
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -150,7 +150,7 @@ fn cost(world: &mut World) -> Result<String> {
 }
 
 /// The policy with this change, for one start.
-fn under(world: &mut World, change: impl FnOnce(&mut stack::policy::Policy) -> Result<()>) -> Result<()> {
+pub(crate) fn under(world: &mut World, change: impl FnOnce(&mut stack::policy::Policy) -> Result<()>) -> Result<()> {
     world.undo_later(|world| world.node.policy.write());
     let mut policy = world.node.policy.clone();
     change(&mut policy)?;

@@ -233,7 +233,7 @@ fn fifos(world: &mut World) -> Result<String> {
     Ok(String::new())
 }
 
-fn parent(pid: u32) -> Result<u32> {
+pub(crate) fn parent(pid: u32) -> Result<u32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     Ok(status.lines().find_map(|line| line.strip_prefix("PPid:")).context("no parent")?.trim().parse()?)
 }

@@ -1,6 +1,6 @@
 //! The main job and everything that is refused, on containerd 1.6 and 2.1. One binary, one private machine, in turn:
 //!
-//!   cargo test -p boltseal-integration-tests [-- PART..]     parts: life, cri, cases, warn, hooks, node, policies, network, anomalies, odd; 1.6, 2.1; a part of a case's name
+//!   cargo test -p boltseal-integration-tests [-- PART..]     parts: life, cri, cases, warn, hooks, node, policies, network, anomalies, watch, odd; 1.6, 2.1; a part of a case's name
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod anomalies;
@@ -14,6 +14,7 @@ mod node;
 mod odd;
 mod policies;
 mod warn;
+mod watch;
 
 use anyhow::{Result, bail, ensure};
 use stack::cases;
@@ -74,7 +75,8 @@ impl Report {
 }
 
 /// Parts of the tests, as the command line names them.
-const PARTS: [&str; 10] = ["life", "cri", "cases", "warn", "hooks", "node", "policies", "network", "anomalies", "odd"];
+const PARTS: [&str; 11] =
+    ["life", "cri", "cases", "warn", "hooks", "node", "policies", "network", "anomalies", "watch", "odd"];
 
 fn work(scratch: &Path) -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
@@ -160,6 +162,9 @@ fn on(world: &mut World, version: Version, choice: &Choice, report: &mut Report)
     }
     if choice.wants("anomalies") {
         anomalies::all(world, report, &name);
+    }
+    if choice.wants("watch") {
+        watch::all(world, report, &name);
     }
     if choice.wants("odd") {
         odd::all(world, report, &name);

@@ -5,6 +5,11 @@
 //!   tries cost COUNT      nanoseconds that one of COUNT mount(2) takes
 //!   tries memory          runs a copy of itself from a file of memory
 //!   tries hold            one mount(2) after the other, until it is told to end; says when the answer changes
+//!   tries datagrams COUNT GOAL    COUNT datagrams there
+//!   tries scan-udp COUNT IP       a datagram to each of the ports from 1 to COUNT
+//!   tries scan-tcp COUNT IP       a connect to each of them
+//!   tries hold-datagrams 1 GOAL   one datagram after the other, until it is told to end; /dev/shm/answers has how many were refused, and not
+//!   tries listen PORT             listens on that TCP port, until it is told to end
 //!
 //! Each kind of outcome is one line: what, answer, how often.
 use nix::errno::Errno;
@@ -15,6 +20,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io::Write;
+use std::net::{TcpListener, TcpStream, UdpSocket};
 
 fn main() -> std::io::Result<()> {
     let args: Vec<String> = std::env::args().collect();
@@ -34,8 +40,35 @@ fn main() -> std::io::Result<()> {
         Some("memory") => memory(),
         Some("copy") => say("a copy runs"),
         Some("hold") => hold(),
+        Some("datagrams") => {
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            let goal = args.get(3).map_or("", String::as_str);
+            many(count, |_| ("send", plain(socket.send_to(b"x", goal))))
+        }
+        Some("scan-udp") => {
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            many(count, |port| ("send", plain(socket.send_to(b"x", goal(&args, port)))))
+        }
+        Some("scan-tcp") => many(count, |port| ("connect", plain(TcpStream::connect(goal(&args, port))))),
+        Some("hold-datagrams") => hold_datagrams(args.get(3).map_or("", String::as_str)),
+        Some("listen") => {
+            let _listener = TcpListener::bind(("0.0.0.0", u16::try_from(count).unwrap_or(0)))?;
+            say("listens")?;
+            loop {
+                std::thread::sleep(std::time::Duration::from_secs(600));
+            }
+        }
         _ => Err(std::io::Error::other("mount, plain, cost, memory or hold")),
     }
+}
+
+/// The address of the command line, with the ports from 1 on.
+fn goal(args: &[String], number: u64) -> String {
+    format!("{}:{}", args.get(3).map_or("", String::as_str), number + 1)
+}
+
+fn plain<T>(outcome: std::io::Result<T>) -> nix::Result<()> {
+    outcome.map(drop).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))
 }
 
 fn mounts() -> nix::Result<()> {
@@ -84,6 +117,19 @@ fn hold() -> std::io::Result<()> {
             before = Some(now);
         }
         std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+fn hold_datagrams(goal: &str) -> std::io::Result<()> {
+    let (socket, file) = (UdpSocket::bind("0.0.0.0:0")?, std::fs::File::create("/dev/shm/answers")?);
+    let (mut refused, mut other) = (0_u64, 0_u64);
+    loop {
+        for _ in 0..100 {
+            let no = plain(socket.send_to(b"x", goal)) == Err(Errno::EPERM);
+            *(if no { &mut refused } else { &mut other }) += 1;
+        }
+        std::os::unix::fs::FileExt::write_all_at(&file, format!("{refused:20} {other:20}").as_bytes(), 0)?;
+        std::thread::sleep(std::time::Duration::from_millis(5));
     }
 }
 
