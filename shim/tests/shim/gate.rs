@@ -176,15 +176,18 @@ fn a_flood_of_execs_is_bounded() {
         assert_eq!(code(&beyond), Code::UNAVAILABLE);
         assert!(message(&beyond).contains("128 exec'd processes of this container were never deleted"));
 
-        let mut flood = tokio::task::JoinSet::new();
-        for n in 0..16 {
+        let start = |n: usize, seconds| {
             let (client, exec_id) = (pod.client.clone(), format!("e{n}"));
             let request = StartRequest { id: "pod".into(), exec_id, ..Default::default() };
-            let context = ttrpc::context::with_duration(std::time::Duration::from_secs(4));
-            flood.spawn(async move { (request.exec_id.clone(), client.start(context, &request).await.unwrap_err()) });
-        }
+            let context = ttrpc::context::with_duration(std::time::Duration::from_secs(seconds));
+            async move { (request.exec_id.clone(), client.start(context, &request).await.unwrap_err()) }
+        };
         let gates = || pod.place.lines("operations").iter().filter(|line| line.starts_with("exec ")).count();
+        let mut flood = tokio::task::JoinSet::new();
+        // The first are still at work when the time of those behind them is over.
+        (0..4).for_each(|n| drop(flood.spawn(start(n, 8))));
         assert!(eventually(|| gates() == 4).await);
+        (4..16).for_each(|n| drop(flood.spawn(start(n, 2))));
         pod.place.bundle("other", "pod", "");
         pod.create("other").await.unwrap();
         pod.start("other", "").await.unwrap();
