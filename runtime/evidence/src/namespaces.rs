@@ -4,7 +4,7 @@
 //! no fifo and starts nothing; what comes out counts only when it is a file of nsfs and of the named kind.
 use crate::mountinfo::{Table, mount_id};
 use crate::record::{ContainerRecord, Records};
-use boltseal_policy::facts::{Fact, Namespace, NamespaceOrigin, Namespaces, UserNamespace};
+use boltseal_policy::facts::{Fact, IdMaps, Namespace, NamespaceOrigin, Namespaces};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat};
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
@@ -25,6 +25,8 @@ pub struct NamespaceContext<'a> {
     /// The network namespace that CRI's own metadata names for this sandbox (`cri::Metadata::netns`); None when there
     /// is no CRI.
     pub cri_netns: Option<&'a str>,
+    /// The user namespace that owns it: CRI makes that one too, for a pod with a user namespace (containerd 2).
+    pub cri_userns: Option<(u64, u64)>,
 }
 
 /// Finds out the origin of each namespace that the spec names by a path. One that does not exist is Absent.
@@ -105,6 +107,9 @@ fn origin(namespace: &Namespace, object: (u64, u64), context: &NamespaceContext<
             _ => Fact::Is(NamespaceOrigin::OwnPod),
         };
     }
+    if context.is_sandbox && namespace.kind == "user" && context.cri_userns == Some(object) {
+        return Fact::Is(NamespaceOrigin::OwnPod);
+    }
     Fact::Unknown(format!(
         "no container that boltseal started holds the {} namespace {:?}",
         namespace.kind, namespace.path
@@ -151,11 +156,51 @@ pub fn proc_name(kind: &str) -> Option<&'static str> {
     })
 }
 
-/// Ids of live containers of other pods whose host ids overlap with those of `user`. Ranges that wrap are an overlap
+/// What the kernel shows of the user namespace that is joined, by a live container of this pod in it. Absent: none is joined, or
+/// no process is in it yet.
+#[must_use]
+pub fn joined(namespaces: &Namespaces, context: &NamespaceContext<'_>) -> Fact<IdMaps> {
+    let Some(object) = namespaces.listed.iter().find(|n| n.kind == "user").and_then(|n| n.object) else {
+        return Fact::Absent;
+    };
+    let holds = |r: &&ContainerRecord| r.namespaces.iter().any(|(k, o)| k == "user" && *o == object);
+    let mut own = context.records.records.iter().filter(|r| is_same_pod(r, context) && r.alive());
+    match own.find(holds) {
+        None => Fact::Absent,
+        Some(record) => maps_of(record.pid, object).map_or_else(Fact::Unknown, Fact::Is),
+    }
+}
+
+/// The maps of a process's user namespace, which must be `object` before and after they are read.
+fn maps_of(pid: u32, object: (u64, u64)) -> Result<IdMaps, String> {
+    let same = || match self::object(&format!("/proc/{pid}/ns/user"), "user")? {
+        found if found == object => Ok(()),
+        _ => Err(format!("process {pid} is in another user namespace")),
+    };
+    let read = |file: &str| {
+        let text = crate::file::kernel(Path::new(&format!("/proc/{pid}/{file}")), 4096).map_err(|e| e.to_string())?;
+        id_map(&text).ok_or_else(|| format!("{file} of process {pid} is not understood"))
+    };
+    same()?;
+    let maps = IdMaps { uids: read("uid_map")?, gids: read("gid_map")? };
+    same()?;
+    Ok(maps)
+}
+
+/// Lines of `inside outside count` (user_namespaces(7)).
+fn id_map(text: &str) -> Option<Vec<(u32, u32, u32)>> {
+    let line = |line: &str| match line.split_ascii_whitespace().collect::<Vec<_>>().as_slice() {
+        [inside, outside, count] => Some((inside.parse().ok()?, outside.parse().ok()?, count.parse().ok()?)),
+        _ => None,
+    };
+    text.lines().map(line).collect()
+}
+
+/// Ids of live containers of other pods whose host ids overlap with those of `ids`. Ranges that wrap are an overlap
 /// with everything: `invalid range`.
 #[must_use]
-pub fn overlaps(user: &UserNamespace, context: &NamespaceContext<'_>) -> Vec<String> {
-    let ranges: Vec<(u32, u32)> = user.uids.iter().chain(&user.gids).map(|&(_, host, size)| (host, size)).collect();
+pub fn overlaps(ids: &IdMaps, context: &NamespaceContext<'_>) -> Vec<String> {
+    let ranges: Vec<(u32, u32)> = ids.uids.iter().chain(&ids.gids).map(|&(_, host, size)| (host, size)).collect();
     let mut found = Vec::new();
     if ranges.iter().any(|&(host, size)| host.checked_add(size).is_none()) {
         found.push("invalid range".to_owned());
@@ -205,8 +250,15 @@ mod tests {
         is_sandbox: bool,
         cri: Option<&str>,
     ) -> Fact<NamespaceOrigin> {
-        let context =
-            NamespaceContext { records, namespace: "k8s.io", id: "c9", sandbox_id, is_sandbox, cri_netns: cri };
+        let context = NamespaceContext {
+            records,
+            namespace: "k8s.io",
+            id: "c9",
+            sandbox_id,
+            is_sandbox,
+            cri_netns: cri,
+            cri_userns: None,
+        };
         origin(&named("network", "/run/netns/x"), object, &context)
     }
 
@@ -220,6 +272,7 @@ mod tests {
             sandbox_id: "",
             is_sandbox: true,
             cri_netns: None,
+            cri_userns: None,
         };
         for kind in ["pid", "network", "mount", "ipc", "uts", "user", "cgroup"] {
             let path = format!("/proc/self/ns/{}", proc_name(kind).unwrap());
@@ -271,20 +324,75 @@ mod tests {
         assert!(matches!(origin_of((4, 17), &free, "c9", true, Some("/run/netns/y")), Fact::Unknown(_)));
     }
 
+    /// The user namespace of the network namespace that CRI made for this sandbox, and no other.
+    #[test]
+    fn a_sandbox_gets_the_user_namespace_that_cri_made() {
+        let there = (4, 17);
+        let of = |records: &Records, is_sandbox: bool, cri_userns: Option<(u64, u64)>| {
+            let context = NamespaceContext {
+                records,
+                namespace: "k8s.io",
+                id: "c9",
+                sandbox_id: "c9",
+                is_sandbox,
+                cri_netns: Some("/run/netns/x"),
+                cri_userns,
+            };
+            origin(&named("user", "/run/pinned/user"), there, &context)
+        };
+        let free = Records::default();
+        assert_eq!(of(&free, true, Some(there)), Fact::Is(NamespaceOrigin::OwnPod));
+        for (is_sandbox, made) in [(true, None), (true, Some((4, 18))), (false, Some(there))] {
+            assert!(matches!(of(&free, is_sandbox, made), Fact::Unknown(_)), "{is_sandbox} {made:?}");
+        }
+        let held = Records { records: vec![holder("s1", "s1", &[("user", there)])], incomplete: vec![] };
+        assert_eq!(of(&held, true, Some(there)), Fact::Is(NamespaceOrigin::Foreign("k8s.io/s1".into())));
+    }
+
+    fn context_of<'a>(records: &'a Records, sandbox_id: &'a str) -> NamespaceContext<'a> {
+        NamespaceContext {
+            records,
+            namespace: "k8s.io",
+            id: "c9",
+            sandbox_id,
+            is_sandbox: false,
+            cri_netns: None,
+            cri_userns: None,
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_shows_of_the_namespace_that_is_joined() {
+        let own = object("/proc/self/ns/user", "user").unwrap();
+        let records = Records { records: vec![holder("s1", "s1", &[("user", own)])], incomplete: vec![] };
+        let listed = |object| {
+            let mut user = named("user", "/proc/1/ns/user");
+            user.object = object;
+            Namespaces { listed: vec![user] }
+        };
+        let shown = id_map(&std::fs::read_to_string("/proc/self/uid_map").unwrap()).unwrap();
+        match joined(&listed(Some(own)), &context_of(&records, "s1")) {
+            Fact::Is(maps) => assert_eq!(maps.uids, shown),
+            other => panic!("{other:?}"),
+        }
+        for (object, sandbox) in [(None, "s1"), (Some((4, 17)), "s1"), (Some(own), "s2"), (Some(own), "")] {
+            assert_eq!(joined(&listed(object), &context_of(&records, sandbox)), Fact::Absent);
+        }
+        // The record is wrong about where the process is.
+        let wrong = Records { records: vec![holder("s1", "s1", &[("user", (4, 17))])], incomplete: vec![] };
+        assert!(matches!(joined(&listed(Some((4, 17))), &context_of(&wrong, "s1")), Fact::Unknown(_)));
+        assert_eq!(id_map("         0     131072      65536\n"), Some(vec![(0, 131_072, 65_536)]));
+        for odd in ["0 1", "0 1 2 3", "a 1 2", "0 1 4294967296"] {
+            assert_eq!(id_map(odd), None, "{odd}");
+        }
+    }
+
     #[test]
     fn ranges_of_other_pods() {
         let records = Records { records: vec![holder("s1", "s1", &[])], incomplete: vec![] };
         let of = |host: u32, size: u32, sandbox: &str| {
-            let user = UserNamespace { uids: vec![(0, host, size)], gids: vec![], overlaps: vec![] };
-            let context = NamespaceContext {
-                records: &records,
-                namespace: "k8s.io",
-                id: "c9",
-                sandbox_id: sandbox,
-                is_sandbox: false,
-                cri_netns: None,
-            };
-            overlaps(&user, &context)
+            let ids = IdMaps { uids: vec![(0, host, size)], gids: vec![] };
+            overlaps(&ids, &context_of(&records, sandbox))
         };
         assert_eq!(of(165_535, 10, "s2"), ["k8s.io/s1"]);
         assert!(of(165_536, 10, "s2").is_empty());

@@ -205,6 +205,7 @@ mod tests {
                 writable: true,
                 propagation: None,
                 object: Fact::Absent,
+                idmap: None,
             }];
             resolve(&mut mounts, &context);
             mounts[0].object.clone()

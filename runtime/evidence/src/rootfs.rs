@@ -3,7 +3,7 @@ use crate::containerd::Snapshot;
 use crate::file::{Folder, Owner};
 use crate::overlay::split_lowers;
 use boltseal_message::Mount;
-use boltseal_policy::facts::{Fact, Rootfs};
+use boltseal_policy::facts::{Fact, IdMaps, Rootfs};
 use nix::sys::stat::SFlag;
 use std::path::{Component, Path, PathBuf};
 
@@ -16,6 +16,8 @@ pub struct Overlay {
     pub work: String,
     /// Options beside the folders, as given.
     pub flags: Vec<String>,
+    /// `uidmap=` and `gidmap=`, which whoever mounts is meant to apply to the layers.
+    pub idmap: Option<IdMaps>,
 }
 
 /// Facts of the request's mounts, against what the snapshot service says of the container's snapshot.
@@ -32,6 +34,7 @@ pub fn rootfs_facts(request: &[Mount], snapshotter: &str, snapshot: &Snapshot) -
         integrity: "unpacked".into(),
         unsafe_roots: if unknown_form.is_empty() { unsafe_roots(&overlay.lowers) } else { Vec::new() },
         lowers: overlay.lowers,
+        idmap: overlay.idmap,
         unknown_form,
     }
 }
@@ -74,6 +77,14 @@ pub fn parse(request: &[Mount]) -> (Overlay, Vec<String>) {
             }
             Some(("upperdir", value)) if overlay.upper.is_empty() => overlay.upper = value.to_owned(),
             Some(("workdir", value)) if overlay.work.is_empty() => overlay.work = value.to_owned(),
+            Some((name @ ("uidmap" | "gidmap"), value)) => {
+                let ids = overlay.idmap.get_or_insert_default();
+                let map = if name == "uidmap" { &mut ids.uids } else { &mut ids.gids };
+                match ranges(value) {
+                    Some(ranges) if map.is_empty() => *map = ranges,
+                    _ => wrong.push(format!("the option {:?}", short(option))),
+                }
+            }
             _ if FLAGS.contains(&option.as_str()) => overlay.flags.push(option.clone()),
             _ if is_context(option) => {}
             _ => wrong.push(format!("the option {:?}", short(option))),
@@ -91,6 +102,18 @@ pub fn parse(request: &[Mount]) -> (Overlay, Vec<String>) {
     wrong
         .extend(folders.filter(|p| !is_plain(p)).map(|p| format!("the folder {:?}, which is no plain path", short(p))));
     (overlay, wrong)
+}
+
+/// `container:host:size`, more of them after commas; the same form as in containerd's labels. None: not of that form.
+fn ranges(value: &str) -> Option<Vec<(u32, u32, u32)>> {
+    const MOST: usize = 16;
+    let number = |text: &str| text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
+    let one = |range: &str| match range.split(':').collect::<Vec<_>>().as_slice() {
+        [inside, host, size] => Some((number(inside)?, number(host)?, number(size)?)),
+        _ => None,
+    };
+    let all: Option<Vec<_>> = value.split(',').take(MOST + 1).map(one).collect();
+    all.filter(|ranges| ranges.len() <= MOST)
 }
 
 /// The SELinux label that containerd adds to the snapshot's options (`context="u:r:t:s0:c1,c2"`). It says nothing of the
@@ -218,6 +241,19 @@ mod tests {
         }
     }
 
+    /// As the overlay snapshotter of containerd 2 hands it on.
+    #[test]
+    fn layers_that_are_to_be_idmapped() {
+        let form = [FORM.as_slice(), &["uidmap=0:131072:65536", "gidmap=0:131072:65536"]].concat();
+        let (found, wrong) = parse(&overlay(&form));
+        assert!(wrong.is_empty(), "{wrong:?}");
+        let ids = found.idmap.unwrap();
+        assert_eq!((ids.range(), parse(&overlay(&FORM)).0.idmap), (Some((131_072, 65_536)), None));
+        assert_eq!(parse(&overlay(&form[..5])).0.idmap.unwrap().gids, []);
+        assert_eq!(ranges("0:1:2,2:9:1"), Some(vec![(0, 1, 2), (2, 9, 1)]));
+        assert_eq!(ranges(&["0:1:2"; 17].join(",")), None);
+    }
+
     #[test]
     fn any_other_form_is_named() {
         let add = |more: &'static str| [FORM.as_slice(), &[more]].concat();
@@ -226,7 +262,11 @@ mod tests {
             (overlay(&add("lowerdir=/etc")), "lowerdir=/etc"),
             (overlay(&add("upperdir=/etc")), "upperdir=/etc"),
             (overlay(&add("workdir=/etc")), "workdir=/etc"),
-            (overlay(&add("uidmap=0:1:1")), "uidmap"),
+            (overlay(&add("uidmap=0:1")), "uidmap=0:1"),
+            (overlay(&add("uidmap=")), "uidmap="),
+            (overlay(&add("gidmap=0:+1:1")), "gidmap=0:+1:1"),
+            (overlay(&add("gidmap=0:4294967296:1")), "gidmap"),
+            (overlay(&[&add("uidmap=0:1:1")[..], &["uidmap=0:2:1"]].concat()), "uidmap=0:2:1"),
             (overlay(&["lowerdir=2/fs", FORM[1], FORM[2]]), "2/fs"),
             (overlay(&["lowerdir=/s/../etc", FORM[1], FORM[2]]), "/s/../etc"),
             (overlay(&["lowerdir=/a::/b", FORM[1], FORM[2]]), "/a::/b"),

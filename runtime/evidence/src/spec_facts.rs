@@ -10,8 +10,8 @@ use process::process_facts;
 
 use crate::spec::{ParsedProcess, ParsedSpec};
 use boltseal_policy::facts::{
-    Device, DeviceRule, Devices, Fact, Hook, Label, Limits, Mount, Namespace, NamespaceOrigin, Namespaces, Process,
-    Root, Seccomp, UserNamespace,
+    Device, DeviceRule, Devices, Fact, Hook, IdMaps, Label, Limits, Mount, Namespace, NamespaceOrigin, Namespaces,
+    Process, Root, Seccomp, UserNamespace,
 };
 use oci_spec::runtime as oci;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,7 +47,7 @@ pub struct SpecFacts {
     pub label: Label,
     /// Origins are Unknown where a path is named; see `namespaces::resolve`.
     pub namespaces: Namespaces,
-    /// Overlaps are not in it; see `namespaces::overlaps`.
+    /// Only its maps; see `namespaces::overlaps` and `namespaces::joined`.
     pub user_namespace: Option<UserNamespace>,
     /// Those of the parse, and those that need the context.
     pub foreign_fields: Vec<String>,
@@ -145,13 +145,17 @@ fn linux_facts(linux: &oci::Linux, facts: &mut SpecFacts) {
         }
         facts.namespaces.listed.push(fact);
     }
-    let maps = |maps: &Option<Vec<oci::LinuxIdMapping>>| -> Vec<(u32, u32, u32)> {
+    let ids = maps(linux.uid_mappings(), linux.gid_mappings());
+    if kinds.contains("user") || !ids.is_empty() {
+        facts.user_namespace = Some(UserNamespace { ids, ..UserNamespace::default() });
+    }
+}
+
+fn maps(uids: &Option<Vec<oci::LinuxIdMapping>>, gids: &Option<Vec<oci::LinuxIdMapping>>) -> IdMaps {
+    let of = |maps: &Option<Vec<oci::LinuxIdMapping>>| {
         list(maps).iter().map(|m| (m.container_id(), m.host_id(), m.size())).collect()
     };
-    let (uids, gids) = (maps(linux.uid_mappings()), maps(linux.gid_mappings()));
-    if kinds.contains("user") || !uids.is_empty() || !gids.is_empty() {
-        facts.user_namespace = Some(UserNamespace { uids, gids, overlaps: Vec::new() });
-    }
+    IdMaps { uids: of(uids), gids: of(gids) }
 }
 
 fn namespace_facts(namespace: &oci::LinuxNamespace) -> Namespace {
@@ -264,7 +268,7 @@ mod tests {
         assert_eq!(f.namespaces.listed[0].origin, Fact::Is(NamespaceOrigin::New));
         assert!(matches!(f.namespaces.listed[1].origin, Fact::Unknown(_)));
         assert_eq!(f.foreign_fields, ["linux.namespaces[2] (pid twice)"]);
-        assert_eq!(f.user_namespace.unwrap().uids, [(0, 100_000, 65536)]);
+        assert_eq!(f.user_namespace.unwrap().ids.uids, [(0, 100_000, 65536)]);
         assert_eq!(f.root.propagation.as_deref(), Some("rshared"));
     }
 

@@ -45,8 +45,8 @@ const MOUNT: Shape = Object(&[
     ("type", Leaf),
     ("source", Leaf),
     ("options", List(&Leaf)),
-    ("uidMappings", Outside),
-    ("gidMappings", Outside),
+    ("uidMappings", ID_MAPPINGS),
+    ("gidMappings", ID_MAPPINGS),
 ]);
 
 pub(crate) const PROCESS: Shape = Object(&[
@@ -382,7 +382,7 @@ mod tests {
                 "linux.resources.hugepageLimits[0].pageSize",
                 json!({"linux":{"resources":{"hugepageLimits":[{"pageSize":"../x","limit":1}]}}}),
             ),
-            ("mounts[0].uidMappings", json!({"mounts":[{"uidMappings":[{}]}]})),
+            ("mounts[0].uidMappings[0].x", json!({"mounts":[{"uidMappings":[{"hostID":1,"x":1}]}]})),
             ("mounts[0].destination", json!({"mounts":[{"destination":"/proc/../proc"}]})),
             ("process.scheduler", json!({"process":{"scheduler":{"policy":"SCHED_FIFO"}}})),
             ("process.ioPriority", json!({"process":{"ioPriority":{"class":"IOPRIO_CLASS_RT"}}})),

@@ -101,6 +101,7 @@ fn bind(source: &str) -> Mount {
         writable: true,
         propagation: None,
         object: Fact::default(),
+        idmap: None,
     }
 }
 
@@ -429,6 +430,7 @@ fn pinned_namespace(node: &Node) {
             sandbox_id: "",
             is_sandbox,
             cri_netns: None,
+            cri_userns: None,
         };
         namespaces::resolve(&mut all, &context);
         all.listed[0].origin.clone()

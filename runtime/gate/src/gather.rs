@@ -90,7 +90,7 @@ pub(crate) fn create(
     host::selinux_types(&mut facts.label, policy.rules.label.selinux.first().map(String::as_str));
     facts.owner = owner(parsed.annotation(OWNER));
 
-    let turn = sensitivity::turn(&policy.rules.sensitivity, deadline);
+    let turn = sensitivity::turn(&policy.rules.sensitivity, &facts.namespaces, deadline);
     let records = load_node(Path::new(paths::RUN)).map_err(|e| e.to_string());
     facts.sensitivity = sensitivity::named(parsed.annotation(sensitivity::ANNOTATION));
     facts.neighbours = sensitivity::neighbours(request, &records, &turn);
@@ -102,7 +102,7 @@ pub(crate) fn create(
         Ok(false) => Fact::Absent,
         Err(why) => Fact::Unknown(why),
     };
-    ours(request, netns.as_deref(), &records, &mut facts);
+    ours(request, netns.as_deref(), &records, &turn, &mut facts);
     let hooks = hooks::read(&mut facts.hooks);
     let path = parsed.spec.linux().as_ref().and_then(|l| l.cgroups_path().clone()).unwrap_or_default();
     if let Err(why) = cgroups.ancestor_limits(&path.to_string_lossy(), &mut facts.limits) {

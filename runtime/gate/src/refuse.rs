@@ -80,7 +80,7 @@ const SUBJECTS: &[(&str, &[&str])] = &[
     ("BS-PRC-006", &["limit", "oom_score"]),
     ("BS-PRC-007", &["sysctl"]),
     ("BS-PRC-008", &["cgroup", "root.path"]),
-    ("BS-PRC-010", &["user namespace"]),
+    ("BS-PRC-010", &["user namespace", "idmapped"]),
     ("BS-MAC-001", &["label", "apparmor", "selinux"]),
     ("BS-FSY-001", &["landlock", "mount", "masked"]),
     ("BS-FSY-002", &["mount", "bind"]),

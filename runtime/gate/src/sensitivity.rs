@@ -1,10 +1,11 @@
-//! BS-NOD-003's facts: what the pod names, and what runs here. Two starts at once must not each see an empty node: where
-//! the policy names levels, one create at a time looks, starts and leaves its record.
+//! BS-NOD-003's facts: what the pod names, and what runs here. Two starts at once must not each see an empty node, nor free ids
+//! of the host (BS-PRC-010): where the policy names levels, and where a user namespace is asked for, one create at a time looks,
+//! starts and leaves its record.
 use crate::{claim, paths, state};
 use boltseal_evidence::record::{self, Records};
 use boltseal_message::Request;
 use boltseal_policy::Fact;
-use boltseal_policy::facts::Neighbour;
+use boltseal_policy::facts::{Namespaces, Neighbour};
 use boltseal_policy::policy::SensitivityRules;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
@@ -30,12 +31,17 @@ impl Drop for Turn {
     }
 }
 
-/// Waits for this create's turn; None where the policy names no levels, for then no neighbour matters.
+/// Waits for this create's turn; None where the policy names no levels and the container has no user namespace, for then no
+/// neighbour matters.
 ///
 /// # Errors
 /// It did not come in time, or there can be no lock: then what runs is unknown.
-pub(crate) fn turn(rules: &SensitivityRules, deadline: Instant) -> Result<Option<Turn>, String> {
-    if rules.levels.is_empty() {
+pub(crate) fn turn(
+    rules: &SensitivityRules,
+    namespaces: &Namespaces,
+    deadline: Instant,
+) -> Result<Option<Turn>, String> {
+    if rules.levels.is_empty() && !namespaces.listed.iter().any(|n| n.kind == "user") {
         return Ok(None);
     }
     state::run_folder()?;
@@ -70,6 +76,23 @@ fn empty(folder: &Path) -> Result<(), String> {
         Ok(true) => Err(format!("has no record, but something of it runs: it {left}")),
         Err(e) => Err(format!("has no record, and whether something of it runs cannot be told ({e}): it {left}")),
     }
+}
+
+/// Whether nobody takes ids of the host who has no record yet: whoever makes a user namespace takes a turn, so what is half made
+/// now has none, or is what a killed create left.
+pub(crate) fn ids_are_recorded(records: &Records, turn: &Result<Option<Turn>, String>) -> Result<(), String> {
+    match turn {
+        Ok(Some(_)) => {}
+        Ok(None) => return Err("other creates were not held up".into()),
+        Err(why) => return Err(why.clone()),
+    }
+    for folder in &records.incomplete {
+        let may = boltseal_launch::may_have_ids(folder);
+        if may.map_err(|e| format!("{}: whose ids it has cannot be told: {e}", folder.display()))? {
+            empty(folder).map_err(|why| format!("{} {why}", folder.display()))?;
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn named(annotation: Option<&str>) -> Fact<String> {
@@ -142,6 +165,31 @@ mod tests {
             Fact::Is(others) => Ok(others),
             Fact::Unknown(why) => Err(why),
             Fact::Absent => panic!("absent"),
+        }
+    }
+
+    /// Ids that a folder without a record may hold count until nothing of it can run.
+    #[test]
+    fn ids_of_what_is_half_made() {
+        let (_top, folder) = half_made();
+        let records = Records { records: Vec::new(), incomplete: vec![folder.clone()] };
+        let lock = File::open("/dev/null").unwrap();
+        let look = || ids_are_recorded(&records, &Ok(Some(Turn(lock.try_clone().unwrap()))));
+        let sleeper = Sleeper::new();
+        drop(claim::make(&folder, "c1").unwrap());
+        assert_eq!(look(), Ok(()), "before its launch");
+        launched(&folder, sleeper.0.id(), sleeper.start_time(), "/boltseal-no-such-cgroup/c1");
+        assert_eq!(look(), Ok(()), "without a user namespace");
+        let record = folder.join("launch/record.json");
+        let text = fs::read_to_string(&record).unwrap().replace("\"user_namespace\":false", "\"user_namespace\":true");
+        fs::write(&record, &text).unwrap();
+        assert!(look().unwrap_err().contains("something of it runs"));
+        drop(sleeper);
+        assert_eq!(look(), Ok(()), "its init has ended");
+        fs::write(&record, "{").unwrap();
+        assert!(look().unwrap_err().contains("cannot be told"));
+        for nobody in [Ok(None), Err("timeout".to_owned())] {
+            assert!(ids_are_recorded(&Records::default(), &nobody).is_err());
         }
     }
 

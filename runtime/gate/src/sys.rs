@@ -1,4 +1,5 @@
-//! The gate's only unsafe code: the channel, fork for the child that waits ahead, the environment, the probe of kexec's calls, and the heap.
+//! The gate's only unsafe code: the channel, fork for the child that waits ahead, the environment, the probe of kexec's calls, whose a
+//! namespace is, and the heap.
 use dlmalloc::Dlmalloc;
 use nix::unistd::ForkResult;
 use std::alloc::{GlobalAlloc, Layout};
@@ -51,9 +52,25 @@ pub(crate) fn kexec_is_absent() -> bool {
     load && absent(file)
 }
 
+/// nsfs (device, inode) of the user namespace that a namespace belongs to (ioctl_nsfs(2)); None where that cannot be had, so that
+/// nothing is taken for it.
+pub(crate) fn user_namespace_of(path: &str) -> Option<(u64, u64)> {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::MetadataExt;
+    const NS_GET_USERNS: libc::Ioctl = 0xb701;
+    let namespace = std::fs::File::open(path).ok()?;
+    // SAFETY: an ioctl without an argument; a new descriptor or -1 comes back.
+    let fd = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_USERNS) };
+    if fd < 0 {
+        return None;
+    }
+    let meta = std::fs::File::from(own(fd)).metadata().ok()?;
+    Some((meta.dev(), meta.ino()))
+}
+
 /// Owns an fd that the kernel has just put into this process.
 pub(crate) fn own(fd: RawFd) -> OwnedFd {
-    // SAFETY: the caller got this number from recvmsg's SCM_RIGHTS, so it is open and nobody else's.
+    // SAFETY: the caller got this number from the kernel just now, so it is open and nobody else's.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 

@@ -9,22 +9,20 @@ use crate::outside::outside;
 use crate::record::{Layout, RECORD_VERSION, Record, write_private};
 use crate::stdio::{Streams, streams};
 use crate::timer::Timer;
+use crate::user_namespace;
 use crate::{ROOTFS_NAME, cgroup, cgroup2, delete, label, memfd, mount_label, rootfs, seccomp, sys};
 use boltseal_seal::{Sealed, Table};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use nix::fcntl::OFlag;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::Spec;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-
-/// Device nodes that libcontainer always makes; in a user namespace it binds the host's.
-const DEFAULT_DEVICES: &[&str] = &["/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/urandom", "/dev/random"];
 
 /// The image as it was verified.
 #[derive(Debug, Clone, Copy)]
@@ -108,6 +106,9 @@ fn supported(sealed: &Sealed) -> Result<(), LaunchError> {
         }
     }
     let linux = spec.linux().as_ref().ok_or_else(|| LaunchError::Other("the sealed spec has no linux part".into()))?;
+    if table.user_ids.is_some() {
+        user_namespace::supported(spec, table)?;
+    }
     if linux.seccomp().is_some() {
         return Err(LaunchError::Other(
             "the sealed spec carries seccomp, which libcontainer ignores; it belongs in the table".into(),
@@ -134,12 +135,18 @@ fn build(request: CreateRequest<'_>, layout: &Layout) -> Result<Parked, LaunchEr
     let host = inspect::objects(Path::new("/proc/self")).map_err(LaunchError::Other)?;
     sys::plain_inheritance().map_err(LaunchError::io("drop the inherited groups"))?;
     folders(layout)?;
+    let user = user_namespace::of(spec, table)?;
     let mut given = cgroup2::spec_for_libcontainer(json, table)?;
     if spec.linux().as_ref().is_some_and(|l| l.mount_label().is_some()) {
         given = mount_label::by_mount(given)?;
     }
+    if let Some(user) = &user {
+        given = user_namespace::spec_for_libcontainer(&given, user)?;
+    }
     write_private(&layout.config(), &given)?;
     check_root(spec, layout)?;
+    let table = &user_namespace::exact(table, user.as_ref());
+    let bound_devices = user_namespace::bound_devices(spec, user.is_some());
     let mut record = Record {
         version: RECORD_VERSION,
         id: request.id.to_owned(),
@@ -148,22 +155,23 @@ fn build(request: CreateRequest<'_>, layout: &Layout) -> Result<Parked, LaunchEr
         start_time: 0,
         mounts: Vec::new(),
         console: table.terminal,
-        user_namespace: has_user_namespace(spec),
+        user_namespace: user.is_some(),
+        bound_devices: bound_devices.clone(),
     };
     record.save(layout)?;
-    record.mounts = rootfs::prepare(request.rootfs.lowers, spec, table, layout)?;
+    record.mounts = rootfs::prepare(request.rootfs.lowers, spec, table, layout, user.as_ref())?;
 
     let (release, release_inside) = release_pair()?;
     let (status, status_inside) = status_pipe()?;
     let (way_out, way_out_inside) = listener::way_out()?;
-    let Streams { fds, expected } =
-        streams(request.stdio, table.terminal, (!record.user_namespace).then_some((table.uid, table.gid)))?;
+    let Streams { fds, expected } = streams(request.stdio, table.terminal, Some(user_namespace::owner(table)))?;
     let console = table.terminal.then(|| Console::bind(&layout.top)).transpose()?;
     let (base, pod) = filters(table)?;
     let enforcing = label::enforcement(table.label.as_ref())?;
     let (beside, ring) = cgroup2::make_beside(table)?.unzip();
     let keep = fds.iter().chain([&release_inside, &status_inside, &way_out_inside]).map(AsRawFd::as_raw_fd);
     let keep: Vec<RawFd> = keep.chain([&enforcing, &beside].into_iter().flatten().map(AsRawFd::as_raw_fd)).collect();
+    // The user namespace's descriptor is not kept: init has joined it by then.
     let plan = Plan {
         table: table.clone(),
         mounts: record.mounts.clone(),
@@ -171,7 +179,7 @@ fn build(request: CreateRequest<'_>, layout: &Layout) -> Result<Parked, LaunchEr
         base,
         pod,
         console: table.terminal,
-        bound_devices: bound_devices(spec, record.user_namespace),
+        bound_devices,
         status: status_inside.as_raw_fd(),
         release: Some(release_inside.as_raw_fd()),
         way_out: way_out_inside.as_raw_fd(),
@@ -204,7 +212,7 @@ fn build(request: CreateRequest<'_>, layout: &Layout) -> Result<Parked, LaunchEr
         }
         // Before anybody's program runs in it: on v2 nothing else enforces the device rules.
         let settled = spec.linux().as_ref().map_or(Ok(None), |linux| cgroup2::settle(table, linux))?;
-        let namespaces = outside(pid, &host, table, &record, spec)?;
+        let namespaces = outside(pid, &host, table, &record)?;
         record.save(layout)?;
         unpark_notify(layout, request.id)?;
         let console = console.map(Console::receive).transpose()?;
@@ -255,20 +263,6 @@ fn check_root(spec: &Spec, layout: &Layout) -> Result<(), LaunchError> {
         return Ok(());
     }
     Err(LaunchError::Other(format!("root.path of the sealed spec is {}, it must be {ROOTFS_NAME:?}", root.display())))
-}
-
-pub(crate) fn has_user_namespace(spec: &Spec) -> bool {
-    let namespaces = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
-    namespaces.is_some_and(|n| n.iter().any(|n| n.typ() == LinuxNamespaceType::User))
-}
-
-pub(crate) fn bound_devices(spec: &Spec, user_namespace: bool) -> Vec<String> {
-    if !user_namespace {
-        return Vec::new();
-    }
-    let own = spec.linux().as_ref().and_then(|l| l.devices().as_ref()).into_iter().flatten();
-    let own = own.map(|d| d.path().display().to_string());
-    DEFAULT_DEVICES.iter().map(|d| (*d).to_owned()).chain(own).collect()
 }
 
 /// (the shim's end, init's end).

@@ -78,6 +78,20 @@ pub fn runs(state: &Path) -> Result<bool, LaunchError> {
     }
 }
 
+/// Whether a launch in `state` may have a user namespace, and with it ids of the host. The record that says so is written before
+/// anything is made.
+///
+/// # Errors
+/// It cannot be told.
+pub fn may_have_ids(state: &Path) -> Result<bool, LaunchError> {
+    let layout = Layout::new(state);
+    match Record::load(&layout)? {
+        Some(record) => Ok(record.user_namespace),
+        None if never_launched(&layout) => Ok(false),
+        None => Err(LaunchError::Other("there is no record of its launch".into())),
+    }
+}
+
 /// By the record of the launch; where that cannot be used, by the sealed spec beside it.
 fn cgroup_path(layout: &Layout, id: Option<&str>) -> Option<String> {
     match Record::load(layout) {

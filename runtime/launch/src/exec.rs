@@ -5,17 +5,18 @@ use crate::create::{chain, end, filter_count, filters, inherited, status_pipe, w
 use crate::error::LaunchError;
 use crate::executor::{Inside, Plan, decode};
 use crate::inspect;
+use crate::join::{self, Join};
 use crate::listener::{self, Listener};
 use crate::record::{Layout, Record, write_private};
 use crate::stdio::{Streams, streams};
 use crate::timer::Timer;
-use crate::{cgroup2, label, memfd, sys};
+use crate::{cgroup2, label, memfd, sys, user_namespace};
 use boltseal_seal::{ApprovedNamespace, Table};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::container::{Container, ContainerStatus};
 use libcontainer::syscall::syscall::SyscallType;
 use std::io::Read;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -52,16 +53,15 @@ pub struct Execed {
 /// Runs a process in a container.
 ///
 /// # Errors
-/// [`LaunchError`]; the process is gone then. A container with a user namespace is `Unsupported`: libcontainer's exec
-/// does not join it and would run as the host's root.
+/// [`LaunchError`]; the process is gone then.
 pub fn exec(request: ExecRequest<'_>) -> Result<Execed, LaunchError> {
     let layout = Layout::new(request.state);
     let record = Record::load(&layout)?.filter(|r| r.id == request.id && r.pid != 0);
     let record = record.ok_or_else(|| LaunchError::Other(format!("container {:?} is not there", request.id)))?;
-    if record.user_namespace {
-        return Err(LaunchError::Unsupported(
-            "exec into a container with a user namespace: libcontainer would not join it".into(),
-        ));
+    if record.user_namespace != request.table.user_ids.is_some() || has_user(request.table) != record.user_namespace {
+        return Err(LaunchError::Inspection(vec![
+            "the container's record and its approved table disagree about a user namespace".into(),
+        ]));
     }
     if (record.pid, record.start_time) != (request.init_pid, request.init_start_time) {
         return Err(LaunchError::Other("the init of the request is not the container's".into()));
@@ -82,6 +82,10 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Execed, LaunchError> {
     result
 }
 
+fn has_user(table: &Table) -> bool {
+    table.namespaces.iter().any(|n| n.kind == "user")
+}
+
 /// What libcontainer reads and writes for one exec.
 struct Files {
     process: PathBuf,
@@ -99,10 +103,11 @@ fn run(request: ExecRequest<'_>, layout: &Layout, record: &Record, files: &Files
     let mut table = request.table.clone();
     table.terminal = request.terminal;
     table.namespaces = joined(record.pid, &host, &table)?;
+    let exact = record.user_namespace.then(|| table.clone());
 
     let (status, status_inside) = status_pipe()?;
     let (way_out, way_out_inside) = listener::way_out()?;
-    let Streams { fds, expected } = streams(request.stdio, request.terminal, Some((table.uid, table.gid)))?;
+    let Streams { fds, expected } = streams(request.stdio, request.terminal, Some(user_namespace::owner(&table)))?;
     let console = request.terminal.then(|| Console::bind(&layout.top)).transpose()?;
     let (base, pod) = filters(&table)?;
     let enforcing = label::enforcement(table.label.as_ref())?;
@@ -116,7 +121,7 @@ fn run(request: ExecRequest<'_>, layout: &Layout, record: &Record, files: &Files
         base,
         pod,
         console: record.console,
-        bound_devices: Vec::new(),
+        bound_devices: record.bound_devices.clone(),
         status: status_inside.as_raw_fd(),
         release: None,
         way_out: way_out_inside.as_raw_fd(),
@@ -131,14 +136,27 @@ fn run(request: ExecRequest<'_>, layout: &Layout, record: &Record, files: &Files
 
     sys::clear_environment();
     sys::plain_inheritance().map_err(LaunchError::io("drop the inherited groups"))?;
-    mark_running(layout, request.id)?;
-    let built = libcontainer_exec(request.id, layout, Inside::new(plan), fds, console.as_ref(), files);
-    drop((status_inside, way_out_inside, init));
+    let inside = Inside::new(plan);
+    let built = if let Some(table) = &exact {
+        let process = serde_json::from_slice(request.process_json)
+            .map_err(|e| LaunchError::Other(format!("the sealed process does not parse: {e}")))?;
+        let console = console.as_ref();
+        let pid = join::start(Join { init: init.as_fd(), process: &process, table, stdio: fds, console, inside })?;
+        std::fs::write(&files.pid, pid.to_string()).map_err(LaunchError::io("write the pid"))?;
+        drop((status_inside, way_out_inside, init));
+        said_all(&status, request.deadline)?;
+        u32::try_from(pid.as_raw()).map_err(|e| e.to_string())
+    } else {
+        mark_running(layout, request.id)?;
+        let built = libcontainer_exec(request.id, layout, inside, fds, console.as_ref(), files);
+        drop((status_inside, way_out_inside, init));
+        built
+    };
     let pid = match built {
         Ok(pid) => pid,
         Err(text) => return Err(why(&timer, status, text)),
     };
-    // libcontainer came back: the program runs, or its process has said why not and ends.
+    // It came back: the program runs, or its process has said why not and ends.
     let mut said = Vec::new();
     std::fs::File::from(status).read_to_end(&mut said).map_err(LaunchError::io("read the exec-status pipe"))?;
     if let Some(error) = decode(&String::from_utf8_lossy(&said)) {
@@ -149,6 +167,24 @@ fn run(request: ExecRequest<'_>, layout: &Layout, record: &Record, files: &Files
     let console = console.map(Console::receive).transpose()?;
     let listener = Listener::taken(&way_out, traps)?;
     Ok(Execed { pid, pidfd, console, seccomp_filters, listener })
+}
+
+/// Waits for the end of the exec-status pipe: the program runs, or its process has said why not.
+fn said_all(status: &OwnedFd, deadline: Instant) -> Result<(), LaunchError> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(LaunchError::TimedOut("the process was made".into()));
+        }
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        // Its end is told without being asked for.
+        match poll(&mut [PollFd::new(status.as_fd(), PollFlags::empty())], timeout) {
+            Ok(0) | Err(nix::Error::EINTR) => {}
+            Ok(_) => return Ok(()),
+            Err(e) => return Err(LaunchError::errno("wait for the process")(e)),
+        }
+    }
 }
 
 /// The container's namespaces as they are now; each must still be what was approved for it.

@@ -72,6 +72,26 @@ impl Inside {
         Self { plan: Rc::new(plan), label: Rc::new(RefCell::new(None)) }
     }
 
+    /// For a process that libcontainer did not make: all that it would have called, one after the other.
+    pub(crate) fn go(&self, spec: &Spec) -> ! {
+        match self.check(spec) {
+            Ok(()) => self.execute(spec),
+            Err(error) => self.give_up(&error),
+        }
+    }
+
+    /// Ends this process with the reason on the exec-status pipe.
+    pub(crate) fn give_up(&self, error: &LaunchError) -> ! {
+        self.report(&encode(error));
+        sys::exit_now(program::exit_code(error))
+    }
+
+    fn execute(&self, spec: &Spec) -> ! {
+        let error = self.run(spec);
+        self.report(&bounded(error.to_string().trim_start_matches("exec: ")));
+        sys::exit_now(program::exit_code(&error))
+    }
+
     fn check(&self, spec: &Spec) -> Result<(), LaunchError> {
         let plan = &self.plan;
         plan.inherited.iter().for_each(|fd| sys::close_raw(*fd));
@@ -111,6 +131,7 @@ impl Inside {
             Ok(objects) => lines.extend(inspect::namespaces(&objects, &plan.host, &plan.table.namespaces)),
             Err(line) => lines.push(line),
         }
+        lines.extend(inspect::id_maps(proc, plan.table.user_ids));
         lines.extend(inspect::mounts(proc, &self.mounts()));
         lines.extend(cwd(&plan.table.cwd));
         lines.extend(descriptors(&plan.stdio));
@@ -189,10 +210,8 @@ impl Executor for Inside {
     }
 
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
-        let error = self.run(spec);
-        self.report(&bounded(error.to_string().trim_start_matches("exec: ")));
         // Not returned: libcontainer would write to a channel that it has closed.
-        sys::exit_now(program::exit_code(&error))
+        self.execute(spec)
     }
 }
 

@@ -133,6 +133,21 @@ pub(crate) fn credentials(status: &Status, table: &Table, maps: (&IdMap, &IdMap)
     lines
 }
 
+/// The maps of a process's user namespace, as its parent counts: exactly what was approved. Where none was, the namespace itself
+/// is the host's, and the object says so.
+pub(crate) fn id_maps(proc: &Path, approved: Option<(u32, u32)>) -> Vec<String> {
+    let Some((host, size)) = approved else { return Vec::new() };
+    let one = |file: &str| match sys::read_kernel(proc.join(file)) {
+        Ok(text) => {
+            let actual: Vec<&str> = text.split_whitespace().collect();
+            let fits = actual == ["0", &host.to_string(), &size.to_string()];
+            (!fits).then(|| format!("{file} is {:?}, approved is 0 {host} {size}", text.trim()))
+        }
+        Err(e) => Some(format!("{file} cannot be read: {e}")),
+    };
+    ["uid_map", "gid_map"].iter().filter_map(|file| one(file)).collect()
+}
+
 fn capability_mask(table: &Table) -> Result<u64, String> {
     let bit = |name: &String| {
         let full = if name.starts_with("CAP_") { name.clone() } else { format!("CAP_{name}") };
@@ -292,6 +307,7 @@ fn flags(entry: &Entry, resolved: &Resolved) -> Vec<String> {
         missing(approved.nosuid, entry.nosuid, "nosuid"),
         missing(approved.nodev, entry.nodev, "nodev"),
         missing(approved.noexec, entry.noexec, "noexec"),
+        missing(approved.idmapped, entry.idmapped, "idmapped"),
         entry.shared.then(|| format!("mount {} is shared with other namespaces", entry.point)),
     ]
     .into_iter()
@@ -322,6 +338,7 @@ mod tests {
             nosuid: true,
             nodev: point != "/dev",
             noexec: point == "/data",
+            idmapped: false,
         };
         Resolved { point: point.into(), approved, slave: false, device: None }
     }
@@ -443,5 +460,39 @@ mod tests {
             ),
             Vec::<String>::new()
         );
+    }
+
+    #[test]
+    fn the_maps_are_exactly_the_approved_range() {
+        let proc = std::env::temp_dir().join(format!("boltseal-id-maps-{}", std::process::id()));
+        std::fs::create_dir_all(&proc).unwrap();
+        let write = |file: &str, text: &str| std::fs::write(proc.join(file), text).unwrap();
+        let good = "         0     131072      65536\n";
+        write("gid_map", good);
+        for (text, fits) in [
+            (good, true),
+            ("         0          0 4294967295\n", false),
+            ("         0     131072      65535\n", false),
+            ("         1     131072      65536\n", false),
+            ("", false),
+            ("0 131072 65536\n65536 0 1\n", false),
+        ] {
+            write("uid_map", text);
+            assert_eq!(id_maps(&proc, Some((131_072, 65_536))).is_empty(), fits, "{text:?}");
+        }
+        write("uid_map", good);
+        std::fs::remove_file(proc.join("gid_map")).unwrap();
+        assert!(id_maps(&proc, Some((131_072, 65_536)))[0].starts_with("gid_map cannot be read"));
+        std::fs::remove_dir_all(&proc).unwrap();
+        assert_eq!(id_maps(&proc, None), Vec::<String>::new(), "without a user namespace nothing is read");
+    }
+
+    #[test]
+    fn a_mount_is_idmapped_where_that_was_approved() {
+        let mut approved = approved();
+        approved[3].approved.idmapped = true;
+        assert_eq!(differences(INFO, &approved), ["mount /data is not idmapped"]);
+        let idmapped = INFO.replace("/data rw,", "/data rw,idmapped,");
+        assert_eq!(differences(&idmapped, &approved), Vec::<String>::new());
     }
 }

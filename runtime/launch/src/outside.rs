@@ -1,29 +1,21 @@
 //! Inspection from outside, while init is parked: /proc/PID against the same table that the inside compared.
-use crate::create::bound_devices;
 use crate::error::LaunchError;
 use crate::inspect::{self, IdMap, Mounts, Objects, Status};
 use crate::record::Record;
 use crate::sys;
 use crate::{cgroup, label, network};
 use boltseal_seal::{Label, Table};
-use oci_spec::runtime::Spec;
 use std::path::{Path, PathBuf};
 
 /// The parked init as the kernel shows it to the host.
-pub(crate) fn outside(
-    pid: u32,
-    host: &Objects,
-    table: &Table,
-    record: &Record,
-    spec: &Spec,
-) -> Result<Objects, LaunchError> {
+pub(crate) fn outside(pid: u32, host: &Objects, table: &Table, record: &Record) -> Result<Objects, LaunchError> {
     let proc = PathBuf::from(format!("/proc/{pid}"));
     let inspection = |line: String| LaunchError::Inspection(vec![line]);
     let status = Status::read(&proc).map_err(inspection)?;
     let own = Status::read(Path::new("/proc/self")).map_err(inspection)?;
-    let maps =
-        if record.user_namespace { (id_map(&proc, "uid_map")?, id_map(&proc, "gid_map")?) } else { Default::default() };
-    let mut lines = inspect::credentials(&status, table, (&maps.0, &maps.1));
+    let map: IdMap = table.user_ids.map(|(host, size)| (0, host, size)).into_iter().collect();
+    let mut lines = inspect::credentials(&status, table, (&map, &map));
+    lines.extend(inspect::id_maps(&proc, table.user_ids));
     let base = own.number("Seccomp_filters").map(|n| n + 1);
     for (name, expected) in [("Seccomp", Some(2)), ("Seccomp_filters", base)] {
         if status.number(name) != expected {
@@ -32,13 +24,12 @@ pub(crate) fn outside(
     }
     let objects = inspect::objects(&proc).map_err(inspection)?;
     lines.extend(inspect::namespaces(&objects, host, &table.namespaces));
-    let bound = bound_devices(spec, record.user_namespace);
     let expected = Mounts {
         approved: &record.mounts,
         masked: &table.masked,
         readonly: &table.readonly,
         console: table.terminal,
-        bound_devices: &bound,
+        bound_devices: &record.bound_devices,
         later: false,
         root: proc.join("root"),
     };
@@ -60,15 +51,4 @@ fn waiting_label(proc: &Path, table: &Table) -> Option<String> {
         Ok(text) => Some(format!("label at execve is {text:?}, approved is {expected:?}")),
         Err(e) => Some(format!("label at execve cannot be read: {e}")),
     }
-}
-
-fn id_map(proc: &Path, file: &str) -> Result<IdMap, LaunchError> {
-    let text = sys::read_kernel(proc.join(file)).map_err(LaunchError::io(format_args!("read {file}")))?;
-    let line = |l: &str| {
-        let mut n = l.split_whitespace().map(|f| f.parse().ok());
-        Some((n.next()??, n.next()??, n.next()??))
-    };
-    text.lines()
-        .map(|l| line(l).ok_or_else(|| LaunchError::Other(format!("{file}: {l:?} is not understood"))))
-        .collect()
 }

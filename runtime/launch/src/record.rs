@@ -63,6 +63,9 @@ pub(crate) struct Record {
     pub(crate) mounts: Vec<Resolved>,
     pub(crate) console: bool,
     pub(crate) user_namespace: bool,
+    /// Device nodes of the host that libcontainer binds there; one of a version before has none, and no exec either.
+    #[serde(default)]
+    pub(crate) bound_devices: Vec<String>,
 }
 
 pub(crate) const RECORD_VERSION: u32 = 1;

@@ -3,6 +3,7 @@
 use crate::error::LaunchError;
 use crate::record::Layout;
 use crate::sys;
+use crate::user_namespace::UserNamespace;
 use boltseal_seal::{ApprovedMount, Label, Table};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -31,29 +32,36 @@ pub(crate) struct Resolved {
     pub(crate) device: Option<(u32, u32)>,
 }
 
-/// Leaves the host's mount namespace and mounts the root at `layout.rootfs()`.
+/// Leaves the host's mount namespace and mounts the root at `layout.rootfs()`, or where root of its user namespace reaches it.
 pub(crate) fn prepare(
     lowers: &[String],
     spec: &Spec,
     table: &Table,
     layout: &Layout,
+    user: Option<&UserNamespace>,
 ) -> Result<Vec<Resolved>, LaunchError> {
     let pairs = pair(spec, table)?;
     leave_host_namespace(spec)?;
     keep_private(spec)?;
+    if let Some(user) = user {
+        user.place.make()?;
+        user.place.sources(spec, &table.mounts, user.as_fd())?;
+    }
     let readonly = spec.root().as_ref().and_then(|r| r.readonly()).unwrap_or(false);
-    overlay(lowers, readonly, &context(spec, table)?, layout)?;
+    let at = user.map_or_else(|| layout.rootfs(), |user| user.place.root());
+    overlay(lowers, readonly, &context(spec, table)?, layout, &at, user)?;
 
-    let root = open_dir(&layout.rootfs())?;
+    let root = open_dir(&at)?;
+    let maker = Maker { owner: user.map(|user| user.root) };
     for name in ["dev", "proc", "sys"] {
-        real_folder(root.as_fd(), name)?;
+        maker.real_folder(root.as_fd(), name)?;
     }
     let stat = sys::fstat(root.as_raw_fd()).map_err(LaunchError::io("stat the root"))?;
     let approved = table.mounts.first().cloned().unwrap_or_default();
     let device = Some((libc::major(stat.st_dev), libc::minor(stat.st_dev)));
     let mut resolved = vec![Resolved { point: "/".into(), approved, slave: false, device }];
     for (mount, approved) in pairs {
-        let point = mount_point(root.as_fd(), mount, &resolved)?;
+        let point = maker.mount_point(root.as_fd(), mount, &resolved)?;
         guard(&point, mount)?;
         resolved.push(Resolved { point, approved, slave: is_slave(mount), device: None });
     }
@@ -92,7 +100,7 @@ fn pair<'a>(spec: &'a Spec, table: &Table) -> Result<Vec<(&'a Mount, ApprovedMou
     if lines.is_empty() { Ok(pairs) } else { Err(LaunchError::Inspection(lines)) }
 }
 
-fn is_slave(mount: &Mount) -> bool {
+pub(crate) fn is_slave(mount: &Mount) -> bool {
     mount.options().iter().flatten().any(|o| o == "rslave" || o == "slave")
 }
 
@@ -121,7 +129,7 @@ fn keep_private(spec: &Spec) -> Result<(), LaunchError> {
     Ok(())
 }
 
-fn is_bind(mount: &Mount) -> bool {
+pub(crate) fn is_bind(mount: &Mount) -> bool {
     mount.typ().as_deref() == Some("bind") || mount.options().iter().flatten().any(|o| o == "bind" || o == "rbind")
 }
 
@@ -138,7 +146,14 @@ fn context(spec: &Spec, table: &Table) -> Result<String, LaunchError> {
     }
 }
 
-fn overlay(lowers: &[String], readonly: bool, context: &str, layout: &Layout) -> Result<(), LaunchError> {
+fn overlay(
+    lowers: &[String],
+    readonly: bool,
+    context: &str,
+    layout: &Layout,
+    on: &Path,
+    user: Option<&UserNamespace>,
+) -> Result<(), LaunchError> {
     if lowers.is_empty() {
         return Err(LaunchError::Other("the image has no layers".into()));
     }
@@ -155,7 +170,12 @@ fn overlay(lowers: &[String], readonly: bool, context: &str, layout: &Layout) ->
     set_mode(&at.join("upper"), 0o755)?;
     // Layers go in by descriptor: the object that was opened is mounted, and long lists of layers fit the page.
     let layers: Result<Vec<OwnedFd>, _> = lowers.iter().map(|l| open_dir(Path::new(l))).collect();
-    let layers = layers?;
+    let mut layers = layers?;
+    if let Some(user) = user {
+        layers = user.place.layers(&layers, user.as_fd())?;
+        std::os::unix::fs::chown(at.join("upper"), Some(user.root), Some(user.root))
+            .map_err(LaunchError::io("give the upper layer to its root"))?;
+    }
     let names: Vec<String> = layers.iter().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd())).collect();
     let (upper, work) = (open_dir(&at.join("upper"))?, open_dir(&at.join("work"))?);
     let data = format!(
@@ -167,7 +187,7 @@ fn overlay(lowers: &[String], readonly: bool, context: &str, layout: &Layout) ->
     if data.len() >= 4096 {
         return Err(LaunchError::Unsupported(format!("{} layers are more than one overlay mount takes", lowers.len())));
     }
-    mount(Some("overlay"), &layout.rootfs(), Some("overlay"), flags, Some(data.as_str()))
+    mount(Some("overlay"), on, Some("overlay"), flags, Some(data.as_str()))
         .map_err(LaunchError::errno("mount the root"))
 }
 
@@ -180,28 +200,6 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), LaunchError> {
 fn open_dir(path: &Path) -> Result<OwnedFd, LaunchError> {
     let opened = sys::open_path(path, libc::O_DIRECTORY | libc::O_NOFOLLOW);
     opened.map_err(LaunchError::io(format_args!("open the folder {}", path.display())))
-}
-
-/// `/dev`, `/proc`, `/sys` of the image: absent (then made) or a real folder. libcontainer follows a link there and
-/// would write on the host (the class of CVE-2026-41579).
-fn real_folder(root: BorrowedFd<'_>, name: &str) -> Result<(), LaunchError> {
-    match sys::open_beneath(root, name, libc::O_DIRECTORY) {
-        Ok(_) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => make_folder(root, name),
-        Err(e) => Err(LaunchError::Inspection(vec![format!("/{name} of the image is not a real folder: {e}")])),
-    }
-}
-
-fn make_folder(dir: BorrowedFd<'_>, name: &str) -> Result<(), LaunchError> {
-    let mode = nix::sys::stat::Mode::from_bits_truncate(0o755);
-    nix::sys::stat::mkdirat(dir, name, mode).map_err(LaunchError::errno(format_args!("make the mount point {name}")))
-}
-
-fn make_file(dir: BorrowedFd<'_>, name: &str) -> Result<(), LaunchError> {
-    use nix::fcntl::{OFlag, openat};
-    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_WRONLY;
-    let mode = nix::sys::stat::Mode::from_bits_truncate(0o644);
-    openat(dir, name, flags, mode).map(drop).map_err(LaunchError::errno(format_args!("make the mount point {name}")))
 }
 
 /// Only the known mounts lie in the kernel's own trees (CVE-2019-19921, CVE-2025-52881: a false /proc).
@@ -220,59 +218,98 @@ fn guard(point: &str, mount: &Mount) -> Result<(), LaunchError> {
     Err(LaunchError::Inspection(vec![format!("a mount of type {kind:?} may not lie on {point}")]))
 }
 
-/// Where a destination lands inside the root; what is missing on the way is made, beneath the root, by descriptor.
-/// Below an earlier mount the names are taken as they are: libcontainer makes them there, and inspection compares.
-fn mount_point(root: BorrowedFd<'_>, mount: &Mount, earlier: &[Resolved]) -> Result<String, LaunchError> {
-    let destination = mount.destination().to_str().filter(|d| d.starts_with('/'));
-    let bad =
-        |why: &str| LaunchError::Inspection(vec![format!("mount point {}: {why}", mount.destination().display())]);
-    let destination = destination.ok_or_else(|| bad("not an absolute path"))?;
-    let wants_file = is_file_bind(mount)?;
-    let mut todo: VecDeque<String> = parts(destination);
-    let mut stack: Vec<(String, OwnedFd)> = Vec::new();
-    let mut links = 0;
-    while let Some(name) = todo.pop_front() {
-        if name == ".." {
-            stack.pop();
-            continue;
-        }
-        let dir = stack.last().map_or(root, |(_, fd)| fd.as_fd());
-        let here = format!("{}/{name}", path_of(&stack));
-        if earlier.iter().any(|m| m.point == here) {
-            if todo.iter().any(|n| n == "..") {
-                return Err(bad("leads out of another mount"));
-            }
-            return Ok(todo.iter().fold(here, |path, n| format!("{path}/{n}")));
-        }
-        match look(dir, &name) {
-            Ok(Found::Link(target)) => {
-                links += 1;
-                if links > MAX_LINKS {
-                    return Err(bad("too many symbolic links"));
-                }
-                if target.starts_with('/') {
-                    stack.clear();
-                }
-                for part in parts(&target).into_iter().rev() {
-                    todo.push_front(part);
-                }
-            }
-            Ok(Found::Folder(fd)) if !(todo.is_empty() && wants_file) => stack.push((name, fd)),
-            Ok(Found::Other) if todo.is_empty() && wants_file => return Ok(here),
-            Ok(_) => return Err(bad("the image has something else there")),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                if todo.is_empty() && wants_file {
-                    make_file(dir, &name)?;
-                    return Ok(here);
-                }
-                make_folder(dir, &name)?;
-                todo.push_front(name);
-            }
-            Err(e) => return Err(bad(&e.to_string())),
+/// Makes what is missing in the root, as its own root's.
+struct Maker {
+    owner: Option<u32>,
+}
+
+impl Maker {
+    /// `/dev`, `/proc`, `/sys` of the image: absent (then made) or a real folder. libcontainer follows a link there and
+    /// would write on the host (the class of CVE-2026-41579).
+    fn real_folder(&self, root: BorrowedFd<'_>, name: &str) -> Result<(), LaunchError> {
+        match sys::open_beneath(root, name, libc::O_DIRECTORY) {
+            Ok(_) => Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.folder(root, name),
+            Err(e) => Err(LaunchError::Inspection(vec![format!("/{name} of the image is not a real folder: {e}")])),
         }
     }
-    let path = path_of(&stack);
-    Ok(if path.is_empty() { "/".to_owned() } else { path })
+
+    fn folder(&self, dir: BorrowedFd<'_>, name: &str) -> Result<(), LaunchError> {
+        let mode = nix::sys::stat::Mode::from_bits_truncate(0o755);
+        nix::sys::stat::mkdirat(dir, name, mode)
+            .map_err(LaunchError::errno(format_args!("make the mount point {name}")))?;
+        self.give(dir, name)
+    }
+
+    fn file(&self, dir: BorrowedFd<'_>, name: &str) -> Result<(), LaunchError> {
+        use nix::fcntl::{OFlag, openat};
+        let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_WRONLY;
+        let mode = nix::sys::stat::Mode::from_bits_truncate(0o644);
+        openat(dir, name, flags, mode).map_err(LaunchError::errno(format_args!("make the mount point {name}")))?;
+        self.give(dir, name)
+    }
+
+    fn give(&self, dir: BorrowedFd<'_>, name: &str) -> Result<(), LaunchError> {
+        let Some(owner) = self.owner else { return Ok(()) };
+        let (uid, gid) = (nix::unistd::Uid::from_raw(owner), nix::unistd::Gid::from_raw(owner));
+        nix::unistd::fchownat(dir, name, Some(uid), Some(gid), nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)
+            .map_err(LaunchError::errno(format_args!("give away the mount point {name}")))
+    }
+
+    /// Where a destination lands inside the root; what is missing on the way is made, beneath the root, by descriptor.
+    /// Below an earlier mount the names are taken as they are: libcontainer makes them there, and inspection compares.
+    fn mount_point(&self, root: BorrowedFd<'_>, mount: &Mount, earlier: &[Resolved]) -> Result<String, LaunchError> {
+        let destination = mount.destination().to_str().filter(|d| d.starts_with('/'));
+        let bad =
+            |why: &str| LaunchError::Inspection(vec![format!("mount point {}: {why}", mount.destination().display())]);
+        let destination = destination.ok_or_else(|| bad("not an absolute path"))?;
+        let wants_file = is_file_bind(mount)?;
+        let mut todo: VecDeque<String> = parts(destination);
+        let mut stack: Vec<(String, OwnedFd)> = Vec::new();
+        let mut links = 0;
+        while let Some(name) = todo.pop_front() {
+            if name == ".." {
+                stack.pop();
+                continue;
+            }
+            let dir = stack.last().map_or(root, |(_, fd)| fd.as_fd());
+            let here = format!("{}/{name}", path_of(&stack));
+            if earlier.iter().any(|m| m.point == here) {
+                if todo.iter().any(|n| n == "..") {
+                    return Err(bad("leads out of another mount"));
+                }
+                return Ok(todo.iter().fold(here, |path, n| format!("{path}/{n}")));
+            }
+            match look(dir, &name) {
+                Ok(Found::Link(target)) => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err(bad("too many symbolic links"));
+                    }
+                    if target.starts_with('/') {
+                        stack.clear();
+                    }
+                    for part in parts(&target).into_iter().rev() {
+                        todo.push_front(part);
+                    }
+                }
+                Ok(Found::Folder(fd)) if !(todo.is_empty() && wants_file) => stack.push((name, fd)),
+                Ok(Found::Other) if todo.is_empty() && wants_file => return Ok(here),
+                Ok(_) => return Err(bad("the image has something else there")),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    if todo.is_empty() && wants_file {
+                        self.file(dir, &name)?;
+                        return Ok(here);
+                    }
+                    self.folder(dir, &name)?;
+                    todo.push_front(name);
+                }
+                Err(e) => return Err(bad(&e.to_string())),
+            }
+        }
+        let path = path_of(&stack);
+        Ok(if path.is_empty() { "/".to_owned() } else { path })
+    }
 }
 
 fn parts(path: &str) -> VecDeque<String> {

@@ -69,9 +69,9 @@ pub(crate) fn closes_on_exec(fd: RawFd) -> io::Result<bool> {
     if flags < 0 { Err(io::Error::last_os_error()) } else { Ok(flags & libc::FD_CLOEXEC != 0) }
 }
 
-/// Closes a descriptor by number: in init, what was copied from the gate has no owner.
+/// Closes a descriptor by number: in a fork of the gate, what was copied from it has no owner.
 pub(crate) fn close_raw(fd: RawFd) {
-    // SAFETY: the number was listed by the gate before the fork and nothing in init owns it.
+    // SAFETY: the number was taken from the gate before the fork and nothing in the fork drops it.
     unsafe { libc::close(fd) };
 }
 
@@ -176,6 +176,117 @@ pub(crate) fn write_in_pid_namespace(of: BorrowedFd<'_>, file: &std::ffi::CStr, 
     setns(&own, CloneFlags::CLONE_NEWPID)?;
     nix::sys::wait::waitpid(child?, None)?;
     outcome
+}
+
+/// A copy of what is mounted where `at` lies, from there on and without what is mounted below, on no folder yet.
+pub(crate) fn clone_mount(at: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as libc::c_uint;
+    // SAFETY: the path is NUL-terminated; a new descriptor or -1 comes back.
+    let fd = unsafe { libc::syscall(libc::SYS_open_tree, at.as_raw_fd(), c"".as_ptr(), flags) };
+    owned(fd)
+}
+
+/// struct mount_attr (linux/mount.h).
+#[repr(C)]
+struct MountAttr {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+/// Shows a mount that is on no folder yet through the map of a user namespace.
+pub(crate) fn idmap(mount: BorrowedFd<'_>, userns: BorrowedFd<'_>) -> io::Result<()> {
+    const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+    let userns_fd = u64::from(userns.as_raw_fd().unsigned_abs());
+    let attr = MountAttr { set: MOUNT_ATTR_IDMAP, clear: 0, propagation: 0, userns_fd };
+    let (fd, size) = (mount.as_raw_fd(), size_of::<MountAttr>());
+    // SAFETY: the path is NUL-terminated and attr a valid struct of `size` bytes; both outlive the call.
+    let rc =
+        unsafe { libc::syscall(libc::SYS_mount_setattr, fd, c"".as_ptr(), libc::AT_EMPTY_PATH, &raw const attr, size) };
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Puts such a mount on a folder or file.
+pub(crate) fn move_mount(mount: BorrowedFd<'_>, onto: BorrowedFd<'_>) -> io::Result<()> {
+    const BOTH_EMPTY: libc::c_uint = 0x4 | 0x40;
+    let (from, to) = (mount.as_raw_fd(), onto.as_raw_fd());
+    // SAFETY: both paths are NUL-terminated.
+    let rc = unsafe { libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), to, c"".as_ptr(), BOTH_EMPTY) };
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The user namespace that a namespace belongs to (ioctl_nsfs(2)); EPERM where that is none of ours or below.
+pub(crate) fn owner_of_namespace(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const NS_GET_USERNS: libc::Ioctl = 0xb701;
+    // SAFETY: an ioctl without an argument; a new descriptor or -1 comes back.
+    let fd = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_USERNS) };
+    owned(libc::c_long::from(fd))
+}
+
+/// A child in a user namespace of its own, which waits at a pipe until nobody holds its other end, and exits. Its pid.
+pub(crate) fn fork_in_user_namespace(wait: BorrowedFd<'_>, held: BorrowedFd<'_>) -> io::Result<libc::pid_t> {
+    let (stack, flags) = (std::ptr::null_mut::<u8>(), libc::CLONE_NEWUSER | libc::SIGCHLD);
+    // SAFETY: without a stack it is fork(2); this process has one thread, so the child finds no lock taken.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, stack, 0, 0, 0) };
+    if pid == 0 {
+        close_raw(held.as_raw_fd());
+        let ended = nix::unistd::read(wait, &mut [0_u8; 1]).is_ok();
+        exit_now(i32::from(!ended));
+    }
+    match libc::pid_t::try_from(pid) {
+        Ok(pid) if pid > 0 => Ok(pid),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// A child in the pid namespace of that process: its pid as it is here; None in the child.
+pub(crate) fn fork_in_pid_namespace(of: BorrowedFd<'_>) -> io::Result<Option<nix::unistd::Pid>> {
+    use nix::sched::{CloneFlags, setns};
+    let own = std::fs::File::open("/proc/self/ns/pid")?;
+    setns(of, CloneFlags::CLONE_NEWPID)?;
+    // SAFETY: this process has one thread, so the child finds no lock taken.
+    let forked = unsafe { nix::unistd::fork() };
+    if matches!(forked, Ok(nix::unistd::ForkResult::Child)) {
+        return Ok(None);
+    }
+    // What comes later belongs to our own namespace again.
+    let back = setns(&own, CloneFlags::CLONE_NEWPID);
+    let nix::unistd::ForkResult::Parent { child } = forked? else { return Ok(None) };
+    if let Err(e) = back {
+        nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL)?;
+        return Err(e.into());
+    }
+    Ok(Some(child))
+}
+
+/// All three user and group ids.
+pub(crate) fn become_ids(uid: u32, gid: u32) -> io::Result<()> {
+    let (uid, gid) = (nix::unistd::Uid::from_raw(uid), nix::unistd::Gid::from_raw(gid));
+    nix::unistd::setresgid(gid, gid, gid)?;
+    nix::unistd::setresuid(uid, uid, uid)?;
+    Ok(())
+}
+
+/// prctl(2) with one number.
+pub(crate) fn control(option: libc::c_int, value: libc::c_ulong) -> io::Result<()> {
+    // SAFETY: the options that this crate uses it with take numbers only.
+    let rc = unsafe { libc::prctl(option, value, 0, 0, 0) };
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Makes a terminal the controlling one of this session.
+pub(crate) fn control_terminal(terminal: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: TIOCSCTTY takes a number.
+    let rc = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) };
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Every descriptor above the three of stdio closes on exec.
+pub(crate) fn close_on_exec() -> io::Result<()> {
+    // SAFETY: integers only.
+    let rc = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// nsfs (device, inode) of a link in /proc/PID/ns.

@@ -161,6 +161,8 @@ pub struct Rootfs {
     pub integrity: String,
     /// `/dev`, `/proc`, `/sys` of the image that are not folders (a symlink among them).
     pub unsafe_roots: Vec<String>,
+    /// What the snapshotter asks the layers to be idmapped to (`uidmap=`, `gidmap=`).
+    pub idmap: Option<IdMaps>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -197,11 +199,19 @@ pub struct Bound {
     pub capabilities: BTreeSet<String>,
     pub label: String,
     pub user_namespace: bool,
+    /// How many ids its user namespace has, from 0 on; a record of a version that launched none has 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub user_ids: u32,
     pub uid: u32,
     /// The verified repository and authority of its image (`Terms` of its permit): scopes, allowances and exceptions
     /// go by them.
     pub repository: Option<String>,
     pub authority: Option<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -227,20 +237,45 @@ pub enum NamespaceOrigin {
     /// Made for this container.
     New,
     /// This pod's own, by the sealed record of its sandbox; or, for a sandbox, a network namespace that no other
-    /// container holds and that is not the host's.
+    /// container holds and that is not the host's, and the user namespace that this one belongs to.
     OwnPod,
     Host,
     /// Held by the container named here, of another pod.
     Foreign(String),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// The maps that the spec lists, with or without a user namespace beside them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserNamespace {
-    /// (container id, host id, size)
+    pub ids: IdMaps,
+    /// For one that is joined: what the kernel shows of it. Absent for a new one, and for one that CRI made for this sandbox,
+    /// in which no process is yet: of both the inspection tells.
+    pub joined: Fact<IdMaps>,
+    /// Ids of other pods whose host range overlaps, while nobody else makes a user namespace.
+    pub overlaps: Fact<Vec<String>>,
+}
+
+/// Ranges of (container id, host id, size).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMaps {
     pub uids: Vec<(u32, u32, u32)>,
     pub gids: Vec<(u32, u32, u32)>,
-    /// Ids of other pods whose host range overlaps.
-    pub overlaps: Vec<String>,
+}
+
+impl IdMaps {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.uids.is_empty() && self.gids.is_empty()
+    }
+
+    /// (host id, size) where both maps are the same one range from 0 on: the only form that is launched.
+    #[must_use]
+    pub fn range(&self) -> Option<(u32, u32)> {
+        match (self.uids.as_slice(), self.gids.as_slice()) {
+            ([(0, host, size)], [(0, of, count)]) if (host, size) == (of, count) => Some((*host, *size)),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -281,6 +316,8 @@ pub struct Mount {
     pub propagation: Option<String>,
     /// For a bind: what its source is.
     pub object: Fact<Object>,
+    /// The mount's own maps, where it is to be idmapped; both empty where an option asks for the container's.
+    pub idmap: Option<IdMaps>,
 }
 
 /// A resolved bind source: judged as an object, not as a string.

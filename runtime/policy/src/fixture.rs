@@ -1,7 +1,7 @@
 //! A policy and facts that pass every rule, for tests here and in crates that need a permit (feature `fixture`).
 use crate::facts::{
-    Bundle, Capabilities, Devices, Door, Fact, Facts, Image, Kexec, Label, Limits, Lsm, Mount, Namespace,
-    NamespaceOrigin, Namespaces, Node, Object, Process, Root, Rootfs, Seccomp, Signature, Subject,
+    Bundle, Capabilities, Devices, Door, Fact, Facts, IdMaps, Image, Kexec, Label, Limits, Lsm, Mount, Namespace,
+    NamespaceOrigin, Namespaces, Node, Object, Process, Root, Rootfs, Seccomp, Signature, Subject, UserNamespace,
 };
 use crate::policy::{Allowance, AllowedHook, AllowedMount, Authority, Exception, Policy, Scope};
 use crate::standard;
@@ -49,8 +49,8 @@ pub fn allowance() -> Allowance {
         repository: "ghcr.io/corp/app".into(),
         capabilities: set(&["CAP_NET_ADMIN"]),
         mounts: vec![
-            AllowedMount { source: "/opt/readable".into(), writable: false },
-            AllowedMount { source: "/opt/writable".into(), writable: true },
+            AllowedMount { source: "/opt/readable".into(), writable: false, idmap: false },
+            AllowedMount { source: "/opt/writable".into(), writable: true, idmap: false },
         ],
         devices: vec!["/dev/fuse".into()],
         sysctls: set(&["net.ipv4.ip_forward"]),
@@ -176,6 +176,19 @@ fn image() -> Image {
     }
 }
 
+/// The maps of a user namespace: one range of `size` ids from `host` on.
+#[must_use]
+pub fn id_maps(host: u32, size: u32) -> IdMaps {
+    IdMaps { uids: vec![(0, host, size)], gids: vec![(0, host, size)] }
+}
+
+/// Makes of a request one with a new user namespace of the host's ids from 131072 on.
+pub fn in_user_namespace(facts: &mut Facts) {
+    facts.namespaces.listed.push(namespace("user"));
+    facts.user_namespace =
+        Some(UserNamespace { ids: id_maps(131_072, 65_536), joined: Fact::Absent, overlaps: Fact::Is(Vec::new()) });
+}
+
 fn namespace(kind: &str) -> Namespace {
     Namespace { kind: kind.into(), origin: Fact::Is(NamespaceOrigin::New), path: String::new(), object: None }
 }
@@ -203,6 +216,7 @@ pub fn mounts() -> Vec<Mount> {
             writable: *kind != "sysfs",
             propagation: None,
             object: Fact::Absent,
+            idmap: None,
         })
         .collect()
 }
@@ -228,6 +242,7 @@ pub fn bind(destination: &str) -> Mount {
             path: "/srv/folder".into(),
             ..Default::default()
         }),
+        idmap: None,
     }
 }
 
@@ -246,5 +261,6 @@ pub fn tmpfs(destination: &str, size: Option<&str>) -> Mount {
         writable: true,
         propagation: None,
         object: Fact::Absent,
+        idmap: None,
     }
 }

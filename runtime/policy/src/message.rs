@@ -154,11 +154,10 @@ mod tests {
             }),
             ("BS-PRC-008", |_, f| f.foreign_fields = vec!["linux.intelRdt".into()]),
             ("BS-PRC-010", |_, f| {
-                f.user_namespace = Some(crate::facts::UserNamespace {
-                    uids: vec![(0, 0, 1)],
-                    gids: vec![(0, 1, 1)],
-                    overlaps: vec![],
-                });
+                fixture::in_user_namespace(f);
+                if let Some(user) = &mut f.user_namespace {
+                    user.ids = fixture::id_maps(0, 65_536);
+                }
             }),
             ("BS-MAC-001", |_, f| f.label.lsm = crate::facts::Lsm::Neither),
             ("BS-FSY-001", |_, f| {

@@ -71,6 +71,8 @@ pub struct Policy {
     #[serde(default)]
     pub node: NodeRules,
     #[serde(default)]
+    pub user_namespace: UserNamespaceRules,
+    #[serde(default)]
     pub landlock: LandlockRules,
     #[serde(default)]
     pub anomalies: AnomalyRules,
@@ -248,6 +250,16 @@ pub struct LandlockRules {
     pub ports: bool,
 }
 
+/// Which ids of the host a pod's user namespace may have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UserNamespaceRules {
+    /// The host's ids below it are never a pod's.
+    pub min_host_id: u32,
+    /// Most ids of one pod.
+    pub max_size: u32,
+}
+
 /// What is watched beyond being refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -342,6 +354,9 @@ pub struct AllowedMount {
     pub source: String,
     #[serde(default)]
     pub writable: bool,
+    /// It may be idmapped: then root of a pod's user namespace is the owner of root's files in it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub idmap: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -89,7 +89,9 @@ fn worsen(f: &mut Facts, which: u8) {
         39 => f.ports = Fact::Is("everything".into()),
         40 => f.network_hooks = Fact::Absent,
         41 => f.landlock = Fact::Is(0),
-        _ => f.user_namespace = Some(UserNamespace { uids: vec![(0, 0, 1)], gids: vec![], overlaps: vec![] }),
+        _ => {
+            f.user_namespace = Some(UserNamespace { ids: fixture::id_maps(0, 1), ..Default::default() });
+        }
     }
 }
 

@@ -226,6 +226,9 @@ pub const KERNEL_FILESYSTEMS: [&str; 17] = [
 /// The name that CRI writes for `RuntimeDefault`: it asks for the runtime's own profile, which here is ours.
 pub const CRI_DEFAULT_APPARMOR: &str = "cri-containerd.apparmor.d";
 
+/// Ids that a user namespace has at least: all that 16 bits name, `nobody` and devpts's group among them.
+pub const LEAST_IDS: u32 = 65_536;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,7 +27,7 @@ connect = ["*:443"]
 id = "x"
 authority = "ci"
 repository = "a.io"
-mounts = [{ source = "/opt/a", writable = true }]
+mounts = [{ source = "/opt/a", writable = true, idmap = true }]
 hooks = [{ stage = "prestart", path = "/opt/h", digest = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", args = ["h"] }]
 [node]
 attestation_key = "ak.pem"

@@ -100,6 +100,7 @@ pub fn seal(permit: Permit, spec: Spec, facts: &Facts) -> Result<Sealed, String>
         additional_gids: facts.process.additional_gids.clone(),
         cwd: facts.process.cwd.clone(),
         namespaces: linux.namespaces,
+        user_ids: linux.user_ids,
         label: label(permit.terms()),
         pod_seccomp: pod_seccomp(&input)?,
         cgroup_path: linux.cgroup_path,

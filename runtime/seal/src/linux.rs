@@ -1,6 +1,6 @@
 //! The Linux part: namespaces, cgroup and limits, devices, paths that are hidden or read-only, sysctls.
 use crate::{ApprovedNamespace, Input};
-use boltseal_policy::facts::{Fact, Namespace, NamespaceOrigin};
+use boltseal_policy::facts::{Fact, Namespace, NamespaceOrigin, UserNamespace};
 use boltseal_policy::{pattern, standard};
 use oci_spec::runtime::{Linux, LinuxBlockIo, LinuxResources, LinuxThrottleDevice};
 use serde_json::{Value, json};
@@ -12,6 +12,7 @@ pub(crate) struct Built {
     pub(crate) readonly: Vec<String>,
     pub(crate) namespaces: Vec<ApprovedNamespace>,
     pub(crate) cgroup_path: String,
+    pub(crate) user_ids: Option<(u32, u32)>,
 }
 
 /// Nodes that every container gets, with the mode that they have on a host: libcontainer's own default for them, 066, shuts
@@ -33,11 +34,11 @@ pub(crate) fn build(input: &Input<'_>, slave: bool) -> Result<Built, String> {
     );
     let (listed, namespaces) = namespaces(input)?;
     let cgroup_path = cgroup_path(linux, &input.facts.subject.id)?;
-    let user = input.facts.user_namespace.as_ref();
+    let user_ids = user_ids(input.facts.user_namespace.as_ref(), &namespaces)?;
     let json = json!({
         "namespaces": listed,
-        "uidMappings": user.map(|u| mappings(&u.uids)),
-        "gidMappings": user.map(|u| mappings(&u.gids)),
+        "uidMappings": user_ids.map(mappings),
+        "gidMappings": user_ids.map(mappings),
         "sysctl": input.terms.sysctls,
         "cgroupsPath": cgroup_path,
         "resources": resources(input, linux),
@@ -48,7 +49,7 @@ pub(crate) fn build(input: &Input<'_>, slave: bool) -> Result<Built, String> {
         "readonlyPaths": readonly,
         "mountLabel": input.terms.selinux.as_ref().map(|process| mount_label(process, linux)),
     });
-    Ok(Built { json, masked, readonly, namespaces, cgroup_path })
+    Ok(Built { json, masked, readonly, namespaces, cgroup_path, user_ids })
 }
 
 /// SELinux: the label of the files that are mounted for the container. The spec's own where it is of the process's own
@@ -102,8 +103,21 @@ fn namespace(n: &Namespace) -> Result<Option<(Value, ApprovedNamespace)>, String
     }
 }
 
-fn mappings(ranges: &[(u32, u32, u32)]) -> Vec<Value> {
-    ranges.iter().map(|(inside, host, size)| json!({ "containerID": inside, "hostID": host, "size": size })).collect()
+fn mappings((host, size): (u32, u32)) -> Value {
+    json!([{ "containerID": 0, "hostID": host, "size": size }])
+}
+
+/// Maps and the namespace that they are for, or neither: what a rule that only warns let through is not made.
+fn user_ids(user: Option<&UserNamespace>, namespaces: &[ApprovedNamespace]) -> Result<Option<(u32, u32)>, String> {
+    match (user, namespaces.iter().any(|n| n.kind == "user")) {
+        (None, false) => Ok(None),
+        (Some(user), true) => {
+            user.ids.range().map(Some).ok_or_else(|| {
+                "a user namespace is made of one range from 0 on, the same for users and groups".to_owned()
+            })
+        }
+        _ => Err("ids are mapped without a user namespace, or it has no maps".into()),
+    }
 }
 
 /// Absolute below the cgroup root, or systemd's `slice:prefix:name`.
@@ -221,7 +235,7 @@ fn devices(input: &Input<'_>, linux: &Linux) -> Result<Vec<Value>, String> {
 mod tests {
     use super::*;
     use crate::properties::{permissive, sealed};
-    use boltseal_policy::facts::{Device, Facts, UserNamespace};
+    use boltseal_policy::facts::{Device, Facts};
     use boltseal_policy::{Terms, fixture};
 
     fn with(change: impl Fn(&mut Facts)) -> crate::Sealed {
@@ -381,18 +395,27 @@ mod tests {
 
     #[test]
     fn user_namespaces_carry_their_maps() {
-        let s = with(|f| {
-            f.user_namespace = Some(UserNamespace {
-                uids: vec![(0, 100_000, 65_536)],
-                gids: vec![(0, 100_000, 65_536)],
-                overlaps: vec![],
-            });
-        });
-        assert!(
-            String::from_utf8(s.json)
-                .unwrap()
-                .contains(r#""uidMappings":[{"containerID":0,"hostID":100000,"size":65536}]"#)
-        );
+        let s = with(fixture::in_user_namespace);
+        let text = String::from_utf8(s.json).unwrap();
+        for map in ["uidMappings", "gidMappings"] {
+            assert!(text.contains(&format!(r#""{map}":[{{"containerID":0,"hostID":131072,"size":65536}}]"#)), "{text}");
+        }
+        assert_eq!(s.table.user_ids, Some((131_072, 65_536)));
+        assert!(s.table.namespaces.contains(&ApprovedNamespace { kind: "user".into(), object: None }));
+        assert_eq!(with(|_| {}).table.user_ids, None);
+    }
+
+    #[test]
+    fn a_user_namespace_and_its_maps_are_sealed_together() {
+        let fails = |change: fn(&mut Facts)| {
+            let mut facts = fixture::facts();
+            fixture::in_user_namespace(&mut facts);
+            change(&mut facts);
+            sealed(&permissive(), &facts).unwrap_err()
+        };
+        assert!(fails(|f| f.namespaces.listed.retain(|n| n.kind != "user")).contains("without a user namespace"));
+        assert!(fails(|f| f.user_namespace = None).contains("no maps"));
+        assert!(fails(|f| f.user_namespace.as_mut().unwrap().ids.gids = vec![(0, 1, 1)]).contains("one range"));
     }
 
     #[test]

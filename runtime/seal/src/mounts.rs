@@ -30,6 +30,7 @@ pub(crate) fn build(input: &Input<'_>) -> Result<(Vec<Value>, Vec<ApprovedMount>
         nosuid: true,
         nodev: true,
         noexec: false,
+        idmapped: false,
     }];
     let mut mounts = Vec::new();
     let mut add = |(mount, entry): (Value, ApprovedMount)| {
@@ -144,7 +145,18 @@ fn bind(input: &Input<'_>, m: &Mount, at: &str) -> Result<(Value, ApprovedMount)
     options.extend(harmless(m));
     // The canonical path was judged, and by it the object that inspection will look for.
     let source = if object.path.is_empty() { &m.source } else { &object.path };
-    Ok(entry(at, "bind", source, options, Some((object.device, object.root.clone()))))
+    let (mount, approved) = entry(at, "bind", source, options, Some((object.device, object.root.clone())));
+    // The launch does it: libcontainer refuses a mount with mappings.
+    Ok((mount, ApprovedMount { idmapped: is_idmapped(input, m)?, ..approved }))
+}
+
+/// Only to the ids of the container's own user namespace, and only where they are understood.
+fn is_idmapped(input: &Input<'_>, m: &Mount) -> Result<bool, String> {
+    match (&m.idmap, &input.facts.user_namespace) {
+        (None, _) => Ok(false),
+        (Some(ids), Some(user)) if ids.is_empty() || *ids == user.ids => Ok(true),
+        _ => Err(format!("the mount at {} cannot be idmapped to other ids than the container's", m.destination)),
+    }
 }
 
 fn entry(
@@ -165,6 +177,7 @@ fn entry(
         nosuid: is("nosuid"),
         nodev: is("nodev"),
         noexec: is("noexec"),
+        idmapped: false,
     };
     (json!({ "destination": at, "type": kind, "source": source, "options": options }), approved)
 }
@@ -191,7 +204,7 @@ pub(crate) fn writable(approved: &[ApprovedMount], terms: &Terms) -> Vec<String>
 #[cfg(test)]
 mod tests {
     use crate::properties::{permissive, sealed};
-    use boltseal_policy::facts::{Facts, Origin};
+    use boltseal_policy::facts::{Facts, IdMaps, Origin};
     use boltseal_policy::fixture;
 
     /// The options that a change of the facts' mounts gives, by destination.
@@ -319,6 +332,28 @@ mod tests {
         let noexec = |at: &str| table.mounts.iter().find(|m| m.destination == at).unwrap().noexec;
         assert!(!noexec("/plugins") && noexec("/other"));
         assert_eq!(table.landlock.writable, ["/dev/mqueue", "/dev/shm", "/other", "/plugins"]);
+    }
+
+    #[test]
+    fn only_the_containers_own_ids_are_mapped_to() {
+        let idmapped = |own: bool, idmap: Option<IdMaps>| {
+            let mut facts = fixture::facts();
+            if own {
+                fixture::in_user_namespace(&mut facts);
+            }
+            let mut m = fixture::bind("/data");
+            m.idmap = idmap;
+            facts.mounts.push(m);
+            let sealed = sealed(&permissive(), &facts)?;
+            assert!(!String::from_utf8(sealed.json).unwrap().contains("idmap"));
+            Ok::<_, String>(sealed.table.mounts.last().unwrap().idmapped)
+        };
+        let own = fixture::id_maps(131_072, 65_536);
+        assert_eq!(idmapped(true, None), Ok(false));
+        assert_eq!(idmapped(true, Some(own.clone())), Ok(true));
+        assert_eq!(idmapped(true, Some(IdMaps::default())), Ok(true));
+        assert!(idmapped(true, Some(fixture::id_maps(0, 65_536))).is_err());
+        assert!(idmapped(false, Some(own)).is_err());
     }
 
     #[test]

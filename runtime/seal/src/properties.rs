@@ -156,6 +156,7 @@ fn facts_of(sealed: &Sealed, before: &Facts) -> Facts {
                 object: was.map_or(Fact::Absent, |o| o.object.clone()),
                 options,
                 destination: at,
+                idmap: was.and_then(|o| o.idmap.clone()),
             }
         })
         .collect();

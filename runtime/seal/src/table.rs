@@ -16,6 +16,9 @@ pub struct Table {
     pub additional_gids: Vec<u32>,
     pub cwd: String,
     pub namespaces: Vec<ApprovedNamespace>,
+    /// (first id of the host, count): what the user namespace maps 0 and on to, for users and groups alike. None without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_ids: Option<(u32, u32)>,
     pub label: Option<Label>,
     pub landlock: Landlock,
     /// What of the network is open, held by programs on the cgroup: see `runtime/launch/src/network`.
@@ -51,6 +54,9 @@ pub struct ApprovedMount {
     pub nosuid: bool,
     pub nodev: bool,
     pub noexec: bool,
+    /// For a bind: seen through the container's user namespace, in which root is the owner of root's files.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub idmapped: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

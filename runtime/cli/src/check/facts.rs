@@ -136,10 +136,12 @@ fn ours(facts: &mut Facts, parsed: &ParsedSpec) {
         sandbox_id: &facts.subject.sandbox_id,
         is_sandbox: sandbox,
         cri_netns: None,
+        cri_userns: None,
     };
     namespaces::resolve(&mut facts.namespaces, &context);
     if let Some(user) = &mut facts.user_namespace {
-        user.overlaps = namespaces::overlaps(user, &context);
+        user.joined = namespaces::joined(&facts.namespaces, &context);
+        user.overlaps = Fact::Is(namespaces::overlaps(&user.ids, &context));
     }
 }
 

@@ -1,6 +1,6 @@
 //! A mount of the spec, read as libcontainer reads it.
-use super::list;
-use boltseal_policy::facts::{Fact, Mount};
+use super::{list, maps};
+use boltseal_policy::facts::{Fact, IdMaps, Mount};
 use oci_spec::runtime as oci;
 
 pub(super) fn mount_facts(index: usize, mount: &oci::Mount) -> Mount {
@@ -12,6 +12,7 @@ pub(super) fn mount_facts(index: usize, mount: &oci::Mount) -> Mount {
     let unknown_options = options.iter().filter(|o| !is_known_option(&kind, o)).cloned().collect();
     let propagation = options.iter().rev().find(|o| is_propagation(o)).cloned();
     Mount {
+        idmap: idmap(mount, &options),
         index,
         destination: mount.destination().to_string_lossy().into_owned(),
         source: mount.source().as_ref().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default(),
@@ -22,6 +23,16 @@ pub(super) fn mount_facts(index: usize, mount: &oci::Mount) -> Mount {
         object: if bind { Fact::Unknown("the source was not resolved".into()) } else { Fact::Absent },
         kind,
     }
+}
+
+/// Mappings of its own, or the option that takes the container's (config.md, "Mounts").
+fn idmap(mount: &oci::Mount, options: &[String]) -> Option<IdMaps> {
+    let ids = maps(mount.uid_mappings(), mount.gid_mappings());
+    (!ids.is_empty() || options.iter().any(|o| is_idmap(o))).then_some(ids)
+}
+
+fn is_idmap(option: &str) -> bool {
+    matches!(option, "idmap" | "ridmap")
 }
 
 /// `ro` and `rw` take effect in their order; `rro` seals what is below too, `rrw` opens it.
@@ -43,7 +54,7 @@ fn is_one_propagation(option: &str) -> bool {
     matches!(option, "private" | "shared" | "slave" | "unbindable")
 }
 
-/// Options that libcontainer applies, without those that change what is mounted (`remount`, `idmap`, `mand`).
+/// Options that libcontainer or the launch applies, without those that change what is mounted (`remount`, `mand`).
 fn is_known_option(kind: &str, option: &str) -> bool {
     const FLAGS: &[&str] = &[
         "defaults",
@@ -93,7 +104,7 @@ fn is_known_option(kind: &str, option: &str) -> bool {
         return false;
     }
     match (kind, data) {
-        ("bind", None) => matches!(option, "bind" | "rbind"),
+        ("bind", None) => matches!(option, "bind" | "rbind") || is_idmap(option),
         ("tmpfs", Some((name, _))) => matches!(name, "size" | "mode" | "uid" | "gid" | "nr_inodes" | "nr_blocks"),
         ("devpts", Some((name, _))) => matches!(name, "ptmxmode" | "mode" | "uid" | "gid" | "max"),
         ("devpts", None) => option == "newinstance",
@@ -123,6 +134,28 @@ mod tests {
         assert_eq!(f.mounts[1].unknown_options, ["lowerdir=/etc"]);
         assert_eq!(f.mounts[1].object, Fact::Absent);
         assert_eq!((f.mounts[2].writable, f.mounts[2].unknown_options.len()), (false, 1));
+    }
+
+    #[test]
+    fn mappings_of_a_mount() {
+        let of = |mount: &str| {
+            let f =
+                facts(&format!(r#""args":[]|"linux":{{}},"mounts":[{{"destination":"/a","source":"/x",{mount}}}]"#));
+            assert!(f.foreign_fields.is_empty());
+            (f.mounts[0].idmap.clone(), f.mounts[0].unknown_options.len())
+        };
+        let map = r#"[{"containerID":0,"hostID":131072,"size":65536}]"#;
+        let listed = IdMaps { uids: vec![(0, 131_072, 65_536)], gids: vec![(0, 131_072, 65_536)] };
+        let both = format!(r#""uidMappings":{map},"gidMappings":{map}"#);
+        assert_eq!(of(r#""type":"bind""#), (None, 0));
+        assert_eq!(of(&format!(r#""type":"bind",{both}"#)), (Some(listed.clone()), 0));
+        let half = IdMaps { gids: vec![], ..listed.clone() };
+        assert_eq!(of(&format!(r#""type":"bind","uidMappings":{map}"#)), (Some(half), 0));
+        for option in ["idmap", "ridmap"] {
+            assert_eq!(of(&format!(r#""type":"bind","options":["{option}"]"#)), (Some(IdMaps::default()), 0));
+            assert_eq!(of(&format!(r#""type":"tmpfs","options":["{option}"]"#)), (Some(IdMaps::default()), 1));
+        }
+        assert_eq!(of(&format!(r#""type":"tmpfs",{both}"#)), (Some(listed), 0));
     }
 
     /// A comma would bring other options with it, past every check of them.

@@ -1,9 +1,11 @@
 //! Which pod a container belongs to: by containerd's record and our own, never by what annotations say.
+use crate::sensitivity::{self, Turn};
+use crate::sys;
 use boltseal_evidence::containerd::Container;
 use boltseal_evidence::record::Records;
 use boltseal_evidence::{namespaces, spec};
 use boltseal_message::Request;
-use boltseal_policy::facts::{Facts, Subject};
+use boltseal_policy::facts::{Fact, Facts, Subject};
 
 /// CRI's annotations: they narrow and are compared, they prove nothing.
 const CRI: [(&str, &str); 4] = [
@@ -83,26 +85,42 @@ pub(super) fn pod(request: &Request, container: &Container, records: &Result<Rec
 }
 
 /// What our own records say: whose each namespace is, and whether a user namespace overlaps another pod's.
-pub(super) fn ours(request: &Request, netns: Option<&str>, records: &Result<Records, String>, facts: &mut Facts) {
+pub(super) fn ours(
+    request: &Request,
+    netns: Option<&str>,
+    records: &Result<Records, String>,
+    turn: &Result<Option<Turn>, String>,
+    facts: &mut Facts,
+) {
     let records = match records {
         Ok(records) => records,
         Err(why) => {
             facts.subject.disagreements.push(why.clone());
+            if let Some(user) = &mut facts.user_namespace {
+                (user.joined, user.overlaps) = (Fact::Unknown(why.clone()), Fact::Unknown(why.clone()));
+            }
             return;
         }
     };
     let subject = &facts.subject;
+    let is_sandbox = subject.is_pod && subject.sandbox_id == request.id;
     let context = namespaces::NamespaceContext {
         records,
         namespace: &request.namespace,
         id: &request.id,
         sandbox_id: &subject.sandbox_id,
-        is_sandbox: subject.is_pod && subject.sandbox_id == request.id,
+        is_sandbox,
         cri_netns: netns,
+        // Asked for only where it can matter.
+        cri_userns: netns.filter(|_| is_sandbox && facts.user_namespace.is_some()).and_then(sys::user_namespace_of),
     };
     namespaces::resolve(&mut facts.namespaces, &context);
     if let Some(user) = &mut facts.user_namespace {
-        user.overlaps = namespaces::overlaps(user, &context);
+        user.joined = namespaces::joined(&facts.namespaces, &context);
+        user.overlaps = match sensitivity::ids_are_recorded(records, turn) {
+            Ok(()) => Fact::Is(namespaces::overlaps(&user.ids, &context)),
+            Err(why) => Fact::Unknown(why),
+        };
     }
 }
 

@@ -31,18 +31,15 @@ pub(crate) fn record(
         cgroup_path: sealed.table.cgroup_path.clone(),
         cgroups: parked.cgroups.clone(),
         namespaces: parked.namespaces.clone(),
-        user_ns_ranges: facts
-            .user_namespace
-            .iter()
-            .flat_map(|u| u.uids.iter().map(|(_, host, size)| (*host, *size)))
-            .collect(),
+        user_ns_ranges: sealed.table.user_ids.into_iter().collect(),
         bound: Bound {
             capabilities: sealed.table.capabilities.clone(),
             label: match &sealed.table.label {
                 None => String::new(),
                 Some(Label::AppArmor(name) | Label::Selinux(name)) => name.clone(),
             },
-            user_namespace: facts.user_namespace.is_some(),
+            user_namespace: sealed.table.user_ids.is_some(),
+            user_ids: sealed.table.user_ids.map_or(0, |(_, count)| count),
             uid: sealed.table.uid,
             repository: terms.repository.clone(),
             authority: terms.authority.clone(),

@@ -75,6 +75,38 @@ impl Lab {
         self.mounts_before = fs::read_to_string("/proc/self/mountinfo").unwrap();
     }
 
+    /// Another container of the same image, with a state and a cgroup of its own.
+    pub fn beside(&self, name: &str) -> Self {
+        let state = self.top.join(format!("state-{name}"));
+        fs::DirBuilder::new().mode(0o700).create(&state).unwrap_or_else(|e| assert!(state.is_dir(), "{e}"));
+        let (mut spec, mut table) = (self.spec.clone(), self.table.clone());
+        table.cgroup_path = format!("{}-{name}", self.table.cgroup_path);
+        spec["linux"]["cgroupsPath"] = json!(table.cgroup_path);
+        Self {
+            name: format!("{}-{name}", self.name),
+            top: self.top.clone(),
+            layer: self.layer.clone(),
+            volume: self.volume.clone(),
+            state,
+            spec,
+            table,
+            host: self.host.try_clone().unwrap(),
+            mounts_before: self.mounts_before.clone(),
+        }
+    }
+
+    /// What the scenario mounts itself is not left by a container.
+    pub fn now_mounted(&mut self) {
+        self.mounts_before = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    }
+
+    /// Another folder of the host at /data.
+    pub fn bind_data(&mut self, source: &std::path::Path) {
+        let mounts = self.spec["mounts"].as_array_mut().unwrap();
+        mounts.iter_mut().find(|m| m["destination"] == "/data").unwrap()["source"] = json!(source);
+        self.table.mounts.iter_mut().find(|m| m.destination == "/data").unwrap().source = Some(located(source));
+    }
+
     /// The program, as the spec names it.
     pub fn args(&mut self, args: &[&str]) -> &mut Self {
         self.spec["process"]["args"] = json!(args);
@@ -248,6 +280,7 @@ fn table(volume: &std::path::Path, cgroup: &str) -> Table {
         nosuid: flags[1],
         nodev: flags[2],
         noexec: flags[3],
+        idmapped: false,
     };
     let strings = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
     let bind = |destination: &str, source: &std::path::Path, readonly: bool| ApprovedMount {
@@ -258,6 +291,7 @@ fn table(volume: &std::path::Path, cgroup: &str) -> Table {
         nosuid: true,
         nodev: true,
         noexec: true,
+        idmapped: false,
     };
     Table {
         mounts: vec![
@@ -285,6 +319,7 @@ fn table(volume: &std::path::Path, cgroup: &str) -> Table {
         gid: 1000,
         additional_gids: Vec::new(),
         cwd: "/".into(),
+        user_ids: None,
         namespaces: ["pid", "network", "ipc", "uts", "mount", "cgroup"]
             .iter()
             .map(|k| ApprovedNamespace { kind: (*k).to_owned(), object: None })

@@ -4,6 +4,7 @@ mod damaged;
 mod labels;
 mod network;
 mod traps;
+mod users;
 mod watch;
 
 pub use cgroups::{standard_rules, unified};
@@ -85,6 +86,21 @@ pub const ALL: &[Scenario] = &[
     ("watch_unconfined", watch::unconfined),
     ("watch_nobody_reads", watch::nobody_reads),
     ("watch_cost", watch::cost),
+    ("user_namespace", users::root_of_its_own),
+    ("user_namespace_volume_as_it_is", users::volume_as_it_is),
+    ("user_namespace_another_user", users::another_user),
+    ("user_namespace_exec", users::exec_joins_it),
+    ("user_namespace_exec_failures", users::exec_failures),
+    ("user_namespace_terminal", users::terminal),
+    ("user_namespace_memory", users::memory),
+    ("user_namespace_on_cgroup_v2", users::on_cgroup_v2),
+    ("user_namespace_confined_network", users::confined_network),
+    ("user_namespace_joined", users::joined),
+    ("user_namespace_foreign_network", users::foreign_network),
+    ("user_namespace_unmappable", users::unmappable),
+    ("user_namespace_unsupported", users::unsupported),
+    ("user_namespace_shown", users::what_the_kernel_shows),
+    ("user_namespace_descriptors", users::nothing_is_left_open),
     ("cgroup_mount", cgroups::cgroup_mount),
     ("cgroup_in_use", cgroups::cgroup_in_use),
     ("seccomp_in_the_spec", seccomp_in_the_spec),

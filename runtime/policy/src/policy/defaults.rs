@@ -1,7 +1,8 @@
 //! What is in force when a policy file says nothing.
 use super::{
     AnomalyRules, BundleRules, DeviceRules, ImageRules, LabelRules, LandlockRules, Level, LimitRules, MountRules,
-    NodeRules, OwnerRules, Policy, ProcessRules, Registries, Sandbox, SensitivityRules, Traps, Watched, Whose,
+    NodeRules, OwnerRules, Policy, ProcessRules, Registries, Sandbox, SensitivityRules, Traps, UserNamespaceRules,
+    Watched, Whose,
 };
 use crate::standard;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +33,7 @@ impl Default for Policy {
             sensitivity: SensitivityRules::default(),
             bundle: BundleRules::default(),
             node: NodeRules::default(),
+            user_namespace: UserNamespaceRules::default(),
             landlock: LandlockRules::default(),
             anomalies: AnomalyRules::default(),
             allowances: Vec::new(),
@@ -115,6 +117,13 @@ impl Default for AnomalyRules {
             flows: Watched::All(false),
             port_scan: 20,
         }
+    }
+}
+
+impl Default for UserNamespaceRules {
+    /// Above what the host's own users have, and as many as kubelet gives a pod.
+    fn default() -> Self {
+        Self { min_host_id: standard::LEAST_IDS, max_size: standard::LEAST_IDS }
     }
 }
 

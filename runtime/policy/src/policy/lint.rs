@@ -138,6 +138,13 @@ impl Policy {
         for path in &self.devices.allow {
             device("devices.allow", path, out);
         }
+        let ids = &self.user_namespace;
+        if !(1..=i32::MAX as u32 - standard::LEAST_IDS).contains(&ids.min_host_id) {
+            out.push("user_namespace.min_host_id: from 1 to 2147418111; the host's root is never a pod's".into());
+        }
+        if !(standard::LEAST_IDS..=1 << 24).contains(&ids.max_size) {
+            out.push("user_namespace.max_size: from 65536 to 16777216".into());
+        }
         if !(1..=64).contains(&self.landlock.abi) {
             out.push("landlock.abi: at least 1".into());
         }
@@ -417,7 +424,7 @@ mod tests {
             format!("{AUTHORITY}[[scope]]\nrepository = \"ghcr.io/corp\"\nauthorities = [\"ci\"]\nsensitivity = \"secret\""),
             format!("{AUTHORITY}[[scope]]\nrepository = \"ghcr.io/corp\"\nauthorities = [\"ci\"]\nsensitivity = \"*\""),
             "[sensitivity]\nlevels = [\"a\", \"b\"]\ndefault = \"b\"".into(),
-            "[limits]\nmemory = 1048576\npids = 4194304\n[mounts]\ntmpfs_size = 4096\n[landlock]\nabi = 64".into(),
+            "[limits]\nmemory = 1048576\npids = 4194304\n[mounts]\ntmpfs_size = 4096\n[landlock]\nabi = 64\n[user_namespace]\nmin_host_id = 2147418111\nmax_size = 16777216".into(),
             format!("[node]\ncap = 14\nenrolled = \"certified\"\nttl = 1\n[node.pcrs]\n0 = [\"{HEX}\"]\n23 = [\"0{}\"]", &HEX[1..]),
             format!("[bundle]\nmeasured = true\n[node.pcrs]\n7 = [\"{HEX}\"]"),
             format!("[node.pcrs]\n13 = [\"{HEX}\"]"),
@@ -514,6 +521,10 @@ mod tests {
             ("[anomalies]\nport_scan = 1001".into(), "anomalies.port_scan"),
             ("[anomalies]\nnetwork = \"all\"".into(), "true, false or \"confined\""),
             ("[anomalies]\nflow = true".into(), "flow"),
+            ("[user_namespace]\nmin_host_id = 0".into(), "user_namespace.min_host_id"),
+            ("[user_namespace]\nmin_host_id = 2147418112".into(), "user_namespace.min_host_id"),
+            ("[user_namespace]\nmax_size = 65535".into(), "user_namespace.max_size"),
+            ("[user_namespace]\nmax_size = 16777217".into(), "user_namespace.max_size"),
             (exception("BS-XXX-001", &format!("scope = \"*\"\n{rest}")), "no such rule"),
             (exception("BS-AUD-001", &format!("scope = \"*\"\n{rest}")), "nothing is excepted"),
             (exception("BS-NOD-001", &format!("scope = \"*\"\n{rest}")), "must name a `condition`"),

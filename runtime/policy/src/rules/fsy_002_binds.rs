@@ -310,7 +310,7 @@ mod tests {
         const OWN: &str = "/var/lib/kubelet/plugins/csi.demo.example";
         let table = |path: &str, grant: Option<bool>, change: &dyn Fn(&mut Object)| {
             let (mut policy, mut facts, mut allowance) = (fixture::policy(), fixture::facts(), fixture::allowance());
-            let granted = grant.map(|writable| AllowedMount { source: path.into(), writable });
+            let granted = grant.map(|writable| AllowedMount { source: path.into(), writable, idmap: false });
             allowance.mounts.extend(granted);
             policy.allowances = vec![allowance];
             let mut m = fixture::bind("/csi");

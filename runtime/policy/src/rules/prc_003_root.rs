@@ -1,6 +1,7 @@
 //! BS-PRC-003: uid 0 of the initial user namespace is not used.
+use super::prc_010_user_namespace::has_own;
 use super::{Ctx, PROCESSES, Rule};
-use crate::facts::Door;
+use crate::facts::{Door, IdMaps};
 use crate::policy::Level;
 use crate::verdict::Finding;
 
@@ -11,8 +12,8 @@ pub(super) static RULE: Rule = Rule {
     from: Level::Restricted,
     misfit: "deny",
     doors: PROCESSES,
-    reads: "process.uid, user_namespace, bound.user_namespace",
-    predicate: "the uid is neither 0 without a user namespace, nor above 2147483647.",
+    reads: "process.uid, namespaces.listed, user_namespace.ids, bound.user_namespace",
+    predicate: "the uid is neither 0 without a user namespace of the pod's own that maps it to another, nor above 2147483647.",
     fix: "set runAsUser to another uid (or USER in the image), or hostUsers: false",
     conditions: &[
         ("root", "uid 0 without a user namespace"),
@@ -27,7 +28,7 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
     let mapped = match ctx.facts.door {
         // What an exec joins is what its container has; what it says of itself does not count.
         Door::Exec => ctx.facts.bound.is().is_some_and(|b| b.user_namespace),
-        _ => ctx.facts.user_namespace.is_some(),
+        _ => has_own(ctx.facts) && ctx.facts.user_namespace.as_ref().is_some_and(|u| is_another(uid, &u.ids)),
     };
     let finding = if uid > i32::MAX as u32 {
         RULE.deny_fix("uid-range", format!("runs as uid {uid}"), "set runAsUser to a uid from 1 to 2147483647")
@@ -39,20 +40,21 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
     vec![finding]
 }
 
+/// A map that leaves 0 at 0, which only a warning of BS-PRC-010 lets come this far, changes nothing.
+fn is_another(uid: u32, ids: &IdMaps) -> bool {
+    let of = ids.uids.iter().find(|(inside, _, size)| uid >= *inside && uid - inside < *size);
+    of.is_some_and(|(inside, host, _)| host.checked_add(uid - inside).is_some_and(|outside| outside != 0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::outcomes;
     use super::*;
-    use crate::facts::{Bound, Fact, UserNamespace};
+    use crate::facts::{Bound, Fact};
     use crate::fixture;
 
     #[test]
     fn truth_table() {
-        let map = || UserNamespace {
-            uids: vec![(0, 100_000, 65_536)],
-            gids: vec![(0, 100_000, 65_536)],
-            overlaps: Vec::new(),
-        };
         for (uid, namespace, expected) in [
             (1000, false, "pass"),
             (1000, true, "pass"),
@@ -64,11 +66,13 @@ mod tests {
         ] {
             let mut facts = fixture::facts();
             facts.process.uid = uid;
-            facts.user_namespace = namespace.then(map);
+            if namespace {
+                fixture::in_user_namespace(&mut facts);
+            }
             assert_eq!(outcomes(&RULE, &fixture::policy(), &facts), [expected]);
             // At exec only the container's record counts.
             facts.door = Door::Exec;
-            facts.user_namespace = Some(map());
+            fixture::in_user_namespace(&mut facts);
             facts.bound = Fact::Is(Bound { user_namespace: namespace, ..Default::default() });
             assert_eq!(outcomes(&RULE, &fixture::policy(), &facts), [expected]);
         }
@@ -77,5 +81,22 @@ mod tests {
         facts.process.uid = 0;
         facts.bound = Fact::Unknown("x".into());
         assert_eq!(outcomes(&RULE, &fixture::policy(), &facts), ["deny root"]);
+    }
+
+    /// Where BS-PRC-010 only warns, the map itself is looked at.
+    #[test]
+    fn a_map_that_changes_nothing_is_no_user_namespace() {
+        let outcome = |change: fn(&mut crate::facts::Facts)| {
+            let mut facts = fixture::facts();
+            facts.process.uid = 0;
+            fixture::in_user_namespace(&mut facts);
+            change(&mut facts);
+            outcomes(&RULE, &fixture::policy(), &facts)
+        };
+        assert_eq!(outcome(|_| {}), ["pass"]);
+        assert_eq!(outcome(|f| f.user_namespace.as_mut().unwrap().ids = fixture::id_maps(0, 65_536)), ["deny root"]);
+        assert_eq!(outcome(|f| f.user_namespace.as_mut().unwrap().ids.uids = vec![(1, 1, 9)]), ["deny root"]);
+        assert_eq!(outcome(|f| f.namespaces.listed.retain(|n| n.kind != "user")), ["deny root"]);
+        assert_eq!(outcome(|f| f.user_namespace = None), ["deny root"]);
     }
 }
