@@ -164,7 +164,7 @@ fn user(config: &mut ContainerConfig, uid: i64, capabilities: &[&str]) -> Result
 }
 
 fn host_path(config: &mut ContainerConfig, source: &str, at: &str, readonly: bool) {
-    config.mounts.push(Mount { container_path: at.into(), host_path: source.into(), readonly, propagation: 0 });
+    config.mounts.push(Mount { container_path: at.into(), host_path: source.into(), readonly, ..Mount::default() });
 }
 
 // ---- istio-init -----------------------------------------------------------------------------------------------------

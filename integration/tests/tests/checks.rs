@@ -5,6 +5,11 @@ use std::process::Command;
 
 /// `/proc/self/status` of a process in a container: filter, no_new_privs and bounded capabilities.
 pub(crate) fn confined(status: &str) -> Result<()> {
+    confined_as(status, 65532)
+}
+
+/// The same for another user.
+pub(crate) fn confined_as(status: &str, uid: u32) -> Result<()> {
     let field = |name: &str| -> Result<&str> {
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.map(str::trim).with_context(|| format!("no {name} in {status}"))
@@ -21,7 +26,7 @@ pub(crate) fn confined(status: &str) -> Result<()> {
     for set in ["CapInh", "CapAmb"] {
         ensure!(u64::from_str_radix(field(set)?, 16)? == 0, "{set} is not empty");
     }
-    ensure!(field("Uid")?.split_whitespace().all(|id| id == "65532"), "Uid: {}", field("Uid")?);
+    ensure!(field("Uid")?.split_whitespace().all(|id| id == uid.to_string()), "Uid: {}", field("Uid")?);
     Ok(())
 }
 

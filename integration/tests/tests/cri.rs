@@ -153,6 +153,7 @@ fn received(world: &World, folder: &Path) -> Result<()> {
             host_path: folder.display().to_string(),
             readonly: true,
             propagation: cri::v1::MountPropagation::PropagationHostToContainer.into(),
+            ..cri::v1::Mount::default()
         });
         let id = cri.create(pod_id, &pod("received", logs, Some(OWNER)), &config)?;
         cri.start(&id)?;
@@ -285,7 +286,7 @@ fn host_path(world: &World) -> Result<()> {
                 container_path: "/data".into(),
                 host_path: "/etc".into(),
                 readonly: true,
-                propagation: 0,
+                ..cri::v1::Mount::default()
             });
             Ok(())
         },

@@ -1,6 +1,6 @@
 //! The main job and everything that is refused, on containerd 1.6 and 2.1. One binary, one private machine, in turn:
 //!
-//!   cargo test -p boltseal-integration-tests [-- PART..]     parts: life, cri, cases, warn, hooks, node, policies, network, anomalies, watch, odd; 1.6, 2.1; a part of a case's name
+//!   cargo test -p boltseal-integration-tests [-- PART..]     parts: life, cri, users, cases, warn, hooks, node, policies, network, anomalies, watch, odd; 1.6, 2.1; a part of a case's name
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod anomalies;
@@ -13,6 +13,7 @@ mod network;
 mod node;
 mod odd;
 mod policies;
+mod users;
 mod warn;
 mod watch;
 
@@ -75,8 +76,8 @@ impl Report {
 }
 
 /// Parts of the tests, as the command line names them.
-const PARTS: [&str; 11] =
-    ["life", "cri", "cases", "warn", "hooks", "node", "policies", "network", "anomalies", "watch", "odd"];
+const PARTS: [&str; 12] =
+    ["life", "cri", "users", "cases", "warn", "hooks", "node", "policies", "network", "anomalies", "watch", "odd"];
 
 fn work(scratch: &Path) -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
@@ -138,6 +139,9 @@ fn on(world: &mut World, version: Version, choice: &Choice, report: &mut Report)
     }
     if choice.wants("cri") {
         cri::all(world, report, &name);
+    }
+    if choice.wants("users") {
+        users::all(world, version, report, &name);
     }
     // What is refused does not depend on containerd's version beyond its spec: every case on one, each kind on the other.
     for case in cases::all() {

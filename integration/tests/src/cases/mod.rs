@@ -10,6 +10,7 @@ mod node;
 mod sensitivity;
 mod spec;
 mod update;
+pub mod users;
 
 pub use image::checkpoint;
 
@@ -141,6 +142,7 @@ pub const SHOWN: [&str; 24] = [
 pub fn all() -> Vec<Case> {
     let mut all = image::cases();
     all.extend(spec::cases());
+    all.extend(users::cases());
     all.extend(host::cases());
     all.extend(exec::cases());
     all.extend(update::cases());

@@ -52,12 +52,6 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new("namespace of a process outside the pod", "BS-PRC-004", "network", |world, request| {
             foreign_namespace(world, request)
         }),
-        spec!("a user namespace with the node's root in it", "BS-PRC-010", "host's 0", |spec| {
-            push(&mut spec["linux"]["namespaces"], json!({ "type": "user" }));
-            for map in ["uidMappings", "gidMappings"] {
-                spec["linux"][map] = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
-            }
-        }),
         spec!("hook", "BS-PRC-005", "hook", |spec| {
             spec["hooks"] = json!({ "prestart": [{ "path": "/usr/bin/busybox", "args": ["busybox", "true"] }] });
         }),
