@@ -2,7 +2,7 @@
 # Changes the code that decides, one spot at a time, and demands that a unit test of its crate notices (cargo-mutants,
 # built once into .cache/tools). See integration/mutants/README.md.
 #
-#   mutants.sh [PART..]           seal, policy, mounts; without words all. Goes on where it was ended.
+#   mutants.sh [PART..]           seal, rules, policy, mounts; without words all. Goes on where it was ended.
 #   mutants.sh --fresh [PART..]   forgets what was found before
 #   mutants.sh --list [PART..]    names the mutants and tries none
 #   mutants.sh --summary [PART..] what was found so far
@@ -22,7 +22,19 @@ tab=$(printf '\t')
 part() {
     case $1 in
     seal) set -- --package boltseal-seal ;;
-    policy) set -- --package boltseal-policy ;;
+    rules)
+        set -- --package boltseal-policy
+        for file in 'rules/*' decide terms verdict standard pattern network; do
+            set -- "$@" --file "runtime/policy/src/$file.rs"
+        done
+        ;;
+    policy)
+        # Not the fixture either: no program has it.
+        set -- --package boltseal-policy
+        for file in 'rules/*' decide terms verdict standard pattern network fixture; do
+            set -- "$@" --exclude "runtime/policy/src/$file.rs"
+        done
+        ;;
     mounts)
         set -- --package boltseal-evidence --cargo-arg=--test=private_mounts
         for file in mounts origin sensitive overlay mountinfo rootfs spec_facts/mount; do
@@ -30,7 +42,7 @@ part() {
         done
         ;;
     *)
-        echo "mutants.sh: no part $1; there are seal, policy, mounts" >&2
+        echo "mutants.sh: no part $1; there are seal, rules, policy, mounts" >&2
         exit 2
         ;;
     esac
@@ -40,9 +52,12 @@ part() {
 mutants() {
     part=$1
     shift
-    # No word of `part` holds a space.
+    # No word of `part` holds a space, and its patterns are not the shell's.
     # shellcheck disable=SC2046
-    "$bin" mutants --config integration/mutants/mutants.toml --colors never --cargo-arg=--lib $(part "$part") "$@"
+    (
+        set -f
+        "$bin" mutants --config integration/mutants/mutants.toml --colors never --cargo-arg=--lib $(part "$part") "$@"
+    )
 }
 
 # The files of the mutants in `list`, each with the sum of its code, without the tests below it: what was found about its
@@ -101,8 +116,8 @@ try() {
     echo "$name: $total to try${MUTANTS_SHARD:+, in shards; this is $shard}"
     {
         code=0
-        # Its own target folder, which stays: the next run starts warm.
-        CARGO_TARGET_DIR="$here/build" CARGO_PROFILE_DEV_DEBUG=0 TMPDIR="$here/tmp" \
+        # Its own target folder, which stays: the next run starts warm. That a generated case fails is enough to know.
+        CARGO_TARGET_DIR="$here/build" CARGO_PROFILE_DEV_DEBUG=0 TMPDIR="$here/tmp" PROPTEST_MAX_SHRINK_ITERS=0 \
             mutants "$name" ${MUTANTS_SHARD:+--shard="$shard"} --iterate --output "$here" --caught --unviable 2>&1 || code=$?
         echo $code >"$here/code"
     } | awk -v part="$name" -v total="$total" '
@@ -160,7 +175,7 @@ case ${1:-} in
     exit 2
     ;;
 esac
-[ $# -gt 0 ] || set -- seal policy mounts
+[ $# -gt 0 ] || set -- seal rules mounts policy
 for part in "$@"; do part "$part" >/dev/null; done
 
 if [ ! -x "$bin" ]; then
