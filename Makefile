@@ -62,10 +62,11 @@ probe: build
 	@$(BUILD) --quiet -p boltseal-probe
 	@target/$(TARGET)/debug/boltseal-score
 
-# Another seed each time; the run says which.
+# Another seed each time; the run says which. For hours: make fuzz SECONDS=14400.
+fuzz: SECONDS ?= 600
 fuzz: setup
 	$(BUILD) -p boltseal-fuzz
-	target/$(TARGET)/debug/boltseal-fuzz run --seconds 600 --seed "$$(date +%s)"
+	target/$(TARGET)/debug/boltseal-fuzz run --seconds $(SECONDS) --seed "$$(date +%s)"
 
 # The code that decides, changed in one spot at a time: a unit test must notice. Hours, goes on where it was ended; see integration/mutants/.
 mutants: setup

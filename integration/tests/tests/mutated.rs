@@ -1,0 +1,108 @@
+//! Specs with one to four fields changed by chance, taken to real starts: each is refused, or runs as it must whatever was
+//! changed. What must be is said by the fuzzer's oracle (`integration/fuzz/src/start`), which shares no code with what decides.
+use crate::Report;
+use anyhow::{Context, Result, ensure};
+use boltseal_fuzz::start::running::{Seen, wrongs};
+use boltseal_fuzz::start::{Grant, bent, demands};
+use serde_json::Value;
+use stack::client::Status;
+use stack::node::{World, trail};
+use std::fs;
+
+/// The same ones each time; the first four changes or fewer of each.
+const SEEDS: std::ops::Range<u64> = 0..96;
+
+/// CAP_NET_BIND_SERVICE, the one that the policy leaves.
+const LEFT: u64 = 1 << 10;
+
+/// What the policy of these tests grants.
+const GRANT: Grant = Grant { capabilities: &["NET_BIND_SERVICE"], ..Grant::NOTHING };
+
+pub(crate) fn all(world: &mut World, report: &mut Report, name: &dyn Fn(&str) -> String) {
+    report.clean(&name("mutated specs: refused, or confined as every other"), world, mutated);
+}
+
+#[derive(Default)]
+struct Count {
+    compared: usize,
+    ended: usize,
+    refused: usize,
+}
+
+fn mutated(world: &mut World) -> Result<String> {
+    let before = trail()?.len();
+    let mut count = Count::default();
+    for seed in SEEDS {
+        let mut request = world.request("app", &["/bin/sleep", "600"])?;
+        let (spec, changes) = bent(seed, &request.spec);
+        request.spec = spec;
+        one(world, &request, &mut count).with_context(|| format!("seed {seed}: {}", changes.join("; ")))?;
+    }
+    let new = trail()?.split_off(before);
+    let of = |is: &dyn Fn(&Value) -> bool| new.iter().filter(|record| is(record)).count();
+    let started = of(&|record| record["ev"] == "started");
+    let aborted = of(&|record| record["ev"] == "aborted");
+    let denied = of(&|record| record["decision"] == "deny");
+    let allowed = of(&|record| record["decision"] == "allow");
+    ensure!(started == count.compared + count.ended, "{started} started, {} and {}", count.compared, count.ended);
+    ensure!(allowed == started + aborted, "{allowed} were allowed, {started} started, {aborted} aborted");
+    // What containerd itself takes for no spec comes to nobody's ears; whatever came to ours is in the trail.
+    ensure!(denied > 0 && denied + aborted <= count.refused, "{denied} denied, {} refused", count.refused);
+    ensure!(count.compared > 0, "none ran long enough to be looked at");
+    Ok(format!(
+        "{started} started, of which {} were compared; {denied} denied, {aborted} aborted, {} refused before",
+        count.compared,
+        count.refused - denied - aborted
+    ))
+}
+
+fn one(world: &World, request: &stack::client::Request, count: &mut Count) -> Result<()> {
+    let tried = world.run(request);
+    let looked = match tried {
+        Err(status) => refused(&status).map(|()| count.refused += 1),
+        Ok(pid) => {
+            let looked = look(pid, &request.spec)
+                .map(|there| *(if there { &mut count.compared } else { &mut count.ended }) += 1);
+            world.client.remove(request).context("cannot be removed")?;
+            looked
+        }
+    };
+    looked
+}
+
+/// In words for a person, whoever says them.
+fn refused(status: &Status) -> Result<()> {
+    ensure!(!status.message().is_empty() && !status.message().contains("panic"), "{status}");
+    Ok(())
+}
+
+/// It may start, and is what every container is. False when it ended too soon to be looked at.
+fn look(pid: u32, spec: &Value) -> Result<bool> {
+    let against = demands::against(spec, &GRANT);
+    ensure!(against.is_empty(), "it started although {against:?}");
+    let Some(seen) = seen(pid)? else { return Ok(false) };
+    let uid = spec["process"]["user"]["uid"].as_u64().unwrap_or(0);
+    let wrong = wrongs(&seen, uid, LEFT);
+    ensure!(wrong.is_empty(), "{wrong:?}");
+    Ok(true)
+}
+
+fn seen(pid: u32) -> Result<Option<Seen>> {
+    let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}"));
+    let (Ok(status), Ok(mountinfo)) = (read("status"), read("mountinfo")) else { return Ok(None) };
+    // A zombie has no mounts any more.
+    if status.lines().any(|line| line.starts_with("State:") && line.contains(['Z', 'X'])) || mountinfo.is_empty() {
+        return Ok(None);
+    }
+    let mut namespaces = Vec::new();
+    for entry in fs::read_dir("/proc/self/ns")? {
+        let kind = entry?.file_name().to_string_lossy().into_owned();
+        let link = |of: &str| fs::read_link(format!("/proc/{of}/ns/{kind}"));
+        let Ok(own) = link(&pid.to_string()) else { return Ok(None) };
+        // The tests' own, and the node's where it can be seen.
+        for node in [link("self"), link("1")].into_iter().flatten() {
+            namespaces.push((kind.clone(), own.display().to_string(), node.display().to_string()));
+        }
+    }
+    Ok(Some(Seen { status, mountinfo, namespaces }))
+}
