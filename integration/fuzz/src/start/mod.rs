@@ -9,7 +9,6 @@ mod grant;
 pub mod running;
 pub mod sealed;
 
-pub use bend::bent;
 pub use grant::Grant;
 
 use serde_json::Value;

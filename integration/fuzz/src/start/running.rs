@@ -5,12 +5,30 @@
 pub struct Seen {
     pub status: String,
     pub mountinfo: String,
+    /// Of [`HIDDEN`], what this kernel has.
+    pub to_hide: Vec<String>,
     /// Kind as in `/proc/<pid>/ns`, its link, the link of one that it must not be.
     pub namespaces: Vec<(String, String, String)>,
 }
 
 /// Bits of capabilities that the policy leaves.
 pub type Capabilities = u64;
+
+/// What no container sees.
+pub const HIDDEN: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
 
 /// Mounts that may be written to and hold devices: the container's own /dev and its terminals.
 const DEV: [&str; 2] = ["/dev", "/dev/pts"];
@@ -27,7 +45,7 @@ pub fn wrongs(seen: &Seen, uid: u64, may_have: Capabilities) -> Vec<String> {
         let shared = |(_, own, node): &&(String, String, String)| own == node || !own.starts_with(&format!("{kind}:["));
         wrong.extend(all.filter(shared).map(|(_, own, _)| format!("the node's {kind} namespace: {own}")));
     }
-    wrong.extend(mounts(&seen.mountinfo));
+    wrong.extend(mounts(seen));
     wrong
 }
 
@@ -54,10 +72,10 @@ fn status(status: &str, uid: u64, may_have: Capabilities) -> Vec<String> {
     wrong
 }
 
-fn mounts(mountinfo: &str) -> Vec<String> {
+fn mounts(seen: &Seen) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut count = 0;
-    for line in mountinfo.lines() {
+    for line in seen.mountinfo.lines() {
         let fields: Vec<&str> = line.split(' ').collect();
         let Some(dash) = fields.iter().position(|f| *f == "-") else {
             wrong.push(format!("a line that is none: {line}"));
@@ -72,9 +90,11 @@ fn mounts(mountinfo: &str) -> Vec<String> {
             }
         };
         count += 1;
-        must(flags.contains(&"nosuid"), "setuid programs");
+        // An empty file system that stays empty, over a folder that is hidden.
+        let hides = kind == "tmpfs" && flags.contains(&"ro") && HIDDEN.contains(at);
+        must(flags.contains(&"nosuid") || hides, "setuid programs");
         let is_null = *root == "/null" || at.starts_with("/dev/");
-        must(flags.contains(&"nodev") || DEV.contains(at) || is_null, "devices");
+        must(flags.contains(&"nodev") || DEV.contains(at) || is_null || hides, "devices");
         must(flags.contains(&"ro") || flags.contains(&"noexec"), "written programs");
         must(!fields.get(6..dash).unwrap_or_default().iter().any(|tag| tag.starts_with("shared:")), "shared");
         must(*at != "/" || (kind == "overlay" && flags.contains(&"ro")), "the root");
@@ -84,9 +104,9 @@ fn mounts(mountinfo: &str) -> Vec<String> {
     if count < 5 {
         wrong.push(format!("only {count} mounts"));
     }
-    for masked in ["/proc/kcore", "/proc/keys", "/sys/firmware"] {
-        if !mountinfo.contains(&format!(" {masked} ")) {
-            wrong.push(format!("{masked} is not hidden"));
+    for path in &seen.to_hide {
+        if !seen.mountinfo.contains(&format!(" {path} ")) {
+            wrong.push(format!("{path} is not hidden"));
         }
     }
     wrong
@@ -105,12 +125,13 @@ mod tests {
             line("/proc", "rw,nosuid,nodev,noexec", "proc"),
             line("/proc/kcore", "rw,nosuid,nodev,noexec", "tmpfs"),
             line("/proc/keys", "rw,nosuid,nodev,noexec", "tmpfs"),
-            line("/sys/firmware", "ro,nosuid,nodev", "tmpfs"),
+            line("/sys/firmware", "ro", "tmpfs"),
             line("/dev", "rw,nosuid,noexec", "tmpfs"),
         ];
         let kinds = ["cgroup", "ipc", "mnt", "net", "pid", "uts"];
         let namespaces = kinds.map(|k| (k.to_owned(), format!("{k}:[2]"), format!("{k}:[1]"))).to_vec();
-        Seen { status: STATUS.into(), mountinfo: mountinfo.concat(), namespaces }
+        let to_hide = vec!["/proc/kcore".to_owned(), "/sys/firmware".to_owned()];
+        Seen { status: STATUS.into(), mountinfo: mountinfo.concat(), to_hide, namespaces }
     }
 
     #[test]
@@ -136,6 +157,8 @@ mod tests {
             ("noexec - proc", "noexec shared:1 - proc"),
             ("- proc", "- ext4"),
             ("/proc/kcore", "/proc/other"),
+            ("/sys/firmware ro", "/sys/firmware rw,noexec"),
+            ("/sys/firmware ro", "/sys/other ro"),
         ] {
             let seen = Seen { mountinfo: seen().mountinfo.replacen(from, to, 1), ..seen() };
             assert!(!wrongs(&seen, 7, 1 << 10).is_empty(), "{to}");

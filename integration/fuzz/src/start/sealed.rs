@@ -308,6 +308,12 @@ fn others(wrong: &mut Wrong, sealed: &Value, grant: &Grant) {
         let limit = at(sealed, way).and_then(Value::as_u64);
         wrong.unless(limit.is_some_and(|n| (1..most).contains(&n)), || format!("{way} is {limit:?}"));
     }
+    for limit in list(sealed, "linux.resources.hugepageLimits") {
+        let size = text(limit, "pageSize");
+        let digits = ["KB", "MB", "GB"].iter().find_map(|unit| size.strip_suffix(unit)).unwrap_or_default();
+        let named = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+        wrong.unless(named || !grant.enforced, || format!("pages of {size:?}"));
+    }
     let cgroup = text(sealed, "linux.cgroupsPath");
     let absolute = cgroup.starts_with('/') && cgroup.len() > 1 && !cgroup.split('/').any(|part| part == "..");
     let systemd = cgroup.split(':').count() == 3 && !cgroup.contains('/') && !cgroup.contains("..");

@@ -14,6 +14,8 @@ fn destination(text: &str) -> Destination {
 fn what_is_written_is_read_and_written_again() {
     for text in ["8080", "0", "8000-8010", "53/udp", "*", "*/udp", "1-65535", "65535"] {
         assert_eq!(ports(text).to_string(), text);
+        // As a policy that is written has it.
+        assert_eq!(String::from(ports(text)), text);
     }
     assert_eq!(ports("80/tcp").to_string(), "80");
     for text in [
@@ -27,6 +29,7 @@ fn what_is_written_is_read_and_written_again() {
         "[::/0]:1",
     ] {
         assert_eq!(destination(text).to_string(), text);
+        assert_eq!(String::from(destination(text)), text);
     }
     assert_eq!(destination("10.1.2.3/32:1").to_string(), "10.1.2.3:1");
 }
