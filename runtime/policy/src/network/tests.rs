@@ -134,8 +134,12 @@ fn an_annotation_declares_and_never_grants() {
         assert!(Open::declared(bad).is_err(), "{bad}");
     }
     assert!(Open::declared(&"bind=1,".repeat(200)).unwrap_err().contains("at most 128"));
-    assert!(Open::declared(&" ".repeat(5000)).is_err());
-    assert!(Open::declared("bind=1-2000").unwrap_err().contains("1024 TCP ports"));
+    // The last that is taken, and the first that is not.
+    assert!(Open::declared(&"bind=1,".repeat(MOST)).is_ok() && Open::declared(&"bind=1,".repeat(MOST + 1)).is_err());
+    assert!(Open::declared(&" ".repeat(LONGEST)).is_ok());
+    assert!(Open::declared(&" ".repeat(LONGEST + 1)).unwrap_err().contains("at most 4096"));
+    assert!(Open::declared("bind=1-1024").is_ok());
+    assert!(Open::declared("bind=1-1025").unwrap_err().contains("1024 TCP ports"));
     assert!(Open::declared("bind=*").is_ok() && Open::declared("bind=1-2000/udp").is_ok());
 }
 
