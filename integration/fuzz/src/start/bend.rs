@@ -50,7 +50,9 @@ pub fn bend(random: &mut Random, good: &Value, count: usize) -> (Value, Vec<Stri
     let mut changes = Vec::new();
     for _ in 0..count {
         if let Some(place) = PLACES.get(random.below(PLACES.len())) {
-            let choice = random.below(place.choices());
+            // What a field may hold more often than what it may not: else hardly a spec comes past the parser.
+            let choices = if random.below(4) == 0 { place.choices() } else { place.own() };
+            let choice = random.below(choices);
             changes.push(place.change(random, choice, &mut spec));
         }
     }
@@ -66,6 +68,16 @@ impl Place {
             Field::List(_, items) => items.len() + 4,
             Field::Map(pairs) => pairs.iter().map(|(_, values)| values.len()).sum::<usize>() + 2,
             Field::Object(members) => members.len() + 3,
+        }
+    }
+
+    /// Those that put a value there that is of the field's own.
+    fn own(&self) -> usize {
+        match self.field {
+            Field::Leaf(own) if !own.is_empty() => own.len(),
+            Field::List(_, items) => items.len() + 2,
+            Field::Map(pairs) => pairs.iter().map(|(_, values)| values.len()).sum::<usize>().max(1),
+            Field::Leaf(_) | Field::Object(_) => self.choices(),
         }
     }
 
