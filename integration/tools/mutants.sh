@@ -85,8 +85,8 @@ collect() {
     rm -rf "$1/mutants.out" "$1/mutants.out.old" "$1/tmp"
 }
 
-# What is known of a part's mutants as they are now: outcome, name; `untried` where nothing is. Leaves `list`, `codes` and
-# `found` in the second folder.
+# What is known of a part's mutants as they are now: outcome, name; `untried` where nothing is. Who ran into the time limit
+# once may have met a busy machine: that counts from the second time on. Leaves `list`, `codes` and `found` in the second folder.
 known() {
     mutants "$1" --list >"$2/list"
     codes "$2/list" >"$2/codes"
@@ -96,23 +96,25 @@ known() {
     } >"$2/found"
     awk -F '\t' '
         FILENAME ~ /codes$/ { code[$1] = $2; next }
-        FILENAME ~ /found$/ { file = $3; sub(/:.*/, "", file); if (code[file] == $2) found[$3] = $1; next }
-        { print (($0 in found) ? found[$0] : "untried") "\t" $0 }
+        FILENAME ~ /found$/ { file = $3; sub(/:.*/, "", file); if (code[file] == $2) { found[$3] = $1; if ($1 == "timeout") slow[$3]++ } next }
+        { print ((($0 in found) && (found[$0] != "timeout" || slow[$0] > 1)) ? found[$0] : "untried") "\t" $0 }
     ' "$2/codes" "$2/found" "$2/list"
 }
 
-# Tries what is not known to be caught. What it says is a line for each 25 mutants and for each that survives.
+# Tries what is not known to be caught; as a second argument, `untried` or `missed|untried`. What it says is a line for each
+# 25 mutants and for each that survives.
 try() {
     name=$1
+    which=$2
     shard=${MUTANTS_SHARD:-all}
     here="$home/$name/$(echo "$shard" | tr / -)"
     mkdir -p "$here"
     collect "$here"
     known "$name" "$here" >"$here/known"
-    total=$(grep -cE '^(missed|untried)' "$here/known" || :)
+    total=$(grep -cE "^($which)" "$here/known" || :)
     [ "$total" -gt 0 ] || return 0
     mkdir -p "$here/mutants.out" "$here/tmp"
-    grep -E '^(caught|timeout|unviable)' "$here/known" | cut -f2 >"$here/mutants.out/previously_caught.txt" || :
+    grep -vE "^($which)" "$here/known" | cut -f2 >"$here/mutants.out/previously_caught.txt" || :
     echo "$name: $total to try${MUTANTS_SHARD:+, in shards; this is $shard}"
     {
         code=0
@@ -193,7 +195,10 @@ case $what in
 list) for part in "$@"; do mutants "$part" --list; done ;;
 summary) summary "$@" ;;
 *)
-    for part in "$@"; do try "$part"; done
+    for part in "$@"; do
+        try "$part" 'missed|untried'
+        try "$part" untried
+    done
     summary "$@"
     ;;
 esac
