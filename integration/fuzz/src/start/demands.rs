@@ -247,7 +247,8 @@ fn devices(asked: &Value, grant: &Grant, why: &mut Vec<String>) {
     for d in list(asked, "linux.devices") {
         let number = |key: &str| at(d, key).and_then(Value::as_i64).unwrap_or_default();
         let this = (text(d, "path"), text(d, "type"), number("major"), number("minor"));
-        if !is_usual_device(this) && !(grant.devices.contains(&this) && grant.device_rules) {
+        let granted = grant.devices.contains(&this) && grant.device_rules;
+        if !is_usual_device(this) && !granted {
             why.push(format!("device {this:?}"));
         }
     }
