@@ -170,6 +170,28 @@ mod tests {
         }
     }
 
+    /// Files of memory are closed but where an allowance opens them, and in the node's own pid namespace, which stays as it is.
+    #[test]
+    fn files_of_memory_are_closed_where_nothing_opens_them() {
+        let memory_noexec = |allowances: Vec<crate::policy::Allowance>, host_pid: bool| {
+            let policy = Policy { level: Level::Observe, allowances, ..fixture::policy() };
+            let mut facts = fixture::facts();
+            facts.namespaces.listed.retain(|n| !host_pid || n.kind != "pid");
+            let Verdict::Allow(permit) = decide(&policy, &facts) else { panic!("denied") };
+            permit.terms().memory_noexec
+        };
+        let opens = |exec_memory| vec![crate::policy::Allowance { exec_memory, ..fixture::allowance() }];
+        for (allowances, host_pid, expected) in [
+            (vec![], false, true),
+            (opens(false), false, true),
+            (opens(true), false, false),
+            (vec![], true, false),
+            (opens(true), true, false),
+        ] {
+            assert_eq!(memory_noexec(allowances.clone(), host_pid), expected, "{allowances:?} {host_pid}");
+        }
+    }
+
     #[test]
     fn the_default_policy_starts_nothing() {
         let Verdict::Deny(denial) = decide(&Policy::default(), &fixture::facts()) else { panic!("allowed") };
