@@ -170,7 +170,7 @@ fn on(world: &mut World, version: Version, choice: &Choice, report: &mut Report)
     if choice.wants("odd") {
         odd::all(world, report, &name);
     }
-    // containerd 2.1 reads the spec itself after it started a shim, and where it cannot it leaves that shim behind.
+    // containerd 2.1 reads the spec itself after it started a shim, and leaves that shim behind where it refuses.
     if version == Version::V1_6 && choice.wants("mutated") {
         mutated::all(world, report, &name);
     }
