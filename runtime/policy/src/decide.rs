@@ -157,6 +157,9 @@ mod tests {
         };
         assert_eq!(listed(NamespaceOrigin::Host).host_namespaces, fixture::set(&["pid"]));
         assert_eq!(listed(NamespaceOrigin::OwnPod).host_namespaces, fixture::set(&[]));
+        // Programs are asked for only where the node can hold them.
+        let hooks = |fact: Fact<()>| terms(&|f: &mut Facts| f.network_hooks = fact.clone()).network_hooks;
+        assert!(hooks(Fact::Is(())) && !hooks(Fact::Absent) && !hooks(Fact::Unknown("x".into())));
         // The usual nodes are everybody's.
         let device = |path: &str, minor| Device { path: path.into(), kind: 'c', major: 1, minor };
         let devices = terms(&|f| f.devices.nodes = vec![device("/dev/null", 3), device("/dev/fuse", 229)]).devices;
