@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all setup build check test test-node test-escape test-programs demo bench probe fuzz audit clean
+.PHONY: all setup build check test test-node test-escape test-programs demo bench probe fuzz mutants audit clean
 
 TARGET := x86_64-unknown-linux-musl
 # One target folder, one target triple, so that nothing is built twice.
@@ -62,10 +62,15 @@ probe: build
 	@$(BUILD) --quiet -p boltseal-probe
 	@target/$(TARGET)/debug/boltseal-score
 
-# Another seed each time; the run says which.
+# Another seed each time; the run says which. For hours: make fuzz SECONDS=14400.
+fuzz: SECONDS ?= 600
 fuzz: setup
 	$(BUILD) -p boltseal-fuzz
-	target/$(TARGET)/debug/boltseal-fuzz run --seconds 600 --seed "$$(date +%s)"
+	target/$(TARGET)/debug/boltseal-fuzz run --seconds $(SECONDS) --seed "$$(date +%s)"
+
+# The code that decides, changed in one spot at a time: a unit test must notice. Hours, goes on where it was ended; see integration/mutants/.
+mutants: setup
+	@integration/tools/mutants.sh
 
 # Known vulnerabilities of dependencies: needs the advisory database, and says so where it cannot be had.
 audit: setup

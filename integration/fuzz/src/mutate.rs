@@ -1,4 +1,5 @@
 //! Small changes to an input, several at a time, the same for the same seed.
+use boltseal_fuzz::random::Random;
 
 /// Inputs are kept below this, bytes: parsers have larger caps, but time goes further on small ones.
 const MAX_INPUT: usize = 32 << 10;
@@ -66,36 +67,6 @@ const WORDS: &[&[u8]] = &[
     b"level = \"observe\"\n",
     b"[[exception]]\n",
 ];
-
-/// A splitmix64 sequence.
-#[derive(Debug)]
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Below `end`; 0 when `end` is 0.
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        if end == 0 { 0 } else { usize::try_from(self.next() % end as u64).unwrap_or(0) }
-    }
-
-    fn byte(&mut self) -> u8 {
-        self.next().to_le_bytes()[0]
-    }
-
-    /// A range of at most `longest` bytes inside `len`.
-    fn range(&mut self, len: usize, longest: usize) -> std::ops::Range<usize> {
-        let start = self.below(len + 1);
-        let end = start + self.below((len - start).min(longest) + 1);
-        start..end
-    }
-}
 
 /// `input` after one to eight changes; `other` is what a splice takes from.
 pub(crate) fn mutate(random: &mut Random, input: &[u8], other: &[u8]) -> Vec<u8> {

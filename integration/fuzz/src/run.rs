@@ -1,7 +1,7 @@
 //! Replay and run.
-use crate::mutate::{Random, mutate};
-use crate::targets::{ALL, Target};
+use crate::targets::{ALL, Target, mutator};
 use crate::{Options, corpus};
+use boltseal_fuzz::random::Random;
 use std::collections::HashSet;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -122,7 +122,7 @@ struct Plan {
 impl Plan {
     fn step(&mut self, random: &mut Random, watch: &Watch) -> io::Result<()> {
         let (of, from) = (random.below(self.inputs.len()), random.below(self.inputs.len()));
-        let input = mutate(random, &self.inputs[of], &self.inputs[from]);
+        let input = mutator(self.target)(random, &self.inputs[of], &self.inputs[from]);
         watch.begin(self.target, &input)?;
         let outcome = attempt(self.target, &input);
         self.runs += 1;

@@ -2,6 +2,7 @@
 //! that an input with a new one is mutated further.
 #![allow(clippy::panic, reason = "a target panics when its property does not hold")]
 mod files;
+mod start;
 mod trust;
 
 use files::{
@@ -11,6 +12,7 @@ use files::{
 use trust::{image, signature, trust_answer, trust_bind, trust_layout};
 
 use boltseal_evidence as evidence;
+use boltseal_fuzz::random::Random;
 use boltseal_message as message;
 use boltseal_node as node;
 use boltseal_trust::{Key, Source};
@@ -154,6 +156,11 @@ pub(crate) const ALL: &[Target] = &[
         run: |b| outcome(&evidence::spec::parse(b).map(|p| p.foreign_fields.len())),
     },
     Target {
+        name: "start_spec",
+        holds: "no start that the policy does not allow, nothing in a sealed spec that no oracle expects; sealed stays sealed",
+        run: start::run,
+    },
+    Target {
         name: "evidence_process",
         holds: "no panic",
         run: |b| outcome(&evidence::spec::parse_process(b).map(|p| p.foreign_fields.len())),
@@ -190,6 +197,14 @@ pub(crate) const ALL: &[Target] = &[
         run: |b| outcome(&evidence::json::parse(b, 1 << 20).map(|_| ())),
     },
 ];
+
+/// Changes an input; the second is what a splice takes from.
+pub(crate) type Mutator = fn(&mut Random, &[u8], &[u8]) -> Vec<u8>;
+
+/// What changes the inputs of a target: bytes, but where somebody knows what they mean.
+pub(crate) fn mutator(target: &Target) -> Mutator {
+    if target.name == "start_spec" { start::mutate } else { crate::mutate::mutate }
+}
 
 /// Tells outcomes apart by their text without its numbers (offsets would make every input new).
 pub(crate) fn outcome(value: &impl Debug) -> u64 {

@@ -70,7 +70,10 @@ pub fn parse(bytes: &[u8]) -> Result<ParsedSpec, String> {
     if !is_known_version(version) {
         return Err(format!("config.json is of ociVersion {version:?}; 1.0 to 1.3 are understood"));
     }
-    let (spec, foreign_fields) = typed(value, &spec_table::SPEC, "config.json")?;
+    let (spec, mut foreign_fields): (Spec, _) = typed(value, &spec_table::SPEC, "config.json")?;
+    if let Some(resources) = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()) {
+        pages(resources, "linux.resources.", &mut foreign_fields);
+    }
     Ok(ParsedSpec { spec, foreign_fields })
 }
 
@@ -88,8 +91,19 @@ pub fn parse_process(bytes: &[u8]) -> Result<ParsedProcess, String> {
 /// # Errors
 /// As [`parse`].
 pub fn parse_resources(bytes: &[u8]) -> Result<ParsedResources, String> {
-    let (resources, foreign_fields) = typed(value(bytes, "the update")?, &spec_table::RESOURCES, "the update")?;
+    let (resources, mut foreign_fields) = typed(value(bytes, "the update")?, &spec_table::RESOURCES, "the update")?;
+    pages(&resources, "", &mut foreign_fields);
     Ok(ParsedResources { resources, foreign_fields })
+}
+
+/// A limit for pages of no size: oci-spec reads an empty one where none is named, and it becomes part of a file name.
+fn pages(resources: &LinuxResources, at: &str, foreign: &mut Vec<String>) {
+    for (index, limit) in resources.hugepage_limits().iter().flatten().enumerate() {
+        let path = format!("{at}hugepageLimits[{index}].pageSize");
+        if limit.page_size().is_empty() && !foreign.contains(&path) {
+            foreign.push(path);
+        }
+    }
 }
 
 fn value(bytes: &[u8], what: &str) -> Result<Value, String> {
@@ -202,6 +216,14 @@ mod tests {
         assert!(parse_process(br#"{"user":{},"user":{},"cwd":"/"}"#).is_err());
         let r = parse_resources(br#"{"memory":{"limit":1},"unified":{"a":"b"},"new":1}"#).unwrap();
         assert_eq!(r.foreign_fields, ["new", "unified.a"]);
+        for size in ["", r#","pageSize":"""#] {
+            let limits = format!(r#"{{"hugepageLimits":[{{"limit":1,"pageSize":"2MB"}},{{"limit":1{size}}}]}}"#);
+            let foreign = parse_resources(limits.as_bytes()).unwrap().foreign_fields;
+            assert_eq!(foreign, ["hugepageLimits[1].pageSize"], "{size}");
+            let spec = LEAST.replace("\"linux\":{}", &format!("\"linux\":{{\"resources\":{limits}}}"));
+            let foreign = parse(spec.as_bytes()).unwrap().foreign_fields;
+            assert_eq!(foreign, ["linux.resources.hugepageLimits[1].pageSize"], "{size}");
+        }
         assert!(parse_resources(b"null").is_err());
     }
 }

@@ -157,6 +157,9 @@ mod tests {
         };
         assert_eq!(listed(NamespaceOrigin::Host).host_namespaces, fixture::set(&["pid"]));
         assert_eq!(listed(NamespaceOrigin::OwnPod).host_namespaces, fixture::set(&[]));
+        // Programs are asked for only where the node can hold them.
+        let hooks = |fact: Fact<()>| terms(&|f: &mut Facts| f.network_hooks = fact.clone()).network_hooks;
+        assert!(hooks(Fact::Is(())) && !hooks(Fact::Absent) && !hooks(Fact::Unknown("x".into())));
         // The usual nodes are everybody's.
         let device = |path: &str, minor| Device { path: path.into(), kind: 'c', major: 1, minor };
         let devices = terms(&|f| f.devices.nodes = vec![device("/dev/null", 3), device("/dev/fuse", 229)]).devices;
@@ -167,6 +170,28 @@ mod tests {
                 f.seccomp.unusable = unusable.then(|| "x".to_owned()).into_iter().collect();
             });
             assert_eq!(filter.pod_seccomp, expected, "{present} {unusable}");
+        }
+    }
+
+    /// Files of memory are closed but where an allowance opens them, and in the node's own pid namespace, which stays as it is.
+    #[test]
+    fn files_of_memory_are_closed_where_nothing_opens_them() {
+        let memory_noexec = |allowances: Vec<crate::policy::Allowance>, host_pid: bool| {
+            let policy = Policy { level: Level::Observe, allowances, ..fixture::policy() };
+            let mut facts = fixture::facts();
+            facts.namespaces.listed.retain(|n| !host_pid || n.kind != "pid");
+            let Verdict::Allow(permit) = decide(&policy, &facts) else { panic!("denied") };
+            permit.terms().memory_noexec
+        };
+        let opens = |exec_memory| vec![crate::policy::Allowance { exec_memory, ..fixture::allowance() }];
+        for (allowances, host_pid, expected) in [
+            (vec![], false, true),
+            (opens(false), false, true),
+            (opens(true), false, false),
+            (vec![], true, false),
+            (opens(true), true, false),
+        ] {
+            assert_eq!(memory_noexec(allowances.clone(), host_pid), expected, "{allowances:?} {host_pid}");
         }
     }
 

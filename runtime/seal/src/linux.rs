@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn swap_is_limited_beside_memory_and_never_alone() {
-        let swap = |memory: Option<i64>, swap: i64| {
+        let with = |default: Option<u64>, memory: Option<i64>, swap: i64| {
             let facts = Facts {
                 limits: boltseal_policy::facts::Limits { memory, pids: Some(9), ..Default::default() },
                 ..fixture::facts()
@@ -298,19 +298,24 @@ mod tests {
             let asked: Linux =
                 serde_json::from_value(json!({ "resources": { "memory": { "limit": memory, "swap": swap } } }))
                     .unwrap();
-            // An ancestor limits it: the policy sets nothing.
             let terms = Terms {
-                memory: None,
+                memory: default,
                 pids: None,
                 ..crate::properties::permit_for(&permissive(), &facts).terms().clone()
             };
             resources(&Input { spec: &spec, facts: &facts, terms: &terms }, &asked)["memory"]["swap"].clone()
         };
+        // An ancestor limits it: the policy sets nothing.
+        let swap = |memory, swap| with(None, memory, swap);
         assert_eq!(swap(Some(1000), 1000), json!(1000));
         assert_eq!(swap(Some(1000), 2000), json!(2000));
         for (memory, asked) in [(Some(1000), 999), (Some(1000), 0), (Some(1000), -1), (None, 2000), (Some(-1), 2000)] {
             assert_eq!(swap(memory, asked), Value::Null, "{memory:?} {asked}");
         }
+        // Nor would a default of nothing make a swap of nothing a limit.
+        assert_eq!(with(Some(0), None, 0), Value::Null);
+        assert_eq!(with(Some(1000), Some(10), 1000), json!(1000));
+        assert_eq!(with(Some(1000), Some(10), 10), Value::Null);
     }
 
     #[test]
@@ -426,8 +431,23 @@ mod tests {
         };
         assert_eq!(path("").unwrap(), "/boltseal/c1");
         assert_eq!(path("/kubepods/pod1/c1").unwrap(), "/kubepods/pod1/c1");
-        assert!(path("kubepods-a.slice:cri-containerd:c1").is_ok());
-        for bad in ["/", "a/b", "/a/../b", "/a//b", "x:y", "../x.slice:a:b", "x.slice:a:.."] {
+        for good in ["kubepods-a.slice:cri-containerd:c1", "x.slice::c1"] {
+            assert_eq!(path(good).unwrap(), good);
+        }
+        for bad in [
+            "/",
+            "a/b",
+            "/a/../b",
+            "/a//b",
+            "x:y",
+            "../x.slice:a:b",
+            "x.slice:a:..",
+            "x.slice:a:.",
+            "x.slice:a:",
+            "x.slice:..:c1",
+            "x:a:c1",
+            "x.slice:a:b:c",
+        ] {
             assert!(path(bad).is_err(), "{bad}");
         }
     }

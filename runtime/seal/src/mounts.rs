@@ -236,6 +236,15 @@ mod tests {
         let without = options(|f| f.mounts.clear()).unwrap();
         assert_eq!(without.iter().map(|(d, _)| d.as_str()).collect::<Vec<_>>(), ["/proc", "/dev", "/sys"]);
         assert!(of("/sys", |_| {}).contains("ro"));
+        // The tmpfs on /dev/shm is none on /dev.
+        for (at, kind) in [("/proc", "proc"), ("/dev", "tmpfs"), ("/sys", "sysfs")] {
+            let mut facts = fixture::facts();
+            facts.mounts.retain(|m| m.destination != at);
+            let spec = sealed(&permissive(), &facts).unwrap().spec;
+            let fresh =
+                |m: &oci_spec::runtime::Mount| m.destination().to_str() == Some(at) && m.typ().as_deref() == Some(kind);
+            assert!(spec.mounts().iter().flatten().any(fresh), "{at}");
+        }
     }
 
     #[test]

@@ -175,4 +175,84 @@ mod tests {
             assert_eq!(f.mounts[0].unknown_options.len(), 1, "{option}");
         }
     }
+
+    #[test]
+    fn the_last_word_counts_and_the_recursive_one_over_it() {
+        for (options, writable) in [
+            (&[][..], true),
+            (&["ro"], false),
+            (&["rw"], true),
+            (&["ro", "rw"], true),
+            (&["rw", "ro"], false),
+            (&["rro"], false),
+            (&["rrw"], true),
+            (&["ro", "rrw"], true),
+            (&["rro", "rw"], false),
+            (&["rw", "rro"], false),
+            (&["rro", "rrw"], true),
+            (&["rrw", "rro"], false),
+            (&["ro", "rro"], false),
+        ] {
+            let options: Vec<String> = options.iter().map(ToString::to_string).collect();
+            assert_eq!(is_writable(&options), writable, "{options:?}");
+        }
+    }
+
+    #[test]
+    fn propagation_is_one_of_eight_words() {
+        for how in ["private", "shared", "slave", "unbindable"] {
+            assert!(is_propagation(how) && is_propagation(&format!("r{how}")), "{how}");
+            assert!(!is_propagation(&format!("rr{how}")) && !is_propagation(&format!("{how}=1")), "{how}");
+        }
+        for other in ["", "r", "ro", "rw", "bind", "rbind"] {
+            assert!(!is_propagation(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn each_kind_has_its_own_options() {
+        let known = [
+            ("bind", "bind"),
+            ("bind", "rbind"),
+            ("tmpfs", "size=50%"),
+            ("tmpfs", "mode=1777"),
+            ("tmpfs", "uid=0"),
+            ("tmpfs", "gid=0"),
+            ("tmpfs", "nr_inodes=1k"),
+            ("tmpfs", "nr_blocks=1"),
+            ("devpts", "newinstance"),
+            ("devpts", "ptmxmode=0666"),
+            ("devpts", "mode=0620"),
+            ("devpts", "uid=0"),
+            ("devpts", "gid=5"),
+            ("devpts", "max=7"),
+            ("proc", "hidepid=2"),
+            ("proc", "subset=pid"),
+        ];
+        for (kind, option) in known {
+            assert!(is_known_option(kind, option), "{kind} {option}");
+            assert!(!is_known_option("sysfs", option) && !is_known_option("", option), "{option}");
+        }
+        for (kind, option) in [
+            ("tmpfs", "bind"),
+            ("tmpfs", "newinstance"),
+            ("tmpfs", "ptmxmode=0666"),
+            ("tmpfs", "hidepid=2"),
+            ("devpts", "rbind"),
+            ("devpts", "size=1m"),
+            ("devpts", "subset=pid"),
+            ("proc", "mode=0"),
+            ("proc", "newinstance"),
+            ("bind", "size=1m"),
+            ("bind", "mode=0"),
+        ] {
+            assert!(!is_known_option(kind, option), "{kind} {option}");
+        }
+        for option in ["ro", "nosuid", "rnoexec", "rslave", "private", "defaults"] {
+            assert!(is_known_option("sysfs", option), "{option}");
+        }
+        for option in ["remount", "idmap", "mand", "nosymfollow", "size", "", "=", "size=", "mode=0\n", "ro=1"] {
+            assert!(!is_known_option("tmpfs", option), "{option}");
+        }
+    }
 }

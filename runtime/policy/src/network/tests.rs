@@ -14,6 +14,8 @@ fn destination(text: &str) -> Destination {
 fn what_is_written_is_read_and_written_again() {
     for text in ["8080", "0", "8000-8010", "53/udp", "*", "*/udp", "1-65535", "65535"] {
         assert_eq!(ports(text).to_string(), text);
+        // As a policy that is written has it.
+        assert_eq!(String::from(ports(text)), text);
     }
     assert_eq!(ports("80/tcp").to_string(), "80");
     for text in [
@@ -27,6 +29,7 @@ fn what_is_written_is_read_and_written_again() {
         "[::/0]:1",
     ] {
         assert_eq!(destination(text).to_string(), text);
+        assert_eq!(String::from(destination(text)), text);
     }
     assert_eq!(destination("10.1.2.3/32:1").to_string(), "10.1.2.3:1");
 }
@@ -103,6 +106,9 @@ fn covering() {
         ("0.0.0.0/0:443", "*:443", false),
         ("[::/0]:443", "10.0.0.1:443", false),
         ("[::/0]:443", "[fd00::1]:443", true),
+        ("[fd00::/8]:443", "[fd12:3456::1]:443", true),
+        ("[fd00::/8]:443", "[fe80::1]:443", false),
+        ("[fd00::/16]:443", "[fd00::/8]:443", false),
         ("0.0.0.0/0:443", "255.255.255.255:443", true),
         ("10.0.0.1:1-9", "10.0.0.1:9", true),
         ("10.0.0.1:1-9", "10.0.0.1:5-10", false),
@@ -128,8 +134,12 @@ fn an_annotation_declares_and_never_grants() {
         assert!(Open::declared(bad).is_err(), "{bad}");
     }
     assert!(Open::declared(&"bind=1,".repeat(200)).unwrap_err().contains("at most 128"));
-    assert!(Open::declared(&" ".repeat(5000)).is_err());
-    assert!(Open::declared("bind=1-2000").unwrap_err().contains("1024 TCP ports"));
+    // The last that is taken, and the first that is not.
+    assert!(Open::declared(&"bind=1,".repeat(MOST)).is_ok() && Open::declared(&"bind=1,".repeat(MOST + 1)).is_err());
+    assert!(Open::declared(&" ".repeat(LONGEST)).is_ok());
+    assert!(Open::declared(&" ".repeat(LONGEST + 1)).unwrap_err().contains("at most 4096"));
+    assert!(Open::declared("bind=1-1024").is_ok());
+    assert!(Open::declared("bind=1-1025").unwrap_err().contains("1024 TCP ports"));
     assert!(Open::declared("bind=*").is_ok() && Open::declared("bind=1-2000/udp").is_ok());
 }
 

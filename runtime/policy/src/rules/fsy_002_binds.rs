@@ -269,6 +269,15 @@ mod tests {
         assert_eq!(fact("is"), "/srv/folder (/real) mounted at /data is /etc");
         assert_eq!(fact("contains"), "/srv/folder (/real) mounted at /data contains /etc");
         assert_eq!(fact("inside"), "/srv/folder (/real) mounted at /data lies in /etc");
+        // One name is enough where there is but one.
+        for path in ["/srv/folder", ""] {
+            let mut m = fixture::bind("/data");
+            let object = Object { path: path.into(), ..Object::default() };
+            assert_eq!(named(&m, &object), "/srv/folder", "{path:?}");
+            m.source = "/link".into();
+            let shown = if path.is_empty() { "/link" } else { "/link (/srv/folder)" };
+            assert_eq!(named(&m, &object), shown);
+        }
         let none = check(&Ctx::new(&fixture::policy(), &fixture::facts())).remove(0).fact;
         assert_eq!(none, "0 binds, all of this pod's own");
     }
@@ -335,6 +344,28 @@ mod tests {
         assert_eq!(table(OWN, Some(true), &contains), ["deny sensitive-writable"]);
     }
 
+    /// Where kubelet's root lies elsewhere it is sensitive by its own name, and by the usual one that stays on the list.
+    #[test]
+    fn kubelets_root_may_lie_elsewhere() {
+        let table = |touches: &[&str]| {
+            let (mut policy, mut facts, mut allowance) = (fixture::policy(), fixture::facts(), fixture::allowance());
+            policy.mounts.kubelet_root = "/k".into();
+            allowance.mounts.push(AllowedMount { source: "/k/plugins/csi".into(), writable: true });
+            policy.allowances = vec![allowance];
+            let mut m = fixture::bind("/csi");
+            m.writable = true;
+            if let Fact::Is(o) = &mut m.object {
+                o.path = "/k/plugins/csi".into();
+                o.touches = touches.iter().map(|path| ((*path).to_owned(), "inside".to_owned())).collect();
+            }
+            facts.mounts.push(m);
+            outcomes(&RULE, &policy, &facts)
+        };
+        assert_eq!(table(&["/k"]), ["allowed test"]);
+        assert_eq!(table(&["/k", standard::KUBELET_ROOT]), ["allowed test"]);
+        assert_eq!(table(&["/k", "/etc"]), ["deny sensitive-writable"]);
+    }
+
     #[test]
     fn only_standard_file_systems() {
         let mounting = |kind: &str, at: &str| {
@@ -348,5 +379,7 @@ mod tests {
         for kind in ["overlay", "nfs", "proc", "sysfs", "devpts", ""] {
             assert_eq!(mounting(kind, "/x"), ["deny mount-type"], "{kind}");
         }
+        assert_eq!(mounting("proc", "/proc"), ["pass"]);
+        assert_eq!(mounting("nfs", "/proc"), ["deny mount-type"]);
     }
 }
