@@ -10,6 +10,8 @@ use boltseal_policy::facts::Bundle;
 use boltseal_policy::policy::Level;
 use boltseal_policy::{Fact, Policy};
 use boltseal_trust::{Key, KeyError};
+use ring::agreement::{ECDH_P256, ECDH_P384, EphemeralPrivateKey, UnparsedPublicKey, agree_ephemeral};
+use ring::rand::SystemRandom;
 use serde_json::json;
 use std::path::Path;
 
@@ -94,8 +96,12 @@ fn keys(policy: &Policy, bundle: &PolicyBundle) -> Vec<String> {
         };
         let key =
             std::str::from_utf8(bytes).map_err(|e| e.to_string()).and_then(|pem| read(pem).map_err(|e| e.to_string()));
-        if let Err(why) = key {
-            problems.push(format!("{who}: trust/{file}: {why}"));
+        match key {
+            Err(why) => problems.push(format!("{who}: trust/{file}: {why}")),
+            Ok(key) if !on_curve(&key) => {
+                problems.push(format!("{who}: trust/{file}: a point that is not on its curve: it verifies nothing"));
+            }
+            Ok(_) => {}
         }
     }
     if let Some(ear) = &policy.node.ear {
@@ -107,6 +113,16 @@ fn keys(policy: &Policy, bundle: &PolicyBundle) -> Vec<String> {
         }
     }
     problems
+}
+
+/// Whether an EC key's point lies on its curve. `ring` says so of a point that it agrees on a secret with; a start does
+/// not ask, for such a key verifies nothing there. Of the other kinds nothing like it can be asked.
+fn on_curve(key: &Key) -> bool {
+    let Some(point) = key.ec_point() else { return true };
+    let curve = if point.len() == 65 { &ECDH_P256 } else { &ECDH_P384 };
+    EphemeralPrivateKey::generate(curve, &SystemRandom::new())
+        .and_then(|own| agree_ephemeral(own, &UnparsedPublicKey::new(curve, point), |_| ()))
+        .is_ok()
 }
 
 /// What is well formed and yet starts nothing, or proves less than one may think.

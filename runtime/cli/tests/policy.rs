@@ -9,6 +9,9 @@ use std::os::unix::fs::PermissionsExt;
 /// A P-256 key that nobody holds the private half of.
 const KEY: &str = "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAECso41uFyDhrsAqsiAMD5soETZ/9k\nLMSnoZS666Vh8HkZQpO9y3BCdFbjQzTGAJfsmi+OyyyLQxFNxZecRwi0vg==\n-----END PUBLIC KEY-----\n";
 
+/// P-384, one bit off.
+const OFF_P384: &str = "-----BEGIN PUBLIC KEY-----\nMHYwEAYHKoZIzj0CAQYFK4EEACIDYgAE71sdJoOs1c9iRK4bpGeqxBye0PWfxFWm\n9tmZFMAUqTo9CqTOjv3NHub+yeKtfG2OaxkShoMHhfRS12KNrtaBCcsk2ultGhZn\nT03v77kcC9ykuVKtP5giOBJbbXOcs4dR\n-----END PUBLIC KEY-----\n";
+
 /// RSA, 1024 bits.
 const WEAK: &str = "-----BEGIN PUBLIC KEY-----\nMIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQC6pWDIFfcGijMV19zN8wJq0ow8\nwON1iVLNhOtEOzkIuPu0b0VRjnU1pEXL/msRoQf3RsE6OLfSiGL5F/4Ob4cLTfXY\nmM+oYDCbQhfNCXHKkeKCT22noP8fwotLyUabWEp5QapoIPg467tgR7M1Ibxd4aHr\nVJK8CNo5yUMj/0/U7QIDAQAB\n-----END PUBLIC KEY-----\n";
 
@@ -93,11 +96,16 @@ fn a_good_policy_is_good_and_says_what_the_node_lacks() {
 #[test]
 fn a_bad_policy_is_4_everywhere_and_names_file_and_key() {
     type Fault = fn(&Node);
-    let faults: [(&str, &str, Fault); 8] = [
+    let faults: [(&str, &str, Fault); 10] = [
         ("policy.d/20-x.toml", "unknown field `colour`", |n| n.write("etc/boltseal/policy.d/20-x.toml", "colour = 1")),
         ("policy.toml", "expected", |n| n.write("etc/boltseal/policy.toml", "version = ")),
         ("trust/ci.pem", "not one PEM block", |n| n.write("etc/boltseal/trust/ci.pem", "key")),
         ("trust/ci.pem", "RSA of fewer than 2048 bits", |n| n.write("etc/boltseal/trust/ci.pem", WEAK)),
+        // The last byte of y changed: the twin of the key that the policy has.
+        ("trust/ci.pem", "not on its curve", |n| {
+            n.write("etc/boltseal/trust/ci.pem", &KEY.replace("Rwi0vg==", "Rwi0vQ=="));
+        }),
+        ("trust/ci.pem", "not on its curve", |n| n.write("etc/boltseal/trust/ci.pem", OFF_P384)),
         ("trust/node.pem", "not a P-256 key", |n| {
             n.write("etc/boltseal/trust/node.pem", ED25519);
             n.write("etc/boltseal/policy.d/30-x.toml", "[node]\nattestation_key = \"node.pem\"\n");

@@ -81,6 +81,16 @@ impl Key {
         &self.id
     }
 
+    /// The uncompressed point of a P-256 or a P-384 key; its length tells which.
+    #[must_use]
+    pub fn ec_point(&self) -> Option<&[u8]> {
+        match &self.public {
+            Public::P256(point) => Some(point),
+            Public::P384(point) => Some(point),
+            Public::Rsa(_) | Public::Ed25519(_) => None,
+        }
+    }
+
     /// Whether cosign 3 signs with this key in a way that can be verified: with Ed25519 it hashes first (Ed25519ph),
     /// which neither `ring` nor cosign itself verifies.
     #[must_use]
