@@ -1,5 +1,5 @@
 //! Seeds that our own encoders write: made anew when a format changes (`boltseal-fuzz seed`). The others in `corpus/`
-//! come from real tools (runtime/trust/tests/fixtures/make.sh, `runc spec`, /proc) or are written by hand.
+//! come from real tools (runtime/trust/tests/fixtures/*.sh, `runc spec`, /proc) or are written by hand.
 use crate::corpus;
 use boltseal_audit::{Decision, Door, Entry, Event as AuditEvent, Finding, Outcome, Trail, What, Who};
 use boltseal_message::{
@@ -94,6 +94,16 @@ fn trust() -> io::Result<()> {
             };
             put(target, &format!("real-{layout}"), &file.bytes)?;
             put("trust_answer", &format!("real-{layout}"), &encode_answer(&propose(source, &file.bytes)))?;
+        }
+    }
+    for name in ["p384", "rsa2048", "ed25519"] {
+        put("trust_key", &format!("{name}.pub"), &std::fs::read(fixtures.join(format!("algorithms/{name}.pub")))?)?;
+        for (end, target, source) in
+            [("sig", "trust_sig", Source::CosignSignature), ("bundle", "trust_bundle", Source::SigstoreBundle)]
+        {
+            let bytes = std::fs::read(fixtures.join(format!("algorithms/{name}.{end}.json")))?;
+            put(target, &format!("real-{name}"), &bytes)?;
+            put("trust_answer", &format!("real-{name}-{end}"), &encode_answer(&propose(source, &bytes)))?;
         }
     }
     for entry in std::fs::read_dir(fixtures.join("layouts/cosign3-attest/blobs/sha256"))? {

@@ -9,13 +9,13 @@ use files::{
     audit_line, audit_text, evidence_cri, evidence_rootfs, node_reply, node_verdict, policy_network, policy_pattern,
     policy_signed, policy_toml,
 };
-use trust::{image, signature, trust_answer, trust_bind, trust_layout};
+use trust::{image, signature, trust_answer, trust_bind, trust_key, trust_layout};
 
 use boltseal_evidence as evidence;
 use boltseal_fuzz::random::Random;
 use boltseal_message as message;
 use boltseal_node as node;
-use boltseal_trust::{Key, Source};
+use boltseal_trust::Source;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -60,11 +60,7 @@ pub(crate) const ALL: &[Target] = &[
         run: |b| signature(Source::SigstoreBundle, b),
     },
     Target { name: "trust_answer", holds: "whatever a worker answers, only true signatures verify", run: trust_answer },
-    Target {
-        name: "trust_key",
-        holds: "no panic",
-        run: |b| outcome(&text(b).map(Key::from_spki_pem).map(|r| r.map_err(|e| e.0))),
-    },
+    Target { name: "trust_key", holds: "a key that is read is the bytes that it is written as", run: trust_key },
     Target { name: "trust_layout", holds: "every file that is made can be read by a start", run: trust_layout },
     Target {
         name: "message_request",

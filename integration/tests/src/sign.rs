@@ -31,7 +31,7 @@ impl Cosign {
     }
 }
 
-/// A P-256 key pair made by cosign.
+/// A key pair as cosign keeps it.
 #[derive(Debug, Clone)]
 pub struct Key {
     pub private: PathBuf,
@@ -46,6 +46,25 @@ impl Key {
         let prefix = home.join(name);
         run(Cosign::V2.command(&home).args(["generate-key-pair", "--output-key-prefix"]).arg(&prefix))?;
         Ok(Self { private: prefix.with_extension("key"), public: prefix.with_extension("pub"), home })
+    }
+
+    /// A key of another kind than cosign makes: openssl's, by these options. cosign 3.1 imports it, because Debian's 2.5
+    /// imports Ed25519 alone; both sign with what was imported.
+    pub fn import(work: &Path, name: &str, options: &[&str]) -> Result<Self> {
+        let home = work.join("keys");
+        fs::create_dir_all(&home)?;
+        let prefix = home.join(name);
+        let made = prefix.with_extension("pem");
+        run(Command::new("openssl").args(["genpkey", "-quiet"]).args(options).arg("-out").arg(&made))?;
+        let key = Self { private: prefix.with_extension("key"), public: prefix.with_extension("pub"), home };
+        for old in [&key.private, &key.public] {
+            if old.exists() {
+                fs::remove_file(old)?;
+            }
+        }
+        let mut import = Cosign::V3.command(&key.home);
+        run(import.args(["import-key-pair", "--key"]).arg(&made).arg("--output-key-prefix").arg(&prefix))?;
+        Ok(key)
     }
 
     /// The key `name` that an earlier run generated, with its folder.

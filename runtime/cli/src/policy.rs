@@ -9,6 +9,9 @@ use boltseal_evidence::policy_files::{self, PolicyBundle};
 use boltseal_policy::facts::Bundle;
 use boltseal_policy::policy::Level;
 use boltseal_policy::{Fact, Policy};
+use boltseal_trust::{Key, KeyError};
+use ring::agreement::{ECDH_P256, ECDH_P384, EphemeralPrivateKey, UnparsedPublicKey, agree_ephemeral};
+use ring::rand::SystemRandom;
 use serde_json::json;
 use std::path::Path;
 
@@ -79,21 +82,26 @@ fn read(dir: &Path, owner: Owner) -> Result<Loaded, Bad> {
 
 /// Keys that the policy names and the bundle does not hold, or that are no keys.
 fn keys(policy: &Policy, bundle: &PolicyBundle) -> Vec<String> {
-    let named = policy.authorities.iter().map(|a| (format!("authority \"{}\"", a.name), &a.key));
+    type Read = fn(&str) -> Result<Key, KeyError>;
+    let (any, p256): (Read, Read) = (Key::from_spki_pem, Key::p256_from_spki_pem);
+    let named = policy.authorities.iter().map(|a| (format!("authority \"{}\"", a.name), &a.key, any));
     let node = Some(&policy.node.attestation_key)
         .filter(|key| !key.is_empty())
-        .map(|key| ("node.attestation_key".to_owned(), key));
+        .map(|key| ("node.attestation_key".to_owned(), key, p256));
     let mut problems = Vec::new();
-    for (who, file) in named.chain(node) {
+    for (who, file, read) in named.chain(node) {
         let Some(bytes) = bundle.trust(file) else {
             problems.push(format!("{who}: trust/{file} is missing"));
             continue;
         };
-        let key = std::str::from_utf8(bytes)
-            .map_err(|e| e.to_string())
-            .and_then(|pem| boltseal_trust::Key::from_spki_pem(pem).map_err(|e| e.to_string()));
-        if let Err(why) = key {
-            problems.push(format!("{who}: trust/{file}: {why}"));
+        let key =
+            std::str::from_utf8(bytes).map_err(|e| e.to_string()).and_then(|pem| read(pem).map_err(|e| e.to_string()));
+        match key {
+            Err(why) => problems.push(format!("{who}: trust/{file}: {why}")),
+            Ok(key) if !on_curve(&key) => {
+                problems.push(format!("{who}: trust/{file}: a point that is not on its curve: it verifies nothing"));
+            }
+            Ok(_) => {}
         }
     }
     if let Some(ear) = &policy.node.ear {
@@ -107,14 +115,32 @@ fn keys(policy: &Policy, bundle: &PolicyBundle) -> Vec<String> {
     problems
 }
 
+/// Whether an EC key's point lies on its curve. `ring` says so of a point that it agrees on a secret with; a start does
+/// not ask, for such a key verifies nothing there. Of the other kinds nothing like it can be asked.
+fn on_curve(key: &Key) -> bool {
+    let Some(point) = key.ec_point() else { return true };
+    let curve = if point.len() == 65 { &ECDH_P256 } else { &ECDH_P384 };
+    EphemeralPrivateKey::generate(curve, &SystemRandom::new())
+        .and_then(|own| agree_ephemeral(own, &UnparsedPublicKey::new(curve, point), |_| ()))
+        .is_ok()
+}
+
 /// What is well formed and yet starts nothing, or proves less than one may think.
-fn hints(policy: &Policy) -> Vec<&'static str> {
+fn hints(policy: &Policy, bundle: &PolicyBundle) -> Vec<&'static str> {
+    let hashed = policy.authorities.iter().any(|authority| {
+        let pem = bundle.trust(&authority.key).and_then(|bytes| std::str::from_utf8(bytes).ok());
+        pem.and_then(|pem| Key::from_spki_pem(pem).ok()).is_some_and(|key| !key.signs_bundles())
+    });
     let strict = policy.level >= Level::Baseline;
     let attested = policy.level >= Level::Restricted;
     let by_token = policy.node.ear.as_ref().is_some_and(|ear| ear.instead);
     [
         (policy.level == Level::Observe, "level observe enforces BS-AUD-001 alone: everything else only warns"),
         (strict && policy.authorities.is_empty(), "no [[authority]]: nobody can sign an image (BS-IMG-001)"),
+        (
+            hashed,
+            "an authority's key is Ed25519: sign with cosign 2, for cosign 3 signs with Ed25519ph, which does not verify (BS-IMG-001)",
+        ),
         (strict && policy.scopes.is_empty(), "no [[scope]]: no repository has an authority (BS-IMG-001)"),
         (
             strict && policy.registries.allow.is_empty(),
@@ -191,7 +217,7 @@ pub(crate) fn lint(dir: Option<&Path>, screen: &mut Screen) -> Result<Exit, Fail
     let policy = &loaded.policy;
     if screen.json() {
         let lacking: Vec<_> = lacking.collect();
-        screen.document(&json!({ "ok": true, "digest": loaded.bundle.digest, "level": policy.level, "problems": [], "hints": hints(policy), "node": lacking }))?;
+        screen.document(&json!({ "ok": true, "digest": loaded.bundle.digest, "level": policy.level, "problems": [], "hints": hints(policy, &loaded.bundle), "node": lacking }))?;
         return Ok(exit);
     }
     let level = crate::explain::level(policy.level);
@@ -215,7 +241,7 @@ pub(crate) fn lint(dir: Option<&Path>, screen: &mut Screen) -> Result<Exit, Fail
     if dir == Path::new(POLICY) {
         standing(&loaded.bundle, screen)?;
     }
-    for hint in hints(policy) {
+    for hint in hints(policy, &loaded.bundle) {
         screen.row('!', Colour::Doubt, hint)?;
     }
     for (rule, mode) in &policy.modes {

@@ -82,7 +82,7 @@ pub(crate) fn sign(dir: &Path, by: By<'_>, number: Option<u64>, screen: &mut Scr
 
 fn public_key(path: &Path) -> Result<Key, Failure> {
     let pem = fs::read_to_string(path).map_err(|e| Failure::undecided(format!("{}: {e}", path.display())))?;
-    Key::from_spki_pem(&pem).map_err(|e| Failure::new(Exit::BadPolicy, format!("{}: {e}", path.display())))
+    Key::p256_from_spki_pem(&pem).map_err(|e| Failure::new(Exit::BadPolicy, format!("{}: {e}", path.display())))
 }
 
 /// A P-256 key in PKCS #8, unencrypted.
@@ -120,7 +120,8 @@ pub(crate) fn trust(
     screen: &mut Screen,
 ) -> Result<Exit, Failure> {
     let pem = fs::read_to_string(key).map_err(|e| Failure::undecided(format!("{}: {e}", key.display())))?;
-    let key = Key::from_spki_pem(&pem).map_err(|e| Failure::new(Exit::BadPolicy, format!("{}: {e}", key.display())))?;
+    let key =
+        Key::p256_from_spki_pem(&pem).map_err(|e| Failure::new(Exit::BadPolicy, format!("{}: {e}", key.display())))?;
     let at = Path::new(LIB).join(SIGNER);
     let there = bundle::pinned(Path::new(LIB)).map_err(Failure::undecided);
     match there {

@@ -9,6 +9,14 @@ use std::os::unix::fs::PermissionsExt;
 /// A P-256 key that nobody holds the private half of.
 const KEY: &str = "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAECso41uFyDhrsAqsiAMD5soETZ/9k\nLMSnoZS666Vh8HkZQpO9y3BCdFbjQzTGAJfsmi+OyyyLQxFNxZecRwi0vg==\n-----END PUBLIC KEY-----\n";
 
+/// P-384, one bit off.
+const OFF_P384: &str = "-----BEGIN PUBLIC KEY-----\nMHYwEAYHKoZIzj0CAQYFK4EEACIDYgAE71sdJoOs1c9iRK4bpGeqxBye0PWfxFWm\n9tmZFMAUqTo9CqTOjv3NHub+yeKtfG2OaxkShoMHhfRS12KNrtaBCcsk2ultGhZn\nT03v77kcC9ykuVKtP5giOBJbbXOcs4dR\n-----END PUBLIC KEY-----\n";
+
+/// RSA, 1024 bits.
+const WEAK: &str = "-----BEGIN PUBLIC KEY-----\nMIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQC6pWDIFfcGijMV19zN8wJq0ow8\nwON1iVLNhOtEOzkIuPu0b0VRjnU1pEXL/msRoQf3RsE6OLfSiGL5F/4Ob4cLTfXY\nmM+oYDCbQhfNCXHKkeKCT22noP8fwotLyUabWEp5QapoIPg467tgR7M1Ibxd4aHr\nVJK8CNo5yUMj/0/U7QIDAQAB\n-----END PUBLIC KEY-----\n";
+
+const ED25519: &str = include_str!("../../trust/tests/fixtures/algorithms/ed25519.pub");
+
 const POLICY: &str = r#"version = 1
 level = "baseline"
 [registries]
@@ -88,10 +96,20 @@ fn a_good_policy_is_good_and_says_what_the_node_lacks() {
 #[test]
 fn a_bad_policy_is_4_everywhere_and_names_file_and_key() {
     type Fault = fn(&Node);
-    let faults: [(&str, &str, Fault); 6] = [
+    let faults: [(&str, &str, Fault); 10] = [
         ("policy.d/20-x.toml", "unknown field `colour`", |n| n.write("etc/boltseal/policy.d/20-x.toml", "colour = 1")),
         ("policy.toml", "expected", |n| n.write("etc/boltseal/policy.toml", "version = ")),
         ("trust/ci.pem", "not one PEM block", |n| n.write("etc/boltseal/trust/ci.pem", "key")),
+        ("trust/ci.pem", "RSA of fewer than 2048 bits", |n| n.write("etc/boltseal/trust/ci.pem", WEAK)),
+        // The last byte of y changed: the twin of the key that the policy has.
+        ("trust/ci.pem", "not on its curve", |n| {
+            n.write("etc/boltseal/trust/ci.pem", &KEY.replace("Rwi0vg==", "Rwi0vQ=="));
+        }),
+        ("trust/ci.pem", "not on its curve", |n| n.write("etc/boltseal/trust/ci.pem", OFF_P384)),
+        ("trust/node.pem", "not a P-256 key", |n| {
+            n.write("etc/boltseal/trust/node.pem", ED25519);
+            n.write("etc/boltseal/policy.d/30-x.toml", "[node]\nattestation_key = \"node.pem\"\n");
+        }),
         ("trust/ci.pem", "missing", |n| fs::remove_file(n.path("etc/boltseal/trust/ci.pem")).unwrap()),
         ("policy.toml", "does not exist", |n| fs::remove_file(n.path("etc/boltseal/policy.toml")).unwrap()),
         ("policy.toml", "", |n| {
@@ -112,6 +130,20 @@ fn a_bad_policy_is_4_everywhere_and_names_file_and_key() {
             assert_eq!((code, out.as_str()), (4, ""), "{args:?}");
             assert!(err.contains(file) && err.contains(word), "{file} {word}: {err}");
         }
+    }
+}
+
+/// An authority's key of each kind; what cosign 3 does not sign with is said.
+#[test]
+fn keys_of_every_kind_are_good() {
+    for (name, hint) in [("p384", false), ("rsa2048", false), ("rsa4096", false), ("ed25519", true)] {
+        let node = node();
+        let file = format!("{}/../trust/tests/fixtures/algorithms/{name}.pub", env!("CARGO_MANIFEST_DIR"));
+        node.write("etc/boltseal/trust/ci.pem", &fs::read_to_string(file).unwrap());
+        let (_, out, _) = node.run(&["policy", "lint", "-o", "json"]);
+        let report = json(&out);
+        assert_eq!(report["ok"], true, "{name}: {out}");
+        assert_eq!(report["hints"].to_string().contains("cosign 2"), hint, "{name}: {out}");
     }
 }
 

@@ -95,7 +95,7 @@ pub struct Registries {
 #[serde(deny_unknown_fields)]
 pub struct Authority {
     pub name: String,
-    /// File below `trust/`, PEM SubjectPublicKeyInfo, P-256.
+    /// File below `trust/`, PEM SubjectPublicKeyInfo: P-256, P-384, RSA or Ed25519.
     pub key: String,
     /// Repository prefixes that it may sign for. A format that signs no repository needs exactly one.
     pub repositories: Vec<String>,

@@ -27,6 +27,18 @@ fn main() {
         time("gate: decode", || Proposal::decode(&encoded).unwrap());
         time("gate: verify", || verify_signature(&proposal, &key, &image).unwrap());
     }
+    let image_of_keys = digest(&read("algorithms/image.json"));
+    for name in ["rsa2048", "rsa3072", "rsa4096", "p384", "ed25519"] {
+        let pem = read(&format!("algorithms/{name}.pub"));
+        let key = Key::from_spki_pem(std::str::from_utf8(&pem).unwrap()).unwrap();
+        let Ok(Proposal::Signature(proposal)) =
+            propose(Source::CosignSignature, &read(&format!("algorithms/{name}.sig.json")))
+        else {
+            panic!()
+        };
+        time(&format!("gate: read key {name}"), || Key::from_spki_pem(std::str::from_utf8(&pem).unwrap()).unwrap());
+        time(&format!("gate: verify {name}"), || verify_signature(&proposal, &key, &image_of_keys).unwrap());
+    }
     let Ok(Proposal::Index(listed)) = propose(Source::Index, &index) else { panic!() };
     let Ok(Proposal::Manifest(parsed)) = propose(Source::Manifest, &manifest) else { panic!() };
     let Ok(Proposal::Config(text)) = propose(Source::Config, &config) else { panic!() };

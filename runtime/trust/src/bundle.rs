@@ -11,6 +11,7 @@
 //! Signed are the bytes of the first four lines, line ends included, so `head -n4 bundle.sig | openssl dgst -sha256 -sign`
 //! makes one too. The first line keeps such a signature from being one of anything else.
 use crate::Key;
+use crate::spki::Text;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -104,7 +105,8 @@ impl Signed {
         if self.key != key.id() {
             return Err(Unsigned::OtherKey(self.key.clone()));
         }
-        if !key.signed(statement(self.version, &self.digest, &self.key).as_bytes(), &self.signature) {
+        let statement = statement(self.version, &self.digest, &self.key);
+        if !key.signed(Text::Policy, statement.as_bytes(), &self.signature) {
             return Err(Unsigned::Forged);
         }
         if self.digest != digest {

@@ -1,32 +1,34 @@
-//! A policy's key: PEM SubjectPublicKeyInfo, P-256.
+//! A policy's key: PEM SubjectPublicKeyInfo of P-256, P-384, RSA or Ed25519.
 use crate::digest::digest;
+use crate::spki::{Public, Text};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::fmt;
 
-/// The DER before the 64 bytes of an uncompressed P-256 point: SEQUENCE { SEQUENCE { id-ecPublicKey, prime256v1 },
-/// BIT STRING, no unused bits, 0x04 } (RFC 5480 section 2). DER has one form, so comparing it is parsing it.
+/// The DER before the coordinates of a P-256 point: SEQUENCE { SEQUENCE { id-ecPublicKey, prime256v1 }, BIT STRING, no
+/// unused bits, 0x04 } (RFC 5480 section 2).
 const P256: [u8; 27] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
     0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04,
 ];
-const DER_LEN: usize = P256.len() + 64;
 /// Bytes of a PEM file that are looked at.
 const MAX_PEM: usize = 4096;
 
-/// A P-256 public key and its id.
+/// A public key and its id. How it signs is the key's own: see [`Key::from_spki_pem`].
 #[derive(Clone, PartialEq, Eq)]
 pub struct Key {
-    der: [u8; DER_LEN],
+    der: Vec<u8>,
+    public: Public,
     id: String,
 }
 
 impl Key {
-    /// From one PEM block `PUBLIC KEY` with nothing around it but white space.
+    /// From one PEM block `PUBLIC KEY` with nothing around it but white space: P-256, P-384, RSA of 2048 to 8192 bits
+    /// with the exponent 65537, or Ed25519.
     ///
     /// # Errors
-    /// [`KeyError`] when it is not one such block, or not an uncompressed P-256 key in DER. Whether the point lies on
-    /// the curve is seen at the first verification, which then fails.
+    /// [`KeyError`] says what it is instead. Whether a point lies on its curve is seen at the first verification, which
+    /// then fails.
     pub fn from_spki_pem(pem: &str) -> Result<Self, KeyError> {
         if pem.len() > MAX_PEM {
             return Err(KeyError("longer than a public key"));
@@ -38,27 +40,31 @@ impl Key {
             .ok_or(KeyError("not one PEM block PUBLIC KEY"))?;
         let body: String = body.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
         let der = STANDARD.decode(body.trim()).map_err(|_| KeyError("not base64 between the PEM lines"))?;
-        let der: [u8; DER_LEN] =
-            der.try_into().map_err(|_| KeyError("not an uncompressed P-256 SubjectPublicKeyInfo"))?;
-        if !der.starts_with(&P256) {
-            return Err(KeyError("not an uncompressed P-256 SubjectPublicKeyInfo"));
-        }
-        Ok(Self { id: digest(&der).hex(), der })
+        let public = Public::read(&der).map_err(KeyError)?;
+        Ok(Self { id: digest(&der).hex(), der, public })
     }
 
-    /// From an uncompressed point (4, x, y): the public half of a key pair that one holds.
+    /// The same for a key that signs policies or speaks for a node, of which only P-256 is taken.
+    ///
+    /// # Errors
+    /// [`KeyError`], also for a good key of another kind.
+    pub fn p256_from_spki_pem(pem: &str) -> Result<Self, KeyError> {
+        let key = Self::from_spki_pem(pem)?;
+        if matches!(key.public, Public::P256(_)) { Ok(key) } else { Err(KeyError("not a P-256 key")) }
+    }
+
+    /// From an uncompressed P-256 point (4, x, y): the public half of a key pair that one holds.
     #[must_use]
     pub fn from_point(point: &[u8]) -> Option<Self> {
-        let mut der = [0; DER_LEN];
-        der.get_mut(..P256.len())?.copy_from_slice(&P256);
-        let coordinates = point.strip_prefix(&[4]).filter(|rest| rest.len() == 64)?;
-        der.get_mut(P256.len()..)?.copy_from_slice(coordinates);
-        Some(Self { id: digest(&der).hex(), der })
+        let coordinates = point.strip_prefix(&[4])?;
+        let der = [&P256, coordinates].concat();
+        let public = Public::read(&der).ok()?;
+        Some(Self { id: digest(&der).hex(), der, public })
     }
 
     /// The SubjectPublicKeyInfo in DER, base64 on one line.
     pub(crate) fn base64(&self) -> String {
-        STANDARD.encode(self.der)
+        STANDARD.encode(&self.der)
     }
 
     /// One PEM block, as [`Key::from_spki_pem`] reads it.
@@ -75,13 +81,27 @@ impl Key {
         &self.id
     }
 
-    /// Whether `signature` (ASN.1 DER) is this key's ECDSA-SHA256 over `message`. The algorithm comes from the key,
-    /// never from the message.
-    pub(crate) fn signed(&self, message: &[u8], signature: &[u8]) -> bool {
-        let point = self.der.get(P256.len() - 1..).unwrap_or_default();
-        ring::signature::UnparsedPublicKey::new(&ring::signature::ECDSA_P256_SHA256_ASN1, point)
-            .verify(message, signature)
-            .is_ok()
+    /// The uncompressed point of a P-256 or a P-384 key; its length tells which.
+    #[must_use]
+    pub fn ec_point(&self) -> Option<&[u8]> {
+        match &self.public {
+            Public::P256(point) => Some(point),
+            Public::P384(point) => Some(point),
+            Public::Rsa(_) | Public::Ed25519(_) => None,
+        }
+    }
+
+    /// Whether cosign 3 signs with this key in a way that can be verified: with Ed25519 it hashes first (Ed25519ph),
+    /// which neither `ring` nor cosign itself verifies.
+    #[must_use]
+    pub fn signs_bundles(&self) -> bool {
+        !matches!(self.public, Public::Ed25519(_))
+    }
+
+    /// Whether `signature` is this key's over `message`. The algorithm comes from the key and the kind of text, never
+    /// from what is signed.
+    pub(crate) fn signed(&self, text: Text, message: &[u8], signature: &[u8]) -> bool {
+        self.public.signed(text, message, signature)
     }
 }
 
@@ -132,8 +152,8 @@ mod tests {
             (String::new(), "PEM block"),
             (format!("{SIGNER}{SIGNER}"), "base64"),
             (SIGNER.replace("PUBLIC", "PRIVATE"), "PEM block"),
-            (SIGNER.replace(body, &body[..body.len() - 4]), "P-256"),
-            (SIGNER.replace(body, &format!("AAAA{}", &body[4..])), "P-256"),
+            (SIGNER.replace(body, &body[..body.len() - 4]), "DER"),
+            (SIGNER.replace(body, &format!("AAAA{}", &body[4..])), "DER"),
             (SIGNER.replace(body, &format!("*{}", &body[1..])), "base64"),
             (format!("a comment\n{SIGNER}"), "PEM block"),
             (" ".repeat(MAX_PEM + 1), "longer"),
@@ -149,6 +169,6 @@ mod tests {
         der.extend_from_slice(&[7; 64]);
         let pem = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(der));
         let key = Key::from_spki_pem(&pem).unwrap();
-        assert!(!key.signed(b"", &[]));
+        assert!(!key.signed(Text::Payload, b"", &[]));
     }
 }

@@ -21,6 +21,7 @@ pub mod jws;
 mod key;
 mod pin;
 mod propose;
+mod spki;
 mod store;
 mod strings;
 mod text;

@@ -35,7 +35,8 @@ impl Pin {
         let mut lines = text.strip_suffix('\n')?.split('\n');
         (lines.next()? == "boltseal-signer 1").then_some(())?;
         let key = lines.next()?.strip_prefix("key ")?;
-        let key = Key::from_spki_pem(&format!("-----BEGIN PUBLIC KEY-----\n{key}\n-----END PUBLIC KEY-----\n")).ok()?;
+        let key =
+            Key::p256_from_spki_pem(&format!("-----BEGIN PUBLIC KEY-----\n{key}\n-----END PUBLIC KEY-----\n")).ok()?;
         let floor = match lines.next()?.strip_prefix("floor ")? {
             "none" => None,
             kept => {

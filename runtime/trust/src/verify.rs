@@ -9,6 +9,7 @@
 use crate::digest::Digest;
 use crate::key::Key;
 use crate::propose::{MAX_REPOSITORY, SignatureProposal, printable};
+use crate::spki::Text;
 use crate::text::Cursor;
 use std::fmt;
 
@@ -94,7 +95,7 @@ impl std::error::Error for Reject {}
 pub fn verify_signature(proposal: &SignatureProposal, key: &Key, expected: &Digest) -> Result<Claim, Reject> {
     match proposal {
         SignatureProposal::Cosign { payload, signature, reference, digest } => {
-            signed(key, payload, signature)?;
+            signed(key, Text::Payload, payload, signature)?;
             let repository = repository(reference)?;
             if !is_simple_signing(payload, reference, digest) {
                 return Err(Reject::Text { format: Format::CosignSignature });
@@ -106,7 +107,7 @@ pub fn verify_signature(proposal: &SignatureProposal, key: &Key, expected: &Dige
             if payload_type != IN_TOTO {
                 return Err(Reject::PayloadType(printable(payload_type)));
             }
-            signed(key, &pre_authentication_encoding(payload), signature)?;
+            signed(key, Text::Envelope, &pre_authentication_encoding(payload), signature)?;
             if predicate_type != SIGN {
                 return Err(Reject::NotASignature { predicate_type: printable(predicate_type) });
             }
@@ -119,8 +120,8 @@ pub fn verify_signature(proposal: &SignatureProposal, key: &Key, expected: &Dige
     }
 }
 
-fn signed(key: &Key, message: &[u8], signature: &[u8]) -> Result<(), Reject> {
-    if key.signed(message, signature) { Ok(()) } else { Err(Reject::Signature { key: key.id().to_owned() }) }
+fn signed(key: &Key, text: Text, message: &[u8], signature: &[u8]) -> Result<(), Reject> {
+    if key.signed(text, message, signature) { Ok(()) } else { Err(Reject::Signature { key: key.id().to_owned() }) }
 }
 
 fn same(named: &Digest, expected: &Digest) -> Result<(), Reject> {

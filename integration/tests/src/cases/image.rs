@@ -2,13 +2,30 @@
 use super::Case;
 use crate::client::{Code, Mount, Request};
 use crate::containerd;
+use crate::image::Image;
 use crate::node::World;
-use crate::sign::Cosign;
+use crate::policy::trust;
+use crate::sign::{Cosign, Key};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 const SIGNATURES: &str = "/var/lib/boltseal/sig/sha256";
+/// What openssl makes of each kind.
+const RSA: &[&str] = &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:3072"];
+const P384: &[&str] = &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384"];
+const ED25519: &[&str] = &["-algorithm", "ED25519"];
+
+/// Who signs an image, beside the authority's key.
+#[derive(Debug, Clone, Copy)]
+enum Signer {
+    Authority,
+    /// Another key of the same kind.
+    Same,
+    /// The P-256 key that was the authority's.
+    P256,
+}
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -18,6 +35,31 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new("signed by a key that nobody named", "BS-IMG-001", "key", no_change)
             .image("wrongkey")
             .mend(|world, _| signed(world, "wrongkey")),
+        Case::new("RSA authority, signed by another RSA key (cosign 2)", "BS-IMG-001", "key", |world, _| {
+            by_authority(world, RSA, Cosign::V2, Signer::Same)
+        })
+        .image("unsigned")
+        .mend(|world, _| by_authority(world, RSA, Cosign::V2, Signer::Authority)),
+        Case::new("RSA authority, signed by another RSA key (cosign 3)", "BS-IMG-001", "key", |world, _| {
+            by_authority(world, RSA, Cosign::V3, Signer::Same)
+        })
+        .image("unsigned")
+        .mend(|world, _| by_authority(world, RSA, Cosign::V3, Signer::Authority)),
+        Case::new("P-384 authority, signed by a P-256 key (cosign 2)", "BS-IMG-001", "key", |world, _| {
+            by_authority(world, P384, Cosign::V2, Signer::P256)
+        })
+        .image("unsigned")
+        .mend(|world, _| by_authority(world, P384, Cosign::V2, Signer::Authority)),
+        Case::new("P-384 authority, signed by a P-256 key (cosign 3)", "BS-IMG-001", "key", |world, _| {
+            by_authority(world, P384, Cosign::V3, Signer::P256)
+        })
+        .image("unsigned")
+        .mend(|world, _| by_authority(world, P384, Cosign::V3, Signer::Authority)),
+        Case::new("Ed25519 authority, signed by another Ed25519 key", "BS-IMG-001", "key", |world, _| {
+            by_authority(world, ED25519, Cosign::V2, Signer::Same)
+        })
+        .image("unsigned")
+        .mend(|world, _| by_authority(world, ED25519, Cosign::V2, Signer::Authority)),
         Case::new("the signature is of another image", "BS-IMG-001", "another image", swap_signature)
             .image("swapped")
             .mend(|world, _| signed(world, "swapped")),
@@ -94,7 +136,33 @@ fn no_change(_: &mut World, _: &mut Request) -> Result<()> {
 
 /// Signs with the key that the policy names; undone afterwards.
 fn signed(world: &mut World, name: &str) -> Result<()> {
-    let image = world.node.images.get(name)?.clone();
+    let (image, key) = (world.node.images.get(name)?.clone(), world.node.key.clone());
+    signed_by(world, &image, &key, Cosign::V2)
+}
+
+/// The authority gets a key of this kind, and somebody signs.
+fn by_authority(world: &mut World, kind: &[&str], cosign: Cosign, signer: Signer) -> Result<()> {
+    let authority = Key::import(&world.node.work, "authority", kind)?;
+    let signer = match signer {
+        Signer::Authority => authority.clone(),
+        Signer::Same => Key::import(&world.node.work, "same-kind", kind)?,
+        Signer::P256 => world.node.key.clone(),
+    };
+    trust("ci.pub", &authority.public)?;
+    world.undo_later(|world| trust("ci.pub", &world.node.key.public));
+    // A copy of the image, so that no signature of an earlier case is found beside this one.
+    let mut image = world.node.images.get("unsigned")?.clone();
+    let from = format!("docker://{}@{}", image.repository, image.manifest);
+    let id = crate::image::sha256(&fs::read(&authority.public)?);
+    image.repository = format!("{}-{}", image.repository, id.trim_start_matches("sha256:"));
+    let mut copy = Command::new("skopeo");
+    copy.args(["--insecure-policy", "copy", "--quiet", "--preserve-digests"]);
+    copy.args(["--src-tls-verify=false", "--dest-tls-verify=false", &from]);
+    crate::process::run(copy.arg(format!("docker://{}:1", image.repository)))?;
+    signed_by(world, &image, &signer, cosign)
+}
+
+fn signed_by(world: &mut World, image: &Image, key: &Key, cosign: Cosign) -> Result<()> {
     let folder = Path::new(SIGNATURES).join(image.hex());
     let kept = Path::new("/var/lib/kept-signatures").to_path_buf();
     if folder.exists() {
@@ -107,8 +175,8 @@ fn signed(world: &mut World, name: &str) -> Result<()> {
         }
         Ok(())
     });
-    world.node.key.sign(Cosign::V2, &image)?;
-    world.node.import(&image)
+    key.sign(cosign, image)?;
+    world.node.import(image)
 }
 
 /// A policy whose key may sign for the other registry path, which is on the list of registries or not.
@@ -129,7 +197,7 @@ fn elsewhere(world: &mut World, listed: bool) -> Result<()> {
 fn swap_signature(world: &mut World, _: &mut Request) -> Result<()> {
     let from = Path::new(SIGNATURES).join(world.node.images.get("app")?.hex());
     let to = Path::new(SIGNATURES).join(world.node.images.get("swapped")?.hex());
-    crate::process::run(std::process::Command::new("cp").arg("-a").arg(from).arg(&to))?;
+    crate::process::run(Command::new("cp").arg("-a").arg(from).arg(&to))?;
     world.undo_later(|world| {
         let to = Path::new(SIGNATURES).join(world.node.images.get("swapped")?.hex());
         fs::remove_dir_all(to).context("swapped signature")

@@ -1,7 +1,7 @@
 //! A proposal as bytes, and back: all that the gate reads of a worker.
 use super::{
     Answer, Config, Descriptor, Index, IndexEntry, MAX_ENTRIES, MAX_LAYERS, MAX_LIST, MAX_NAME, MAX_REPOSITORY,
-    MAX_SIGNATURE_FILE, MAX_TEXT, Malformed, Manifest, Placed, Proposal, SignatureProposal,
+    MAX_SIGNATURE, MAX_SIGNATURE_FILE, MAX_TEXT, Malformed, Manifest, Placed, Proposal, SignatureProposal,
 };
 use crate::wire::{DecodeError, Reader, Writer};
 
@@ -128,14 +128,14 @@ impl Proposal {
             }),
             COSIGN => Self::Signature(SignatureProposal::Cosign {
                 payload: r.bytes(MAX_SIGNATURE_FILE)?,
-                signature: r.bytes(MAX_NAME)?,
+                signature: r.bytes(MAX_SIGNATURE)?,
                 reference: r.text(MAX_REPOSITORY)?,
                 digest: r.digest()?,
             }),
             BUNDLE => Self::Signature(SignatureProposal::Bundle {
                 payload_type: r.text(MAX_NAME)?,
                 payload: r.bytes(MAX_SIGNATURE_FILE)?,
-                signature: r.bytes(MAX_NAME)?,
+                signature: r.bytes(MAX_SIGNATURE)?,
                 predicate_type: r.text(MAX_NAME)?,
                 digest: r.digest()?,
             }),

@@ -20,6 +20,8 @@ pub(crate) const MAX_LAYERS: usize = 128;
 pub(crate) const MAX_LIST: usize = 512;
 /// Bytes of one media type, platform field, user, time.
 pub(crate) const MAX_NAME: usize = 256;
+/// Bytes of a signature: those of RSA with 8192 bits.
+pub(crate) const MAX_SIGNATURE: usize = 1024;
 /// Bytes of one entry of Env, Entrypoint, Cmd.
 pub(crate) const MAX_TEXT: usize = 32 << 10;
 /// Bytes of all of them together, so that every config that is proposed can also be encoded.

@@ -3,7 +3,7 @@
 //! `.sig.json` is ours: what cosign 2 spreads over a manifest's annotation and a layer, without the rest, which nobody
 //! signed. `.bundle.json` is Sigstore's bundle v0.3 as cosign 3 writes it.
 use super::json::{Object, object};
-use super::{MAX_NAME, MAX_REPOSITORY, MAX_SIGNATURE_FILE, Malformed, SignatureProposal};
+use super::{MAX_NAME, MAX_REPOSITORY, MAX_SIGNATURE, MAX_SIGNATURE_FILE, Malformed, SignatureProposal};
 use crate::digest::Digest;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -16,7 +16,7 @@ pub(crate) fn cosign(bytes: &[u8]) -> Result<SignatureProposal, Malformed> {
         return Err(Malformed::new(format!("unknown key {key:?}")));
     }
     let payload = base64(&file, "payload", MAX_SIGNATURE_FILE)?;
-    let signature = base64(&file, "signature", MAX_NAME)?;
+    let signature = base64(&file, "signature", MAX_SIGNATURE)?;
     let (reference, digest) = simple_signing(&payload)?;
     Ok(SignatureProposal::Cosign { payload, signature, reference, digest })
 }
@@ -56,7 +56,7 @@ pub(crate) fn bundle(bytes: &[u8]) -> Result<SignatureProposal, Malformed> {
     Ok(SignatureProposal::Bundle {
         payload_type: envelope.need_text("payloadType", MAX_NAME)?.to_owned(),
         payload,
-        signature: base64(signature.object("signatures")?, "sig", MAX_NAME)?,
+        signature: base64(signature.object("signatures")?, "sig", MAX_SIGNATURE)?,
         predicate_type,
         digest,
     })
