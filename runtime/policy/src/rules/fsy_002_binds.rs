@@ -350,7 +350,7 @@ mod tests {
         let table = |touches: &[&str]| {
             let (mut policy, mut facts, mut allowance) = (fixture::policy(), fixture::facts(), fixture::allowance());
             policy.mounts.kubelet_root = "/k".into();
-            allowance.mounts.push(AllowedMount { source: "/k/plugins/csi".into(), writable: true });
+            allowance.mounts.push(AllowedMount { source: "/k/plugins/csi".into(), writable: true, idmap: false });
             policy.allowances = vec![allowance];
             let mut m = fixture::bind("/csi");
             m.writable = true;
