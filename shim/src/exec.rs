@@ -45,6 +45,8 @@ impl Shim {
         process: Arc<Process>,
         deadline: Duration,
     ) -> Result<u32, Refusal> {
+        // First: while it waits the container may end or be paused.
+        let (_turn, deadline) = self.turn(deadline).await?;
         if container.init.phase() != Phase::Running {
             return Err(refusal(Code::FailedPrecondition, "boltseal: the container does not run"));
         }
@@ -52,7 +54,6 @@ impl Shim {
             // It would be born frozen, and the gate would wait for it in vain.
             return Err(refusal(Code::FailedPrecondition, "boltseal: the container is paused"));
         }
-        let (_turn, deadline) = self.turn(deadline).await?;
         let Some(spec) = process.begin(Phase::Added) else {
             return Err(refusal(Code::FailedPrecondition, "boltseal: the process was started already"));
         };

@@ -367,8 +367,13 @@ pub(crate) fn why(timer: &Timer, status: OwnedFd, text: String) -> LaunchError {
 /// pid namespace, and with it of the container.
 pub(crate) fn end(pid_file: &Path) {
     let pid = std::fs::read_to_string(pid_file).ok().and_then(|t| t.trim().parse::<i32>().ok());
-    let Some(pid) = pid.filter(|p| *p > 1) else { return };
-    let child = nix::unistd::Pid::from_raw(pid);
+    if let Some(pid) = pid.filter(|p| *p > 1) {
+        end_child(nix::unistd::Pid::from_raw(pid));
+    }
+}
+
+/// The same, of a process that was made here.
+pub(crate) fn end_child(child: nix::unistd::Pid) {
     // Only ever our own child that nobody has reaped: the number cannot mean another process.
     let is_child = matches!(
         nix::sys::wait::waitpid(child, Some(nix::sys::wait::WaitPidFlag::WNOHANG)),
@@ -378,10 +383,10 @@ pub(crate) fn end(pid_file: &Path) {
         return;
     }
     if let Err(e) = nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL) {
-        tracing::warn!("process {pid} cannot be killed: {e}");
+        tracing::warn!("process {child} cannot be killed: {e}");
     }
     if let Err(e) = nix::sys::wait::waitpid(child, None) {
-        tracing::warn!("process {pid} cannot be reaped: {e}");
+        tracing::warn!("process {child} cannot be reaped: {e}");
     }
 }
 

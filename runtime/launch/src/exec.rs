@@ -1,7 +1,7 @@
 //! Exec: one more process in a running container, bounded by the container's own table. There is no parked window:
 //! everything is checked inside, before the program runs.
 use crate::console::Console;
-use crate::create::{chain, end, filter_count, filters, inherited, status_pipe, why};
+use crate::create::{chain, end, end_child, filter_count, filters, inherited, status_pipe, why};
 use crate::error::LaunchError;
 use crate::executor::{Inside, Plan, decode};
 use crate::inspect;
@@ -142,7 +142,11 @@ fn run(request: ExecRequest<'_>, layout: &Layout, record: &Record, files: &Files
             .map_err(|e| LaunchError::Other(format!("the sealed process does not parse: {e}")))?;
         let console = console.as_ref();
         let pid = join::start(Join { init: init.as_fd(), process: &process, table, stdio: fds, console, inside })?;
-        std::fs::write(&files.pid, pid.to_string()).map_err(LaunchError::io("write the pid"))?;
+        if let Err(e) = std::fs::write(&files.pid, pid.to_string()) {
+            // A full disk: nobody else knows of it, and it would go on into the container.
+            end_child(pid);
+            return Err(LaunchError::io("write the pid")(e));
+        }
         drop((status_inside, way_out_inside, init));
         said_all(&status, request.deadline)?;
         u32::try_from(pid.as_raw()).map_err(|e| e.to_string())

@@ -205,6 +205,41 @@ fn a_flood_of_execs_is_bounded() {
     });
 }
 
+/// What held when an exec began to wait for its turn need not hold any more.
+#[test]
+fn an_exec_that_waited_is_not_started_in_a_container_that_ended() {
+    isolated(async {
+        let pod = Pod::new("exec hang").await;
+        pod.create("pod").await.unwrap();
+        pod.start("pod", "").await.unwrap();
+        let mut all = tokio::task::JoinSet::new();
+        for n in 0..5 {
+            let request = pod.exec_request("pod", &format!("e{n}"), &["/bin/busybox"]);
+            pod.client.exec(soon(), &request).await.unwrap();
+        }
+        let start = |n: usize, seconds| {
+            let request = StartRequest { id: "pod".into(), exec_id: format!("e{n}"), ..Default::default() };
+            let (client, context) =
+                (pod.client.clone(), ttrpc::context::with_duration(std::time::Duration::from_secs(seconds)));
+            async move { client.start(context, &request).await.unwrap_err() }
+        };
+        (0..4).for_each(|n| drop(all.spawn(start(n, 3))));
+        let gates = || pod.place.lines("operations").iter().filter(|line| line.starts_with("exec ")).count();
+        assert!(eventually(|| gates() == 4).await);
+        let last = start(4, 10);
+        let (last, ()) = tokio::join!(last, async {
+            pod.kill("pod", "", 9, false).await.unwrap();
+            pod.wait("pod", "").await.unwrap();
+        });
+        assert_eq!(code(&last), Code::FAILED_PRECONDITION, "{}", message(&last));
+        assert!(message(&last).contains("the container does not run"), "{}", message(&last));
+        all.join_all().await;
+        assert_eq!(gates(), 4);
+        pod.delete("pod", "").await.unwrap();
+        pod.shut_down().await;
+    });
+}
+
 #[test]
 fn an_exec_whose_gate_breaks_leaves_the_container_alone() {
     isolated(async {
