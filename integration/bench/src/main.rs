@@ -9,11 +9,12 @@ mod measure;
 mod sys;
 mod table;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use measure::{Cost, Output, gate_cpu, one, shim_memory};
+use serde_json::Value;
 use stack::client::{BOLTSEAL, RUNC};
 use stack::containerd::Version;
-use stack::node::{Node, World};
+use stack::node::{Node, World, trail};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -33,6 +34,17 @@ fn main() -> ExitCode {
         };
     }
     stack::private::machine(bench)
+}
+
+/// What the trail says of each start: sealing, the inspection from inside, the one from outside, in microseconds.
+fn confinement() -> Result<Vec<[f64; 3]>> {
+    let cost = |record: &Value| -> Option<[f64; 3]> {
+        let cost = record.get("cost")?;
+        Some([cost["seal_us"].as_f64()?, cost["inside_us"].as_f64()?, cost["outside_us"].as_f64()?])
+    };
+    let all: Vec<_> = trail()?.iter().filter_map(cost).collect();
+    ensure!(!all.is_empty(), "no start in the trail tells its cost");
+    Ok(all)
 }
 
 fn bench(scratch: &Path) -> Result<()> {
@@ -66,5 +78,5 @@ fn bench(scratch: &Path) -> Result<()> {
     world.runtime = RUNC;
     let theirs = shim_memory(&mut world, &output)?;
     let [boltseal, runc] = &costs;
-    table::report(boltseal, runc, &ours, &theirs, &gate, filter::report()?)
+    table::report(boltseal, runc, &ours, &theirs, &gate, &confinement()?, filter::report()?)
 }

@@ -34,6 +34,7 @@ pub(crate) fn report(
     ours: &Memory,
     theirs: &Memory,
     gate: &[f64],
+    confinement: &[[f64; 3]],
     filter: Value,
 ) -> Result<()> {
     println!(
@@ -70,6 +71,17 @@ pub(crate) fn report(
     let own = median(gate.iter().copied());
     println!("{:<26}{own:>12.1}{:>12}{:>18}", "the gate's own CPU, ms", "", "10");
     rows.insert("gate CPU, ms".into(), json!({ "boltseal": own, "target": 10.0, "runs": gate }));
+    let of = |read: fn(&[f64; 3]) -> f64| median(confinement.iter().map(read));
+    let [seal, inside, outside] = [of(|c| c[0]), of(|c| c[1]), of(|c| c[2])];
+    let all = of(|c| c.iter().sum());
+    println!("{:<26}{all:>12.0}{:>12}{:>18}", "sealing, inspections, us", "", "2000");
+    println!("{:<26}{seal:>12.0}{:>12}", "  sealing", "");
+    println!("{:<26}{inside:>12.0}{:>12}", "  from inside", "");
+    println!("{:<26}{outside:>12.0}{:>12}", "  from outside", "");
+    rows.insert(
+        "sealing and inspections, us".into(),
+        json!({ "boltseal": all, "target": 2000.0, "seal": seal, "inside": inside, "outside": outside }),
+    );
     rows.insert("base filter".into(), filter);
     write(Value::Object(rows), boltseal, runc)
 }

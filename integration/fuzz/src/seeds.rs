@@ -1,7 +1,7 @@
 //! Seeds that our own encoders write: made anew when a format changes (`boltseal-fuzz seed`). The others in `corpus/`
 //! come from real tools (runtime/trust/tests/fixtures/*.sh, `runc spec`, /proc) or are written by hand.
 use crate::corpus;
-use boltseal_audit::{Decision, Door, Entry, Event as AuditEvent, Finding, Outcome, Trail, What, Who};
+use boltseal_audit::{Cost, Decision, Door, Entry, Event as AuditEvent, Finding, Outcome, Trail, What, Who};
 use boltseal_message::{
     Anomaly, Class, Code, Create, Created, Event, EventKind, Exec, Expected, FileStamp, Mount, Operation, Refusal,
     Reply, Request, Stdio, Trap,
@@ -273,8 +273,10 @@ fn audit() -> io::Result<()> {
         ms: Some(7),
         ..Entry::default()
     };
+    let cost = Some(Cost { seal_us: 90, inside_us: 400, outside_us: 300 });
+    let started = Entry { ev: AuditEvent::Started, cost, pid: Some(7), ..Entry::default() };
     let exited = Entry { ev: AuditEvent::Exited, pid: Some(7), status: Some(137), ..Entry::default() };
-    for entry in [decision, exited] {
+    for entry in [decision, started, exited] {
         drop(trail.append(&entry).map_err(io::Error::other)?);
     }
     let mut lines = Vec::new();

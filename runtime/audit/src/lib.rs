@@ -28,7 +28,7 @@ pub use clock::{parse_since, rfc3339};
 pub use error::TrailError;
 pub use line::{BadLine, MAX_LINE, parse_line};
 pub use list::{Filter, list};
-pub use record::{Anomaly, Class, Decision, Door, Entry, Event, Finding, Outcome, Record, What, Who};
+pub use record::{Anomaly, Class, Cost, Decision, Door, Entry, Event, Finding, Outcome, Record, What, Who};
 pub use text::clean;
 pub use trail::{Appended, SyncHandle, Trail};
 pub use verify::{Head, Problem, Report, Unfinished, verify};

@@ -32,6 +32,7 @@ pub struct Entry {
     pub version: String,
     /// How long it took, milliseconds.
     pub ms: Option<u64>,
+    pub cost: Option<Cost>,
     pub pid: Option<u32>,
     /// `exited`: wait status, 128 + signal for a signal.
     pub status: Option<u32>,
@@ -71,6 +72,15 @@ pub enum Event {
     Recovered,
     /// The last record of a file; `next` names the one that follows.
     Rotate,
+}
+
+/// What it cost to close a container and to prove it (`started` of a create): microseconds of wall clock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cost {
+    pub seal_us: u32,
+    /// The two inspections.
+    pub inside_us: u32,
+    pub outside_us: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -228,6 +238,8 @@ pub struct Record {
     pub version: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

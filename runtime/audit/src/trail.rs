@@ -257,6 +257,7 @@ pub(crate) fn place(entry: &Entry, tail: &Tail, stamp: &Stamp, boot_id: &str) ->
         spec: entry.spec,
         version: entry.version,
         ms: entry.ms,
+        cost: entry.cost,
         pid: entry.pid,
         status: entry.status,
         bytes: entry.bytes,

@@ -5,7 +5,7 @@ use crate::gather::{self, Gathered};
 use crate::refuse::{Refused, Result};
 use crate::state;
 use crate::trail::{Book, entry};
-use boltseal_audit::Event;
+use boltseal_audit::{Cost, Entry, Event};
 use boltseal_launch::{CreateRequest, LaunchError, Listener, Parked, Rootfs};
 use boltseal_message::{Code, Create, Created, Expected, Reply, Request, Trap};
 use boltseal_policy::facts::Door;
@@ -43,8 +43,10 @@ pub(crate) fn create(
     let not_after_boottime_ns = gather::boottime_ns()? + u64::try_from(FRESH.as_nanos()).unwrap_or(u64::MAX);
 
     let (findings, terms) = (permit.findings().to_vec(), permit.terms().clone());
+    let begun = Instant::now();
     let sealed = seal(permit, spec, &facts)
         .map_err(|why| Refused::internal(format!("the spec cannot be sealed: {why}")).let_through(&findings));
+    let sealing = begun.elapsed();
     let digest = sealed.as_ref().map_or("", |sealed| &sealed.digest);
     let decision = book.allow(entry(request, &facts), &findings, digest)?;
     // What comes of it stands in the trail whatever it is: also that there is no folder for it.
@@ -69,7 +71,10 @@ pub(crate) fn create(
         let record = gather::record(request, &facts, &terms, &sealed, &parked, &decision.id);
         state::save(&folder, &record, &sealed.table, facts.image.is().unwrap_or(&Default::default()))?;
         // One flush makes the decision and its end durable, before Create answers and long before init may run.
-        book.end(entry(request, &facts), &decision.id, Event::Started, Some(parked.pid), "")?;
+        let [inside, outside] = parked.inspections;
+        let cost = Cost { seal_us: micros(sealing), inside_us: micros(inside), outside_us: micros(outside) };
+        let started = Entry { cost: Some(cost), ..entry(request, &facts) };
+        book.end(started, &decision.id, Event::Started, Some(parked.pid), "")?;
         Ok(parked)
     });
     let parked = match launched {
@@ -103,6 +108,10 @@ pub(crate) fn create(
     fds.extend(listener);
     fds.extend(parked.ring.map(|ring| [ring.events, ring.lost]).into_iter().flatten());
     Ok((Reply::Created(created), fds))
+}
+
+fn micros(duration: Duration) -> u32 {
+    u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
 }
 
 /// The trip-wire as the shim hears of it: a table to look up in, and the listener.

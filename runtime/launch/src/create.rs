@@ -22,7 +22,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The image as it was verified.
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +67,8 @@ pub struct Parked {
     pub expected_label: String,
     /// Clock ticks after boot, field 22 of /proc/PID/stat.
     pub start_time: u64,
+    /// How long the inspections took, from inside and from outside.
+    pub inspections: [Duration; 2],
     /// OCI name, nsfs (device, inode).
     pub namespaces: Vec<(String, (u64, u64))>,
 }
@@ -212,12 +214,15 @@ fn build(request: CreateRequest<'_>, layout: &Layout) -> Result<Parked, LaunchEr
         }
         // Before anybody's program runs in it: on v2 nothing else enforces the device rules.
         let settled = spec.linux().as_ref().map_or(Ok(None), |linux| cgroup2::settle(table, linux))?;
+        let begun = Instant::now();
         let namespaces = outside(pid, &host, table, &record)?;
+        let from_outside = begun.elapsed();
         record.save(layout)?;
         unpark_notify(layout, request.id)?;
         let console = console.map(Console::receive).transpose()?;
         let cgroups =
             cgroup::folders(&table.cgroup_path)?.into_iter().map(|(c, f)| (c, f.display().to_string())).collect();
+        let (from_inside, listener) = listener::taken(&way_out, traps)?;
         Ok(Parked {
             pid,
             pidfd,
@@ -226,10 +231,11 @@ fn build(request: CreateRequest<'_>, layout: &Layout) -> Result<Parked, LaunchEr
             console,
             cgroups,
             seccomp_filters: filters_after,
-            listener: Listener::taken(&way_out, traps)?,
+            listener,
             ring: ring.flatten().or(settled),
             expected_label: label::expected(table.label.as_ref()),
             start_time: record.start_time,
+            inspections: [from_inside, from_outside],
             namespaces: namespaces.into_iter().collect(),
         })
     };

@@ -169,7 +169,7 @@ fn run(request: ExecRequest<'_>, layout: &Layout, record: &Record, files: &Files
     let pidfd = sys::pidfd_open(pid).map_err(LaunchError::io("open the process's pidfd"))?;
     label::in_force(&PathBuf::from(format!("/proc/{pid}")), request.table.label.as_ref(), Duration::from_millis(200))?;
     let console = console.map(Console::receive).transpose()?;
-    let listener = Listener::taken(&way_out, traps)?;
+    let (_, listener) = listener::taken(&way_out, traps)?;
     Ok(Execed { pid, pidfd, console, seccomp_filters, listener })
 }
 

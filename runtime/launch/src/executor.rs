@@ -17,6 +17,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Instant;
 
 /// Exactly these bytes, then the end of the stream, release a parked init.
 pub(crate) const RELEASE: &[u8] = b"start container";
@@ -37,7 +38,7 @@ pub(crate) struct Plan {
     pub(crate) status: RawFd,
     /// Our end of the release socket; None for an exec, which is not parked.
     pub(crate) release: Option<RawFd>,
-    /// Where the listener of the base filter goes; there is one when it has traps.
+    /// Where the inside tells that it is ready; see [`listener`].
     pub(crate) way_out: RawFd,
     /// Files of memory must not be executable by now.
     pub(crate) memory_noexec: bool,
@@ -101,7 +102,9 @@ impl Inside {
         if let Some(mut join) = plan.beside.as_ref() {
             join.write_all(b"0").map_err(LaunchError::io("join the cgroup that confines sockets"))?;
         }
+        let begun = Instant::now();
         let lines = self.differences(spec);
+        let inspection = begun.elapsed();
         if !lines.is_empty() {
             return Err(LaunchError::Inspection(lines));
         }
@@ -111,10 +114,7 @@ impl Inside {
             *self.label.borrow_mut() = Some(attribute);
         }
         landlock::restrict(&plan.table.landlock)?;
-        match seccomp::install(&plan.base)? {
-            Some(listener) => listener::hand_out(plan.way_out, listener),
-            None => Ok(()),
-        }
+        listener::hand_out(plan.way_out, inspection, seccomp::install(&plan.base)?)
     }
 
     fn differences(&self, spec: &Spec) -> Vec<String> {
