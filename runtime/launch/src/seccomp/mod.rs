@@ -3,6 +3,7 @@
 //!
 //! Meaning, whatever the profile says: a foreign ABI, x32 and every number that our table does not know answer ENOSYS;
 //! of several rules that match, the most restrictive wins; no rule is the default action.
+mod base;
 mod compile;
 mod install;
 mod meaning;
@@ -12,23 +13,12 @@ mod tree;
 #[cfg(test)]
 mod interpreter;
 
+pub use base::base;
 pub use compile::{Answer, Case, Compiled, SeccompError, Trap, compile, compile_beside, compile_own};
 pub(crate) use install::install;
 pub use meaning::{Meaning, Relation, compare, meaning};
 
 use boltseal_profiles::Arch;
-
-/// The base filter for this machine, with a trip-wire for the calls that `traps` says.
-///
-/// # Errors
-/// An architecture without a table; anything else would have failed the tests.
-pub fn base(traps: &dyn Fn(&str) -> bool) -> Result<Compiled, SeccompError> {
-    let compiled = compile_own(boltseal_profiles::base_seccomp(), native()?, traps)?;
-    match compiled.unknown.first() {
-        Some(name) => Err(SeccompError(format!("the base filter names {name}, which no kernel has"))),
-        None => Ok(compiled),
-    }
-}
 
 /// A pod's own filter for this machine, beside that base filter.
 ///

@@ -207,6 +207,14 @@ pub(super) fn exec_failures(mut lab: Lab) {
     lab.table.user_ids = Some((IDS.0 + IDS.1, IDS.1));
     contains(&refused(&lab, &|_| {}), "uid_map is");
     lab.table.user_ids = ids;
+    // What nobody could find again is ended.
+    let pid_file = lab.state.join(format!("launch/exec-{}.pid", std::process::id()));
+    fs::create_dir(&pid_file).unwrap();
+    contains(&refused(&lab, &|p| p["args"] = json!(["sleep", "60"])), "write the pid");
+    for folder in crate::lab::cgroups(&lab.table.cgroup_path) {
+        assert_eq!(fs::read_to_string(folder.join("cgroup.procs")).unwrap(), format!("{}\n", known.0), "{folder:?}");
+    }
+    fs::remove_dir(&pid_file).unwrap();
     let bounding = std::mem::take(&mut lab.table.capabilities);
     let (twin, _) = execute(&lab, known, &process(&["true"], 0));
     assert_eq!(wait(twin.unwrap().pid), 0, "less than its container");
