@@ -29,8 +29,12 @@ pub fn disappears() -> Result<()> {
 
 /// Whether this process was started as the gate. It does not come back then, but on an error.
 pub fn stand_in() -> Option<Result<()>> {
-    let name = std::env::args_os().next()?;
-    (Path::new(&name).file_name()? == "boltseal-runtime").then(become_gate)
+    stands_in().then(become_gate)
+}
+
+pub(crate) fn stands_in() -> bool {
+    let name = std::env::args_os().next();
+    name.is_some_and(|name| Path::new(&name).file_name().is_some_and(|name| name == "boltseal-runtime"))
 }
 
 fn become_gate() -> Result<()> {

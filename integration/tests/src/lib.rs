@@ -2,6 +2,7 @@
 //! policy, and clients for containerd's gRPC, `ctr` and the CRI.
 #![forbid(unsafe_code)]
 
+pub mod beside;
 pub mod cases;
 pub mod client;
 pub mod containerd;

@@ -37,6 +37,12 @@ pub fn machine(work: impl FnOnce(&Path) -> Result<()>) -> ExitCode {
     }
 }
 
+/// Whether [`machine`] would make one: this is no stage of it yet.
+#[must_use]
+pub fn is_outside() -> bool {
+    std::env::var_os(STAGE).is_none() && !crate::kexec::stands_in()
+}
+
 /// The project's root folder.
 #[must_use]
 pub fn project() -> PathBuf {
@@ -95,7 +101,11 @@ fn sweep() -> Result<()> {
         for hierarchy in hierarchies()? {
             remove_cgroups(&hierarchy.own_folder()?.join(&name))?;
         }
-        fs::remove_dir_all(stacks().join(&name)).with_context(|| format!("cannot remove what {name} left"))?;
+        match fs::remove_dir_all(stacks().join(&name)) {
+            // Somebody who began at the same time was first.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            removed => removed.with_context(|| format!("cannot remove what {name} left"))?,
+        }
     }
     Ok(())
 }
@@ -191,7 +201,7 @@ fn remove_cgroups(cgroup: &Path) -> Result<()> {
         }
     }
     crate::process::poll(&format!("cannot remove {}", cgroup.display()), std::time::Duration::from_secs(5), || {
-        fs::remove_dir(cgroup).ok()
+        (fs::remove_dir(cgroup).is_ok() || !cgroup.exists()).then_some(())
     })
 }
 

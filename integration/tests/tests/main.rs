@@ -1,6 +1,6 @@
-//! The main job and everything that is refused, on containerd 1.6 and 2.1. One binary, one private machine, in turn:
+//! The main job and everything that is refused, on containerd 1.6 and 2.1, each in a private machine of its own, beside each other:
 //!
-//!   cargo test -p boltseal-integration-tests [-- PART..]     parts: life, cri, users, cases, warn, hooks, node, policies, network, anomalies, watch, odd, mutated; 1.6, 2.1; a part of a case's name
+//!   cargo test -p boltseal-integration-tests [-- PART..]     parts: life, cri, users (user-namespace: without pods), cases, warn, hooks, node, policies, network, anomalies, watch, odd, mutated; 1.6, 2.1; a part of a case's name
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod anomalies;
@@ -28,6 +28,11 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 fn main() -> ExitCode {
+    let versions = Version::ALL.map(|version| version.name().trim_start_matches("containerd "));
+    let one_is_chosen = std::env::args().skip(1).any(|word| versions.contains(&word.as_str()));
+    if stack::private::is_outside() && !one_is_chosen {
+        return stack::beside::beside(&versions);
+    }
     stack::private::machine(work)
 }
 
@@ -77,10 +82,11 @@ impl Report {
 }
 
 /// Parts of the tests, as the command line names them.
-const PARTS: [&str; 13] = [
+const PARTS: [&str; 14] = [
     "life",
     "cri",
     "users",
+    "user-namespace",
     "cases",
     "warn",
     "hooks",
@@ -156,6 +162,8 @@ fn on(world: &mut World, version: Version, choice: &Choice, report: &mut Report)
     }
     if choice.wants("users") {
         users::all(world, version, report, &name);
+    } else if choice.wants("user-namespace") {
+        users::one(world, report, &name);
     }
     // What is refused does not depend on containerd's version beyond its spec: every case on one, each kind on the other.
     for case in cases::all() {

@@ -273,21 +273,24 @@ pub(super) fn bend_policy(world: &mut World, key: &str, value: impl Into<toml::V
     Ok(())
 }
 
-/// containerd unpacks the checkpoint before it asks the shim, so it is a real archive: an empty one.
-/// A checkpoint that is none, but that containerd takes for one.
+/// A checkpoint that is none, but that containerd takes for one: it unpacks it before it asks the shim, so it is a real
+/// archive, an empty one.
 pub fn checkpoint(world: &mut World, request: &mut Request) -> Result<()> {
     let tar = [0; 10240];
     let file = world.node.work.join("empty.tar");
     fs::write(&file, tar)?;
     let digest = crate::image::sha256(&tar);
-    if !blob(&digest).exists() {
-        let mut ingest = world.containerd.ctr(crate::node::NAMESPACE);
-        let said = ingest.args(["content", "ingest", "empty-checkpoint"]).stdin(fs::File::open(&file)?).output()?;
-        anyhow::ensure!(said.status.success(), "ctr content ingest: {}", String::from_utf8_lossy(&said.stderr));
-    }
-    // Nothing names it: the garbage collector would take it before the task is made.
-    let mut label = world.containerd.ctr(crate::node::NAMESPACE);
-    crate::process::run(label.args(["content", "label", &digest, "containerd.io/gc.root=test"]))?;
+    // Nothing names it: the garbage collector takes it when it comes by before the label does.
+    crate::process::poll("the checkpoint does not stay", std::time::Duration::from_secs(10), || {
+        let ctr = |args: &[&str]| -> Option<std::process::ExitStatus> {
+            let mut ctr = world.containerd.ctr(crate::node::NAMESPACE);
+            let tar = fs::File::open(&file).ok()?;
+            Some(ctr.args(args).stdin(tar).output().ok()?.status)
+        };
+        // It fails where the content is there already; the label decides.
+        ctr(&["content", "ingest", "empty-checkpoint"])?;
+        ctr(&["content", "label", &digest, "containerd.io/gc.root=test"])?.success().then_some(())
+    })?;
     request.checkpoint = Some(crate::client::Descriptor {
         media_type: "application/vnd.containerd.container.criu.checkpoint.criu.tar".into(),
         digest,
