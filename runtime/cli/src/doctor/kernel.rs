@@ -10,6 +10,7 @@ use boltseal_policy::{Fact, Policy};
 use landlock::{ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
 use nix::sys::utsname::uname;
 use std::fs::read_to_string;
+use std::path::PathBuf;
 
 /// Landlock came with 5.13, the youngest thing that every start needs.
 const LEAST: (u32, u32) = (5, 13);
@@ -134,6 +135,12 @@ pub(crate) fn cgroups(policy: Option<&Policy>) -> Check {
 
 /// What BS-NET-001 and BS-NET-002 need, where the policy confines anybody's network.
 pub(crate) fn network(policy: Option<&Policy>) -> Check {
+    let v2 = Table::read().map(|table| host::Cgroups::of(&table).v2);
+    network_with(policy, has_landlock(TCP_RIGHTS), v2.ok().flatten())
+}
+
+/// `tcp`: Landlock has the rights; `place`: where a cgroup v2 lies.
+fn network_with(policy: Option<&Policy>, tcp: bool, place: Option<PathBuf>) -> Check {
     let strict = |level: Option<Level>| level == Some(Level::Strict);
     let enforced = |modes: &std::collections::BTreeMap<String, Mode>| {
         ["BS-NET-001", "BS-NET-002"].iter().any(|rule| modes.get(*rule) == Some(&Mode::Enforce))
@@ -143,8 +150,11 @@ pub(crate) fn network(policy: Option<&Policy>) -> Check {
             |s: &policy::Scope| strict(s.level) || enforced(&s.modes) || s.bind.is_some() || s.connect.is_some();
         strict(Some(p.level)) || enforced(&p.modes) || p.scopes.iter().any(scope)
     });
-    let v2 = Table::read().map(|table| host::Cgroups::of(&table).v2);
-    let (tcp, place) = (has_landlock(TCP_RIGHTS), v2.ok().flatten());
+    // Nobody is refused for it, so nobody would hear of it.
+    let watched = policy.is_some_and(|p| {
+        let all = |watched: &policy::Watched| *watched == policy::Watched::All(true);
+        all(&p.anomalies.network) || all(&p.anomalies.flows)
+    });
     match (tcp, place) {
         (true, Some(place)) => {
             Check::ok("network", format!("TCP rights of Landlock; programs below {}", place.display()))
@@ -163,6 +173,11 @@ pub(crate) fn network(policy: Option<&Policy>) -> Check {
             "boot with systemd.unified_cgroup_hierarchy=1",
         )
         .unless_excepted(policy, "BS-NET-002", &["no-hooks"]),
+        (_, None) if watched => Check::warn(
+            "network",
+            "no cgroup v2, alone or beside v1: no listener, flow or port scan is told (`anomalies.network`, `anomalies.flows`)",
+            "boot with systemd.unified_cgroup_hierarchy=1, or take these keys out of the policy",
+        ),
         _ => Check::ok("network", "could not be confined here, and the policy does not ask for it"),
     }
 }
@@ -193,5 +208,23 @@ mod tests {
         assert_eq!(seccomp().state, State::Ok);
         // The tests of the launcher need Landlock too; this one only says how it is found.
         assert!(has_landlock(1));
+    }
+
+    #[test]
+    fn a_watched_network_that_nobody_can_watch_is_told() {
+        let v2 = || Some(PathBuf::from("/sys/fs/cgroup"));
+        let state = |keys: &str, tcp, place| {
+            let policy = Policy::parse(&format!("version = 1\n{keys}"), &[]).unwrap();
+            network_with(Some(&policy), tcp, place).state
+        };
+        for keys in ["[anomalies]\nnetwork = true", "[anomalies]\nflows = true"] {
+            assert_eq!(state(keys, true, None), State::Warn, "{keys}");
+            assert_eq!(state(keys, false, None), State::Warn, "{keys}");
+            assert_eq!(state(keys, true, v2()), State::Ok, "{keys}");
+        }
+        // Who is confined is refused there, and hears of it.
+        assert_eq!(state("[anomalies]\nnetwork = \"confined\"", true, None), State::Ok);
+        assert_eq!(state("level = \"strict\"\n[anomalies]\nnetwork = true", true, None), State::Fail);
+        assert_eq!(network_with(None, false, None).state, State::Ok);
     }
 }
