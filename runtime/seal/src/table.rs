@@ -88,3 +88,19 @@ pub struct Landlock {
     #[serde(default)]
     pub connect: Option<Vec<u16>>,
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn what_is_watched_comes_back_from_the_file_and_nothing_is_not_written() {
+        for (told, flows) in [(true, false), (false, true), (true, true), (false, false)] {
+            let table = Table { watch: Watch { told, flows, scan: 0 }, ..Table::default() };
+            let text = serde_json::to_string(&table).unwrap();
+            assert_eq!(text.contains("\"watch\""), told || flows, "{text}");
+            assert_eq!(serde_json::from_str::<Table>(&text).unwrap(), table);
+        }
+    }
+}
