@@ -70,9 +70,12 @@ pub(crate) enum More {
     Nothing,
     /// The tests' main job.
     Life,
-    /// The main job, the refusals that the demo shows, and tampering with the node's disk.
+    /// The main job, the refusals that the demo shows, user namespaces, and tampering with the node's disk.
     Demo,
 }
+
+/// What the label changes of a user namespace, whose exec is a join of our own: that it works, and that it refuses.
+const USERS: [&str; 2] = ["user-namespace", "exec as an id of the node"];
 
 impl More {
     pub(crate) fn what(self) -> What {
@@ -80,7 +83,7 @@ impl More {
         match self {
             Self::Nothing => What::Start,
             Self::Life => What::Job { words: words(&[]), tamper: false },
-            Self::Demo => What::Job { words: words(&SHOWN), tamper: true },
+            Self::Demo => What::Job { words: words(&[&USERS[..], &SHOWN[..]].concat()), tamper: true },
         }
     }
 }
