@@ -301,6 +301,26 @@ mod tests {
         assert_eq!(unsafe_roots(&lowers), ["/sys"]);
     }
 
+    /// Who may list a folder and not search it: that a name is not there cannot be known then.
+    #[test]
+    fn what_cannot_be_examined_is_no_missing_name() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let layer = dir.path().join("1");
+        fs::create_dir(&layer).unwrap();
+        for (path, mode) in [(dir.path(), 0o755), (&layer, 0o444)] {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let lowers = [layer.to_str().unwrap().to_owned()];
+        // Of one thread: a user without root's rights over files.
+        let found = std::thread::spawn(move || {
+            nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65534));
+            unsafe_roots(&lowers)
+        });
+        let found = found.join().unwrap();
+        assert!(found.len() == 3 && found[0].starts_with("/dev: "), "{found:?}");
+    }
+
     #[test]
     fn what_is_long_is_cut_and_says_so() {
         assert_eq!(short(&"x".repeat(80)), "x".repeat(80));

@@ -200,3 +200,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_tells_nothing_has_one_form() {
+    for (told, flows) in [(false, false), (true, false), (false, true), (true, true)] {
+        let watch = Watch { told, flows, scan: 20 };
+        assert_eq!(watch.any(), told || flows);
+        assert_eq!(watch.or_nothing(), if told || flows { watch } else { Watch::default() });
+    }
+}
