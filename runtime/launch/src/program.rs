@@ -52,7 +52,7 @@ impl Program {
 }
 
 /// What EACCES most likely means of a program that is itself on the list.
-const UNLISTED: &str = ": only the `programs` of the image's scope may be executed (BS-PRC-005), and what runs a program must be \
+const UNLISTED: &str = ": only the scope's `programs` may be executed (BS-PRC-005), and what runs a program must be \
     listed too: the interpreter of its `#!` line, and the dynamic loader (ld-linux-*.so, ld-musl-*.so)";
 
 fn failed(name: &str, error: &io::Error) -> LaunchError {

@@ -63,7 +63,7 @@ impl Programs {
             return Ok(());
         }
         Err(LaunchError::Exec(format!(
-            "{:?} leads to {:?}, which the `programs` of the image's scope do not list (BS-PRC-005)",
+            "{:?} leads to {:?}, which the scope's `programs` do not list (BS-PRC-005)",
             program.path(),
             real
         )))
@@ -106,7 +106,7 @@ fn open(entry: Entry<'_>) -> Result<Listed, Missing> {
 }
 
 fn wrong(entry: Entry<'_>, why: &str) -> LaunchError {
-    LaunchError::Unsupported(format!("the `programs` of the image's scope (BS-PRC-005): {:?} {why}", entry.path))
+    LaunchError::Unsupported(format!("the scope's `programs` (BS-PRC-005): {:?} {why}", entry.path))
 }
 
 #[cfg(test)]

@@ -67,7 +67,7 @@ pub fn only_what_is_listed_runs(mut lab: Lab) {
 pub fn refused_by_name(mut lab: Lab) {
     image(&mut lab, &["/bin/busybox.other"]);
     let LaunchError::Exec(text) = lab.sh("true").refused() else { panic!("another error") };
-    contains(&text, "\"/bin/sh\" leads to \"/bin/busybox\", which the `programs` of the image's scope do not list");
+    contains(&text, "\"/bin/sh\" leads to \"/bin/busybox\", which the scope's `programs` do not list");
     // Looked for in PATH.
     let LaunchError::Exec(text) = lab.args(&["busybox", "true"]).refused() else { panic!("another error") };
     contains(&text, "\"/bin/busybox\" leads to \"/bin/busybox\"");
@@ -97,7 +97,7 @@ pub fn interpreter(mut lab: Lab) {
     image(&mut lab, &["/bin/script"]);
     let (code, _, said) = lab.args(&["/bin/script"]).run();
     assert_eq!(code, 126);
-    contains(&said, "\"/bin/script\": permission denied: only the `programs` of the image's scope");
+    contains(&said, "\"/bin/script\": permission denied: only the scope's `programs`");
     contains(&said, "`#!` line");
     listed(&mut lab, &["/bin/script", "/bin/busybox.other"]);
     let (code, text, said) = lab.run();
@@ -139,7 +139,7 @@ pub fn exec(mut lab: Lab) {
     contains(&text, "/bin/busybox.other: Permission denied");
     let (result, _) = execute(&lab, known, &process(&["/bin/busybox.other", "true"], 1000));
     let LaunchError::Exec(text) = result.map(|e| e.pid).unwrap_err() else { panic!("another error") };
-    contains(&text, "\"/bin/busybox.other\" leads to \"/bin/busybox.other\", which the `programs`");
+    contains(&text, "\"/bin/busybox.other\" leads to \"/bin/busybox.other\", which the scope's `programs`");
     delete(&lab.state, &lab.name, None).unwrap();
     wait(known.0);
     lab.nothing_left();
