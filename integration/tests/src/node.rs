@@ -146,6 +146,8 @@ fn images(work: &Path, key: &Key, all: bool) -> Result<Images> {
                 build("demo/tries", Recipe { files: vec![(program, "/bin/tries", 0o755)], ..release("tries") })?,
             );
         }
+        let other = vec![("/bin/busybox".into(), "/bin/busybox.other", 0o755)];
+        images.insert("tools".into(), build("demo/tools", Recipe { files: other, ..release("tools") })?);
         images.insert("elsewhere".into(), build("elsewhere/app", release("elsewhere"))?);
     }
     let images = Images(images);
@@ -154,7 +156,7 @@ fn images(work: &Path, key: &Key, all: bool) -> Result<Images> {
     }
     key.sign(Cosign::V3, images.get("app3")?)?;
     if all {
-        for name in ["other", "devlink", "elsewhere", "tries"] {
+        for name in ["other", "devlink", "elsewhere", "tools", "tries"] {
             if let Some(image) = images.0.get(name) {
                 key.sign(Cosign::V2, image)?;
             }

@@ -1,6 +1,6 @@
 //! The main job and everything that is refused, on containerd 1.6 and 2.1, each in a private machine of its own, beside each other:
 //!
-//!   cargo test -p boltseal-integration-tests [-- PART..]     parts: life, cri, users (user-namespace: without pods), cases, warn, hooks, node, policies, network, anomalies, watch, odd, mutated; 1.6, 2.1; a part of a case's name
+//!   cargo test -p boltseal-integration-tests [-- PART..]     parts: life, cri, users (user-namespace: without pods), cases, warn, hooks, node, policies, network, listed, anomalies, watch, odd, mutated; 1.6, 2.1; a part of a case's name
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod anomalies;
@@ -9,6 +9,7 @@ mod cri;
 mod damaged;
 mod hooks;
 mod life;
+mod listed;
 mod mutated;
 mod network;
 mod node;
@@ -82,7 +83,7 @@ impl Report {
 }
 
 /// Parts of the tests, as the command line names them.
-const PARTS: [&str; 14] = [
+const PARTS: [&str; 15] = [
     "life",
     "cri",
     "users",
@@ -93,6 +94,7 @@ const PARTS: [&str; 14] = [
     "node",
     "policies",
     "network",
+    "listed",
     "anomalies",
     "watch",
     "odd",
@@ -185,6 +187,9 @@ fn on(world: &mut World, version: Version, choice: &Choice, report: &mut Report)
     }
     if choice.wants("network") {
         network::all(world, report, &name);
+    }
+    if choice.wants("listed") {
+        listed::all(world, report, &name);
     }
     if choice.wants("anomalies") {
         anomalies::all(world, report, &name);

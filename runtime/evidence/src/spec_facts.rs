@@ -252,6 +252,9 @@ mod tests {
         assert_eq!(facts(r#""args":[]|"linux":{}"#).process.capabilities, None);
         let twice = facts(r#""env":["A=1","A=2"]|"linux":{}"#);
         assert_eq!(twice.foreign_fields, ["process.env (a name twice)"]);
+        assert_eq!((twice.process.search, f.process.search), (None, None));
+        let path = facts(r#""env":["XPATH=/a","PATH=/b:/c"]|"linux":{}"#).process.search;
+        assert_eq!(path.as_deref(), Some("/b:/c"));
     }
 
     #[test]

@@ -76,7 +76,7 @@ const SUBJECTS: &[(&str, &[&str])] = &[
     ("BS-PRC-001", &["seccomp", "filter"]),
     ("BS-PRC-002", &["capabilit"]),
     ("BS-PRC-004", &["namespace"]),
-    ("BS-PRC-005", &["hook"]),
+    ("BS-PRC-005", &["hook", "scope's `programs`"]),
     ("BS-PRC-006", &["limit", "oom_score"]),
     ("BS-PRC-007", &["sysctl"]),
     ("BS-PRC-008", &["cgroup", "root.path"]),
@@ -178,6 +178,12 @@ mod tests {
         let excepted = [finding("BS-MAC-001", Outcome::Excepted("x".into()))];
         assert!(
             said("the AppArmor profile x is not loaded", &excepted).contains("BS-MAC-001 is excepted: the AppArmor")
+        );
+        let unlisted = [finding("BS-IMG-002", Outcome::Warn), finding("BS-PRC-005", Outcome::Warn)];
+        let line = said("\"/a\" leads to \"/b\", which the scope's `programs` do not list", &unlisted);
+        assert!(
+            line.starts_with("boltseal: not launched, BS-PRC-005 only warns: \"/a\" leads") && line.contains(". Fix: "),
+            "{line}"
         );
         // Not what any of them is about, or what the rule found well.
         for text in ["no memory", "mount point /data: the image has something else there"] {

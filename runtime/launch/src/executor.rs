@@ -113,7 +113,10 @@ impl Inside {
             attribute.set()?;
             *self.label.borrow_mut() = Some(attribute);
         }
-        landlock::restrict(&plan.table.landlock)?;
+        let listed = landlock::restrict(&plan.table.landlock)?;
+        if let (Some(listed), Some(process)) = (listed, spec.process()) {
+            listed.name(process)?;
+        }
         listener::hand_out(plan.way_out, inspection, seccomp::install(&plan.base)?)
     }
 
@@ -158,7 +161,7 @@ impl Inside {
     /// Only comes back with the reason why the program does not run.
     fn run(&self, spec: &Spec) -> LaunchError {
         match self.ready(spec) {
-            Ok(program) => program.execute(),
+            Ok(program) => program.execute(self.plan.table.landlock.programs.is_some()),
             Err(error) => error,
         }
     }

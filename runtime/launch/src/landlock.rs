@@ -1,6 +1,8 @@
 //! Landlock: read and execute below `/`, write where the table says, nothing else; a landlocked process cannot mount,
-//! whatever its capabilities. TCP ports are bound and connected to where the table says. A hard requirement: a kernel without the demanded ABI starts nothing.
+//! whatever its capabilities. TCP ports are bound and connected to where the table says, and where it lists programs nothing else is
+//! executed. A hard requirement: a kernel without the demanded ABI starts nothing.
 use crate::error::LaunchError;
+use crate::programs::Programs;
 use crate::sys;
 use boltseal_profiles::{LANDLOCK_DEVICES, LANDLOCK_WRITE_FILE};
 use landlock::{
@@ -21,34 +23,44 @@ pub fn kernel_abi() -> u32 {
 
 /// Restricts this thread for good. ABI 0 in the table: the policy asks for none.
 ///
-/// TCP ports are a hard requirement of their own: a table that names them is enforced or nothing runs.
+/// TCP ports and programs are a hard requirement of their own: a table that names them is enforced or nothing runs. The kernel
+/// keeps it from here on: no process of ours has to live for it.
 ///
 /// No Signal scope: an exec is a sibling domain, and `kill 1` from it would fail. Character and block nodes are made
 /// nowhere, not even on writable volumes.
-pub(crate) fn restrict(table: &boltseal_seal::Landlock) -> Result<(), LaunchError> {
+///
+/// What is listed comes back as it was found.
+pub(crate) fn restrict(table: &boltseal_seal::Landlock) -> Result<Option<Programs>, LaunchError> {
+    let programs = table.programs.as_deref().map(Programs::open).transpose()?;
     if table.abi == 0 {
-        return match table.bind.as_ref().or(table.connect.as_ref()) {
-            None => Ok(()),
-            Some(_) => {
-                Err(LaunchError::Unsupported("TCP ports are to be confined, and Landlock is not asked for".into()))
+        let confined =
+            [("programs", programs.is_some()), ("TCP ports", table.bind.is_some() || table.connect.is_some())];
+        return match confined.iter().find(|(_, confined)| *confined) {
+            None => Ok(None),
+            Some((what, _)) => {
+                Err(LaunchError::Unsupported(format!("{what} are to be confined, and Landlock is not asked for")))
             }
         };
     }
     let number = i32::try_from(table.abi).ok().filter(|_| table.abi <= NEWEST);
     let abi =
         ABI::from(number.ok_or_else(|| LaunchError::Unsupported(format!("Landlock ABI {} is not known", table.abi)))?);
-    let enforced =
-        ruleset(table, abi).map_err(|e| LaunchError::Unsupported(format!("Landlock ABI {}: {e}", table.abi)))?;
+    let enforced = ruleset(table, programs.as_ref(), abi)
+        .map_err(|e| LaunchError::Unsupported(format!("Landlock ABI {}: {e}", table.abi)))?;
     if enforced != RulesetStatus::FullyEnforced {
         return Err(LaunchError::Unsupported(format!(
             "Landlock ABI {} is not fully enforced by this kernel",
             table.abi
         )));
     }
-    Ok(())
+    Ok(programs)
 }
 
-fn ruleset(table: &boltseal_seal::Landlock, abi: ABI) -> Result<RulesetStatus, Box<dyn std::error::Error>> {
+fn ruleset(
+    table: &boltseal_seal::Landlock,
+    programs: Option<&Programs>,
+    abi: ABI,
+) -> Result<RulesetStatus, Box<dyn std::error::Error>> {
     let mut rules =
         Ruleset::default().set_compatibility(CompatLevel::HardRequirement).handle_access(AccessFs::from_all(abi))?;
     if table.abi >= 6 {
@@ -64,8 +76,12 @@ fn ruleset(table: &boltseal_seal::Landlock, abi: ABI) -> Result<RulesetStatus, B
             made = made.add_rule(NetPort::new(*port, access))?;
         }
     }
-    made =
-        made.add_rule(PathBeneath::new(sys::open_path(Path::new("/"), libc::O_DIRECTORY)?, AccessFs::from_read(abi)))?;
+    // Rights add up from a file to the root: what `/` may, everything may.
+    let everywhere = if programs.is_some() { AccessFs::ReadFile | AccessFs::ReadDir } else { AccessFs::from_read(abi) };
+    made = made.add_rule(PathBeneath::new(sys::open_path(Path::new("/"), libc::O_DIRECTORY)?, everywhere))?;
+    for fd in programs.into_iter().flat_map(Programs::opened) {
+        made = made.add_rule(PathBeneath::new(fd, AccessFs::Execute))?;
+    }
     let file = (AccessFs::WriteFile | AccessFs::Truncate | AccessFs::ReadFile) & AccessFs::from_all(abi);
     for path in LANDLOCK_WRITE_FILE {
         made = allow(made, path, file | AccessFs::ReadDir)?;

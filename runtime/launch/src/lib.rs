@@ -36,6 +36,7 @@ mod network;
 mod outside;
 mod place;
 mod program;
+mod programs;
 mod record;
 mod rootfs;
 pub mod seccomp;

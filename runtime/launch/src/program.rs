@@ -1,13 +1,13 @@
 //! The container's program: looked up as execvp does, in the container, then executed with the sealed environment.
 use crate::error::LaunchError;
 use crate::sys;
+use boltseal_seal::programs::DEFAULT_PATH;
 use oci_spec::runtime::Process;
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-
-/// PATH when the environment has none.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+use std::path::Path;
 
 #[derive(Debug)]
 pub(crate) struct Program {
@@ -35,11 +35,25 @@ impl Program {
         Ok(Self { path, args: strings(process.args())?, env: strings(process.env())?, name })
     }
 
-    /// Only comes back with the reason why not.
-    pub(crate) fn execute(self) -> LaunchError {
-        failed(&self.name, &sys::execve(&self.path, &self.args, &self.env))
+    /// Only comes back with the reason why not. `listed`: only listed programs may be executed.
+    pub(crate) fn execute(self, listed: bool) -> LaunchError {
+        let error = sys::execve(&self.path, &self.args, &self.env);
+        match failed(&self.name, &error) {
+            LaunchError::Exec(text) if listed && error.raw_os_error() == Some(libc::EACCES) => {
+                LaunchError::Exec(format!("{text}{UNLISTED}"))
+            }
+            other => other,
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(self.path.as_bytes()))
     }
 }
+
+/// What EACCES most likely means of a program that is itself on the list.
+const UNLISTED: &str = ": only the scope's `programs` may be executed (BS-PRC-005), and what runs a program must be \
+    listed too: the interpreter of its `#!` line, and the dynamic loader (ld-linux-*.so, ld-musl-*.so)";
 
 fn failed(name: &str, error: &io::Error) -> LaunchError {
     let why = match error.raw_os_error() {

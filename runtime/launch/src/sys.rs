@@ -55,6 +55,20 @@ pub(crate) fn open_beneath(dir: BorrowedFd<'_>, path: &str, flags: i32) -> io::R
     owned(fd)
 }
 
+/// openat2(2) of an absolute path in the mount that the root is of, O_PATH: EXDEV where the way leads through another one, ELOOP
+/// where it leads through a link of the kernel's own (`/proc/self/exe`).
+pub(crate) fn open_in_root(path: &str, flags: i32) -> io::Result<OwnedFd> {
+    let path = CString::new(path).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    // SAFETY: open_how is plain integers; all zero is its documented default.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = u64::from((flags | libc::O_PATH | libc::O_CLOEXEC).unsigned_abs());
+    how.resolve = libc::RESOLVE_NO_XDEV | libc::RESOLVE_NO_MAGICLINKS;
+    let size = size_of::<libc::open_how>();
+    // SAFETY: path is NUL-terminated, how is a valid struct of `size` bytes; both outlive the call.
+    let fd = unsafe { libc::syscall(libc::SYS_openat2, libc::AT_FDCWD, path.as_ptr(), &raw const how, size) };
+    owned(fd)
+}
+
 /// A copy of a descriptor, above the three of stdio, close-on-exec.
 pub(crate) fn dup_high(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // SAFETY: fcntl with an integer argument.

@@ -169,6 +169,9 @@ pub struct Rootfs {
 pub struct Process {
     pub args: Vec<String>,
     pub env_names: BTreeSet<String>,
+    /// The environment's PATH, where a program without a slash is looked for. Of no other variable the value is a fact.
+    #[serde(default)]
+    pub search: Option<String>,
     pub cwd: String,
     pub uid: u32,
     pub gid: u32,

@@ -33,6 +33,7 @@ pub fn policy() -> Policy {
         sensitivity: String::new(),
         bind: None,
         connect: None,
+        programs: None,
     }];
     p.owner.patterns = vec!["*@corp.example".into()];
     p.node.attestation_key = "ak.pub".into();

@@ -14,6 +14,7 @@ mod message;
 pub mod network;
 pub mod pattern;
 pub mod policy;
+pub mod programs;
 #[cfg(test)]
 mod properties;
 pub mod rules;

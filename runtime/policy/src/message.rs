@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn every_rules_message() {
         type Change = fn(&mut Policy, &mut Facts);
-        let cases: [(&str, Change); 31] = [
+        let cases: [(&str, Change); 33] = [
             ("BS-IMG-001", |_, f| {
                 f.image = Fact::Is(crate::facts::Image {
                     signatures: Vec::new(),
@@ -148,6 +148,15 @@ mod tests {
             ("BS-PRC-006", |_, f| {
                 f.door = Door::Update;
                 f.limits.removed = vec!["memory".into()];
+            }),
+            ("BS-PRC-005", |p, f| {
+                p.scopes[0].programs = Some(vec!["/usr/sbin/nginx".into()]);
+                f.process.args = vec!["/bin/sh".into()];
+            }),
+            ("BS-PRC-005", |p, f| {
+                p.scopes[0].programs = Some(vec!["/app".into()]);
+                p.modes.insert("BS-FSY-001".into(), Mode::Warn);
+                f.landlock = Fact::Is(0);
             }),
             ("BS-PRC-007", |_, f| {
                 f.sysctls.insert("kernel.core_pattern".into(), "|/x".into());

@@ -121,6 +121,9 @@ pub struct Scope {
     /// Where connections and datagrams may go; None: the rules' level says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect: Option<Vec<Destination>>,
+    /// Programs that may be executed, see [`crate::programs`]; None: all of the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub programs: Option<Vec<String>>,
 }
 
 /// Sensitivity of what runs beside everything.

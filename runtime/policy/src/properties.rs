@@ -115,7 +115,7 @@ fn forget(f: &mut Facts) {
 
 /// A change that makes a policy stricter.
 fn restrict(p: &mut Policy, which: u8) {
-    match which % 13 {
+    match which % 14 {
         0 => p.level = Level::Strict,
         1 => p.modes.clear(),
         2 => p.exceptions.clear(),
@@ -128,6 +128,7 @@ fn restrict(p: &mut Policy, which: u8) {
         9 => p.sensitivity.levels = vec!["only".into()],
         10 => p.scopes[0].bind = Some(vec![]),
         11 => p.scopes[0].connect = Some(vec![]),
+        12 => p.scopes[0].programs = Some(vec!["/bin/true".into()]),
         _ => p.devices.allow.clear(),
     }
 }

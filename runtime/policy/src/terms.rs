@@ -53,6 +53,7 @@ pub(crate) fn terms(ctx: &Ctx<'_>) -> Terms {
         watch: watch(ctx, &network),
         network,
         network_hooks: ctx.facts.network_hooks == Fact::Is(()),
+        programs: ctx.scope.and_then(|scope| scope.programs.clone()),
         oom_score_adj: rules::oom_score(ctx),
         sysctls: ctx.facts.sysctls.clone(),
         traps: ctx.policy.anomalies.syscalls.names(),

@@ -61,6 +61,8 @@ pub struct Terms {
     pub network_hooks: bool,
     /// What the programs of the network tell; nothing without them.
     pub watch: Watch,
+    /// The programs that may be executed, entries as the scope has them; None: all of the image.
+    pub programs: Option<Vec<String>>,
     pub oom_score_adj: Option<i32>,
     pub sysctls: BTreeMap<String, String>,
     /// Calls whose refusal is told (the trip-wire).

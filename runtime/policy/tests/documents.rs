@@ -23,6 +23,7 @@ authorities = ["ci"]
 level = "strict"
 bind = ["8080"]
 connect = ["*:443"]
+programs = ["/app"]
 [[allowance]]
 id = "x"
 authority = "ci"

@@ -18,7 +18,7 @@ mod process;
 mod properties;
 mod table;
 
-pub use boltseal_policy::network;
+pub use boltseal_policy::{network, programs};
 pub use process::{SealedProcess, seal_process};
 pub use table::{ApprovedMount, ApprovedNamespace, Label, Landlock, Table};
 
@@ -88,6 +88,8 @@ pub fn seal(permit: Permit, spec: Spec, facts: &Facts) -> Result<Sealed, String>
             writable: mounts::writable(&approved, permit.terms()),
             bind: permit.terms().network.bind_tcp().filter(|_| tcp_rights),
             connect: permit.terms().network.connect_tcp().filter(|_| tcp_rights),
+            // Likewise: without Landlock it comes this far only where BS-PRC-005 warns or is excepted.
+            programs: permit.terms().programs.clone().filter(|_| facts.landlock.is().is_some_and(|abi| *abi > 0)),
         },
         network: if hooks { permit.terms().network.clone() } else { Open::default() },
         watch: if hooks { permit.terms().watch } else { Watch::default() },

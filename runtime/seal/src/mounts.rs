@@ -107,11 +107,12 @@ fn has(m: &Mount, option: &str) -> bool {
     m.options.iter().any(|o| o == option)
 }
 
-/// nosuid and nodev always; noexec where it is writable, unless an allowance keeps it executable, and where asked.
+/// nosuid and nodev always; noexec where it is writable, unless an allowance keeps it executable, and where asked. Where
+/// programs are listed nothing but the image brings any: what lies over a listed path, or below a listed folder, is not the list's.
 fn flags(terms: &Terms, m: &Mount, at: &str) -> Vec<String> {
     let mut out = vec!["nosuid".to_owned(), "nodev".to_owned()];
     let stays_executable = terms.exec_volumes.iter().any(|v| v == at);
-    if (m.writable && !stays_executable) || has(m, "noexec") || has(m, "rnoexec") {
+    if ((m.writable || terms.programs.is_some()) && !stays_executable) || has(m, "noexec") || has(m, "rnoexec") {
         out.push("noexec".into());
     }
     if !m.writable {

@@ -140,7 +140,13 @@ mod tests {
             r#"{"args":["id"],"capabilities":{"ambient":[],"bounding":["CAP_KILL"],"effective":["CAP_KILL"],"inheritable":[],"permitted":["CAP_KILL"]},"cwd":"/","env":["HOME=/"],"noNewPrivileges":true,"rlimits":[],"terminal":false,"user":{"additionalGids":[],"gid":1000,"uid":1000}}"#
         );
         assert_eq!(out.table.capabilities, fixture::set(&["CAP_KILL"]));
-        assert_eq!((out.table.label, out.table.mounts), (container.label, container.mounts));
+        assert_eq!((out.table.label, out.table.mounts), (container.label.clone(), container.mounts.clone()));
+        // Landlock too is what the container was sealed to, whatever the policy says by now.
+        let mut listed = container;
+        listed.landlock.programs = Some(vec!["/bin/id".into()]);
+        let asked = process(r#"{"user":{"uid":1000,"gid":1000},"cwd":"/","args":["id"]}"#);
+        let out = seal_process(permit_for(&fixture::policy(), &exec_facts()), asked, &listed).unwrap();
+        assert_eq!(out.table.landlock, listed.landlock);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! What the seal never does, for any request: widen, differ from run to run, or change what is sealed already.
-use crate::{Label, Sealed, seal};
+use crate::{Label, Sealed, Table, seal};
 use boltseal_policy::facts::{Capabilities, Device, Facts, Hook, Lsm, Origin};
 use boltseal_policy::policy::{Level, Mode};
 use boltseal_policy::{Fact, Permit, Policy, Verdict, decide, fixture, rules, standard};
@@ -359,6 +359,44 @@ fn the_network_is_what_the_permit_opens() {
     assert_eq!(unconfined(&policy), Watch { told: true, flows: true, scan: 20 });
     let table = with(&policy, &|f| f.ports = Fact::Absent);
     assert_eq!((table.network, table.landlock.bind, table.landlock.connect), (Open::default(), None, None));
+}
+
+/// The list of the scope is in the table as it stands, and nothing but the image brings programs beside it.
+#[test]
+fn listed_programs_are_the_images_alone() {
+    let mut policy = permissive();
+    policy.allowances = vec![fixture::allowance()];
+    let with = |policy: &Policy, change: &dyn Fn(&mut Facts)| {
+        let mut facts = fixture::facts();
+        facts.mounts.extend([fixture::bind("/data"), fixture::bind("/plugins")]);
+        change(&mut facts);
+        sealed(policy, &facts).unwrap().table
+    };
+    let noexec = |table: &Table, at: &str| table.mounts.iter().find(|m| m.destination == at).unwrap().noexec;
+    let table = with(&policy, &|_| {});
+    assert_eq!(table.landlock.programs, None);
+    assert!(!noexec(&table, "/data") && !noexec(&table, "/plugins"), "read-only volumes bring programs");
+    let list = vec!["/app".to_owned(), "-/lib/".to_owned()];
+    policy.scopes[0].programs = Some(list.clone());
+    let table = with(&policy, &|_| {});
+    assert_eq!(table.landlock.programs, Some(list.clone()));
+    assert!(noexec(&table, "/data") && !noexec(&table, "/plugins") && !noexec(&table, "/"));
+    assert_eq!(with(&policy, &|f| f.landlock = Fact::Is(1)).landlock.programs, Some(list));
+    // What only warned is not promised, and what needs no Landlock stays.
+    for none in [Fact::Is(0), Fact::Absent, Fact::Unknown("x".into())] {
+        let table = with(&policy, &|f| f.landlock = none.clone());
+        assert_eq!(table.landlock.programs, None);
+        assert!(noexec(&table, "/data"));
+    }
+}
+
+/// A table of a version that knew no lists.
+#[test]
+fn a_table_without_a_list_confines_no_programs() {
+    let table = sealed(&fixture::policy(), &fixture::facts()).unwrap().table;
+    let text = serde_json::to_string(&table).unwrap();
+    assert!(!text.contains("programs"), "{text}");
+    assert_eq!(serde_json::from_str::<Table>(&text).unwrap(), table);
 }
 
 #[test]

@@ -87,6 +87,9 @@ pub struct Landlock {
     /// TCP ports that may be connected to.
     #[serde(default)]
     pub connect: Option<Vec<u16>>,
+    /// Programs and folders that may be executed, as `boltseal_policy::programs` reads them; None: all of the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub programs: Option<Vec<String>>,
 }
 
 #[cfg(test)]

@@ -7,12 +7,14 @@ mod host;
 mod image;
 mod network;
 mod node;
+mod programs;
 mod sensitivity;
 mod spec;
 mod update;
 pub mod users;
 
 pub use image::checkpoint;
+pub use programs::list;
 
 use crate::client::{Code, Request, Status};
 use crate::containerd::Version;
@@ -151,6 +153,7 @@ pub fn all() -> Vec<Case> {
     all.extend(ear::cases());
     all.extend(sensitivity::cases());
     all.extend(network::cases());
+    all.extend(programs::cases());
     all
 }
 

@@ -26,6 +26,7 @@ pub(super) fn process_facts(
     Process {
         args: list(process.args()).to_vec(),
         env_names,
+        search: list(process.env()).iter().find_map(|v| v.strip_prefix("PATH=")).map(str::to_owned),
         cwd: process.cwd().to_string_lossy().into_owned(),
         uid: process.user().uid(),
         gid: process.user().gid(),

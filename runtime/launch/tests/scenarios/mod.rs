@@ -3,6 +3,7 @@ mod cgroups;
 mod damaged;
 mod labels;
 mod network;
+mod programs;
 mod traps;
 mod users;
 mod watch;
@@ -52,6 +53,12 @@ pub const ALL: &[Scenario] = &[
     ("no_fresh_dev", no_fresh_dev),
     ("landlock", landlock),
     ("landlock_too_new", landlock_too_new),
+    ("programs_only_what_is_listed_runs", programs::only_what_is_listed_runs),
+    ("programs_refused_by_name", programs::refused_by_name),
+    ("programs_interpreter", programs::interpreter),
+    ("programs_hold_alone", programs::holds_alone),
+    ("programs_exec", programs::exec),
+    ("programs_without_landlock", programs::without_landlock),
     ("base_filter", base_filter),
     ("pod_filter", pod_filter),
     ("pod_filter_that_allows_all", pod_filter_that_allows_all),

@@ -1,7 +1,7 @@
 //! What a well-formed policy may still get wrong. Each problem is one line that names the key.
 use super::{Allowance, Exception, Mode, NEUTRAL, Policy, Scope};
 use crate::network::Open;
-use crate::{date, pattern, rules, standard, text};
+use crate::{date, pattern, programs, rules, standard, text};
 use std::collections::BTreeSet;
 
 /// Integrity levels of the rootfs, weakest first.
@@ -84,6 +84,8 @@ impl Policy {
         modes(&at, &scope.modes, out);
         let open = Open { bind: scope.bind.clone(), connect: scope.connect.clone() };
         out.extend(open.bounds().into_iter().map(|why| format!("{at}: {why}")));
+        let wrong = scope.programs.iter().flat_map(|list| programs::problems(list));
+        out.extend(wrong.map(|why| format!("{at}: {why}")));
         if !scope.sensitivity.is_empty() && scope.sensitivity != NEUTRAL {
             self.named_level(&format!("{at}: `sensitivity`"), &scope.sensitivity, out);
         }
@@ -430,6 +432,7 @@ mod tests {
             format!("[node.pcrs]\n13 = [\"{HEX}\"]"),
             format!("[[exception]]\nrule = \"BS-IMG-001\"\ncondition = \"denied-digest\"\nscope = \"ghcr.io/corp\"\n{REST}"),
             "[modes]\nBS-AUD-001 = \"enforce\"".into(),
+            format!("{AUTHORITY}[[scope]]\nrepository = \"ghcr.io/corp\"\nauthorities = [\"ci\"]\nprograms = [\"/a\", \"-/b/\"]"),
             "[anomalies]\nnetwork = \"confined\"\nflows = \"confined\"\nport_scan = 2".into(),
             "[anomalies]\nnetwork = true\nflows = false\nport_scan = 1000\n[landlock]\nports = false".into(),
             format!(
@@ -501,6 +504,12 @@ mod tests {
                     "{AUTHORITY}[[scope]]\nrepository = \"ghcr.io/corp\"\nauthorities = [\"ci\"]\nsensitivity = \"a b\""
                 ),
                 "`sensitivity`: \"a b\"",
+            ),
+            (
+                format!(
+                    "{AUTHORITY}[[scope]]\nrepository = \"ghcr.io/corp\"\nauthorities = [\"ci\"]\nprograms = [\"nginx\"]"
+                ),
+                "scope \"ghcr.io/corp\": `programs`: \"nginx\" must be",
             ),
             ("[node]\ntpm = \"/tmp/x\"".into(), "node.tpm"),
             ("[node]\nttl = 0".into(), "node.ttl"),

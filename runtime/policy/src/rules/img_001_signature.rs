@@ -277,6 +277,7 @@ mod tests {
             sensitivity: String::new(),
             bind: None,
             connect: None,
+            programs: None,
         };
         assert_eq!(table(|p, _| p.scopes.push(narrow.clone())), ["deny wrong-authority"]);
         let unpinned = |p: &mut Policy, f: &mut Facts| {
