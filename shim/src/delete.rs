@@ -18,6 +18,7 @@ use crate::flags::Flags;
 use crate::reap::{self, Reaper};
 use crate::runtime::Gate;
 use crate::start;
+use crate::starter::Starter;
 
 /// containerd gives `delete` five seconds.
 const DEADLINE: Duration = Duration::from_secs(4);
@@ -51,13 +52,14 @@ pub(crate) fn delete(flags: &Flags) -> Result<Vec<u8>> {
 fn clean_up(flags: &Flags, doomed: &[(String, PathBuf)]) -> Result<()> {
     // The gate inherits it.
     std::env::set_current_dir("/").context("chdir /")?;
+    let starter = Starter::new(false)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     runtime.block_on(async {
         // Orphans of a gate that has to be killed shall end as our children.
         nix::sys::prctl::set_child_subreaper(true).context("PR_SET_CHILD_SUBREAPER")?;
         let reaper = Arc::new(Reaper::default());
-        tokio::spawn(reap::run(reaper.clone(), reap::signals()?));
-        let gate = Gate::new(&flags.namespace, &flags.address, reaper)?;
+        tokio::spawn(reap::run(reaper, reap::signals()?));
+        let gate = Gate::new(&flags.namespace, &flags.address, starter);
         let mut failures = Vec::new();
         for (id, bundle) in doomed {
             let operation = Operation::Delete { events: Vec::new() };

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use containerd_shim_protos::shim_async::create_task;
+use tokio::io::Interest;
 use tokio::sync::{Notify, Semaphore};
 use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
@@ -22,8 +23,9 @@ use crate::exec::MAX_BIRTHS;
 use crate::flags::Flags;
 use crate::process::Container;
 use crate::reap::{self, Reaper};
-use crate::runtime::Gate;
+use crate::runtime::{Failure, Gate};
 use crate::start;
+use crate::starter::Starter;
 use crate::sys;
 use crate::task::Service;
 use crate::trail::Trail;
@@ -87,23 +89,22 @@ pub(crate) fn serve(flags: &Flags) -> Result<()> {
     std::env::set_current_dir("/").context("chdir /")?;
     nix::sys::prctl::set_child_subreaper(true).context("PR_SET_CHILD_SUBREAPER")?;
     armour::drop_capabilities()?;
+    let starter = Starter::new(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-    let ended = runtime.block_on(run(flags, listener));
+    let ended = runtime.block_on(run(flags, listener, starter));
     // Tasks that still wait for a silent peer must not hold the end up.
     runtime.shutdown_background();
     ended
 }
 
-async fn run(flags: &Flags, listener: UnixListener) -> Result<()> {
+async fn run(flags: &Flags, listener: UnixListener, starter: Starter) -> Result<()> {
     let signals = reap::signals().context("signals")?;
     let reaper = Arc::new(Reaper::default());
     let bundle = PathBuf::from(&flags.bundle);
     let address = std::env::var("TTRPC_ADDRESS").context("TTRPC_ADDRESS")?;
     let log = Log(open_log(&bundle).map(Arc::new));
     let shim = Arc::new(Shim {
-        gate: Gate::new(&flags.namespace, &flags.address, reaper.clone())?
-            .with_former_oom_score()
-            .with_log(log.clone()),
+        gate: Gate::new(&flags.namespace, &flags.address, starter).with_log(log.clone()),
         events: Publisher::new(&flags.namespace, &address),
         trail: Trail::new(&flags.id, &bundle),
         reaper: reaper.clone(),
@@ -111,6 +112,14 @@ async fn run(flags: &Flags, listener: UnixListener) -> Result<()> {
         births: Semaphore::new(MAX_BIRTHS),
         end: Notify::new(),
         log,
+    });
+    let watched = sys::asynchronous(shim.gate.starter.control()?, Interest::READABLE)?;
+    tokio::spawn({
+        let shim = shim.clone();
+        async move {
+            let _ended = watched.readable().await.is_ok();
+            shim.log(&Failure::NoStarter.to_string());
+        }
     });
     let mut services = create_task(Arc::new(Service(shim.clone())));
     // The messages of v2 and v3 are the same: the same methods under the other name.
