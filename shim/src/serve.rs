@@ -47,7 +47,27 @@ pub(crate) struct Shim {
     pub(crate) births: Semaphore,
     /// Somebody asked for the end and no container is left.
     pub(crate) end: Notify,
+    pub(crate) left: Left,
     log: Log,
+}
+
+/// The containers that were deleted while no gate could be started, one line each, in a file of the first one's bundle: for
+/// `shim delete`. Opened before nothing can be made any more.
+#[derive(Debug)]
+pub(crate) struct Left(File);
+
+impl Left {
+    pub(crate) const FILE: &str = "left";
+
+    fn open(bundle: &Path) -> Result<Self> {
+        let mut options = File::options();
+        let file = options.append(true).create(true).mode(0o600).open(bundle.join(Self::FILE));
+        file.map(Self).with_context(|| bundle.display().to_string())
+    }
+
+    pub(crate) fn add(&self, id: &str) -> std::io::Result<()> {
+        (&self.0).write_all(format!("{id}\n").as_bytes())
+    }
 }
 
 /// containerd's log of us, if there is one.
@@ -111,6 +131,7 @@ async fn run(flags: &Flags, listener: UnixListener, starter: Starter) -> Result<
         containers: Mutex::default(),
         births: Semaphore::new(MAX_BIRTHS),
         end: Notify::new(),
+        left: Left::open(&bundle)?,
         log,
     });
     let watched = sys::asynchronous(shim.gate.starter.control()?, Interest::READABLE)?;
@@ -128,6 +149,8 @@ async fn run(flags: &Flags, listener: UnixListener, starter: Starter) -> Result<
     services.insert(TASK_V2.into(), v2);
     let listener = Listener::try_from(listener)?;
     let mut server = Server::new().add_listener(listener).register_service(services);
+    // Whatever comes from outside is read after this.
+    armour::confine(Path::new(flags.socket.strip_prefix("unix://").unwrap_or(&flags.socket)), &bundle)?;
     server.start().await?;
 
     let sender = tokio::spawn({

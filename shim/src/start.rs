@@ -18,6 +18,7 @@ use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
 use nix::fcntl::{Flock, FlockArg};
 use protobuf::Message as _;
 
+use crate::armour;
 use crate::flags::Flags;
 use crate::info;
 use crate::spawn::{Child, spawn};
@@ -44,6 +45,7 @@ pub(crate) fn start(flags: &Flags) -> Result<Vec<u8>> {
         bail!("containerd named no TTRPC_ADDRESS to send events to");
     }
     // The server cannot say it: it has no way to answer yet.
+    armour::check_kernel()?;
     let gate = starter::path()?;
     if !gate.is_file() {
         bail!("the gate {} is missing. Fix: install boltseal completely", gate.display());

@@ -128,8 +128,7 @@ impl Starter {
     }
 
     fn ask(&self, order: Order, fds: &[BorrowedFd<'_>]) -> io::Result<OwnedFd> {
-        let (ours, theirs) =
-            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         let fds: Vec<_> = fds.iter().map(|fd| fd.as_raw_fd()).chain([theirs.as_raw_fd()]).collect();
         sys::send(self.control.as_fd(), &order.encode(), &fds)?;
         Ok(ours)
