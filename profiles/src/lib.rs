@@ -13,6 +13,12 @@ pub fn base_seccomp() -> &'static str {
     include_str!("../seccomp/base.json")
 }
 
+/// The filter of the shim itself, in the same form.
+#[must_use]
+pub fn shim_seccomp() -> &'static str {
+    include_str!("../seccomp/shim.json")
+}
+
 /// Source of the AppArmor profile `boltseal-default`.
 #[must_use]
 pub fn apparmor_profile() -> &'static str {
@@ -108,6 +114,53 @@ mod tests {
         for arch in [Arch::X86_64, Arch::Aarch64] {
             let count = open.iter().filter(|name| number(arch, name).is_some()).count();
             assert!(count <= 228, "{arch:?}: {count}");
+        }
+    }
+
+    /// `shim/build.rs` refuses what it does not know; what must not be among them is here.
+    #[test]
+    fn the_shim_makes_no_process_and_few_calls() {
+        let profile: Profile = serde_json::from_str(shim_seccomp()).expect("shim.json parses");
+        assert_eq!(profile.default_action, "SCMP_ACT_ERRNO");
+        let open: BTreeSet<&str> = profile.syscalls.iter().flat_map(|rule| &rule.names).map(String::as_str).collect();
+        assert!(open.len() <= 85, "{}", open.len());
+        for name in [
+            "execve",
+            "execveat",
+            "fork",
+            "vfork",
+            "clone",
+            "clone3",
+            "unshare",
+            "setns",
+            "mount",
+            "bpf",
+            "ptrace",
+            "keyctl",
+            "prctl",
+            "seccomp",
+            "memfd_create",
+            "process_vm_readv",
+            "pidfd_getfd",
+            "io_uring_setup",
+            "bind",
+            "listen",
+            "mknod",
+            "rename",
+            "link",
+            "symlink",
+            "chmod",
+            "chown",
+            "setuid",
+            "capset",
+            "finit_module",
+        ] {
+            assert!(!open.contains(name), "{name}");
+        }
+        for rule in &profile.syscalls {
+            assert!(rule.comment.len() > 5, "{:?} has no reason", rule.names);
+            let bounded = ["socket", "socketpair", "ioctl", "mmap", "mprotect"];
+            assert!(rule.names.iter().all(|name| rule.args.is_empty() != bounded.contains(&name.as_str())));
         }
     }
 

@@ -14,7 +14,7 @@ use nix::fcntl::OFlag;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::stdio::{OnLoss, open_fifo};
+use crate::stdio::{OnLoss, named, open_fifo};
 use crate::sys;
 
 /// Bytes moved in one step. One buffer serves all streams: there is one thread.
@@ -35,7 +35,7 @@ pub(crate) enum Sink {
 
 impl Sink {
     pub(crate) fn open(path: &str) -> io::Result<Self> {
-        let named = |e: io::Error| io::Error::new(e.kind(), format!("{path}: {e}"));
+        let named = |e| named(path, e);
         let kind = std::fs::metadata(path).map(|meta| meta.file_type());
         if kind.as_ref().is_ok_and(FileTypeExt::is_fifo) {
             // Read and write: we are its reader too, so a reader that leaves is no broken pipe.

@@ -17,7 +17,11 @@ use crate::events::now;
 use crate::flags::Flags;
 use crate::reap::{self, Reaper};
 use crate::runtime::Gate;
+use crate::serve::Left;
 use crate::start;
+use crate::starter::Starter;
+use crate::stdio::read_small;
+use crate::task::check_id;
 
 /// containerd gives `delete` five seconds.
 const DEADLINE: Duration = Duration::from_secs(4);
@@ -35,6 +39,7 @@ pub(crate) fn delete(flags: &Flags) -> Result<Vec<u8>> {
     let mut doomed = vec![(flags.id.clone(), bundle.clone())];
     if socket.is_some() {
         doomed.extend(siblings(&bundle, &flags.id));
+        doomed.extend(left(&bundle));
     }
     doomed.retain(|(id, _)| may_have_state(Path::new(STATE), &flags.namespace, id));
     if !doomed.is_empty() {
@@ -51,13 +56,14 @@ pub(crate) fn delete(flags: &Flags) -> Result<Vec<u8>> {
 fn clean_up(flags: &Flags, doomed: &[(String, PathBuf)]) -> Result<()> {
     // The gate inherits it.
     std::env::set_current_dir("/").context("chdir /")?;
+    let starter = Starter::new(false)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     runtime.block_on(async {
         // Orphans of a gate that has to be killed shall end as our children.
         nix::sys::prctl::set_child_subreaper(true).context("PR_SET_CHILD_SUBREAPER")?;
         let reaper = Arc::new(Reaper::default());
-        tokio::spawn(reap::run(reaper.clone(), reap::signals()?));
-        let gate = Gate::new(&flags.namespace, &flags.address, reaper)?;
+        tokio::spawn(reap::run(reaper, reap::signals()?));
+        let gate = Gate::new(&flags.namespace, &flags.address, starter);
         let mut failures = Vec::new();
         for (id, bundle) in doomed {
             let operation = Operation::Delete { events: Vec::new() };
@@ -114,6 +120,13 @@ fn siblings(bundle: &Path, id: &str) -> Vec<(String, PathBuf)> {
     entries.filter_map(|entry| of_group(entry.ok()?.path())).collect()
 }
 
+/// The containers that its server could not clean up after. Their bundles are gone, as those of deleted ones are.
+fn left(bundle: &Path) -> Vec<(String, PathBuf)> {
+    let lines = read_small(bundle.join(Left::FILE)).unwrap_or_default();
+    let ids = lines.lines().filter(|id| check_id(id).is_ok());
+    ids.filter_map(|id| Some((id.to_owned(), bundle.parent()?.join(id)))).collect()
+}
+
 fn remove_abandoned(socket: &Path) -> Result<()> {
     let Some(folder) = socket.parent().filter(|folder| folder.is_dir()) else { return Ok(()) };
     let _lock = start::lock_folder(folder)?;
@@ -143,6 +156,16 @@ mod tests {
         assert!(!may_have_state(path, "shop", "c2") && !may_have_state(path, "other", "c1"));
         // What is no name, and what cannot be listed, is left to the gate.
         assert!(may_have_state(path, "shop", "../x") && may_have_state(&path.join("node.json"), "shop", "c9"));
+    }
+
+    #[test]
+    fn what_a_server_left_is_read_by_name() {
+        let state = tempfile::tempdir().unwrap();
+        let bundle = state.path().join("pod");
+        fs::create_dir(&bundle).unwrap();
+        assert_eq!(left(&bundle), []);
+        fs::write(bundle.join("left"), "app\n../x\n\n..\nside").unwrap();
+        assert_eq!(left(&bundle), ["app", "side"].map(|id| (id.to_owned(), state.path().join(id))));
     }
 
     #[test]

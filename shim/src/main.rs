@@ -25,6 +25,7 @@ mod scan;
 mod serve;
 mod spawn;
 mod start;
+mod starter;
 mod stats;
 mod stdio;
 mod sys;

@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 
 use crate::scan::Scan;
 use crate::serve::Shim;
+use crate::starter::Starter;
 use crate::sys::{self, Counters, Ring};
 
 /// Most events of one ring in a second. What a container does beyond is counted by its programs, so that a flood costs us little.
@@ -146,7 +147,7 @@ impl Shim {
         if ear.same_pids {
             told.pid = seen.pid;
             if port_scan > 0 || self.trail.wants_details(&ear.id, told.class, told.refused) {
-                (told.comm, told.executable) = who(seen.pid, seen.at_boot_ns).unwrap_or_default();
+                (told.comm, told.executable) = who(&self.gate.starter, seen.pid, seen.at_boot_ns).unwrap_or_default();
             }
         }
         if !seen.comm.is_empty() {
@@ -179,9 +180,9 @@ fn nobody(kind: Kind) -> Anomaly {
 }
 
 /// Name of a process, and path of its program as it sees it, if it is the one that had this pid then. Text from inside the container.
-fn who(pid: u32, at_boot_ns: u64) -> Option<(String, String)> {
+fn who(starter: &Starter, pid: u32, at_boot_ns: u64) -> Option<(String, String)> {
     let comm = std::fs::read(format!("/proc/{pid}/comm")).ok().filter(|_| pid != 0)?;
-    let executable = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+    let executable = starter.program(pid);
     // Read last: while it has not changed, what was read before was of the same process.
     let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
     if started(&stat)?.checked_mul(TICK)? > at_boot_ns {
@@ -209,14 +210,15 @@ mod tests {
     #[test]
     fn who_it_was_is_read_only_of_the_process_that_was_there_then() {
         let own = std::process::id();
-        let (comm, executable) = who(own, u64::MAX).unwrap();
+        let starter = Starter::answering();
+        let (comm, executable) = who(&starter, own, u64::MAX).unwrap();
         assert!(!comm.is_empty() && !comm.ends_with('\n'));
         assert_eq!(executable, std::env::current_exe().unwrap().to_string_lossy());
         let begun = started(&std::fs::read("/proc/self/stat").unwrap()).unwrap();
-        assert!(begun > 0 && who(own, begun * TICK).is_some());
+        assert!(begun > 0 && who(&starter, own, begun * TICK).is_some());
         // Something of that pid did it before this process began: another one.
-        assert_eq!(who(own, begun * TICK - 1), None);
-        assert_eq!(who(0, u64::MAX), None);
+        assert_eq!(who(&starter, own, begun * TICK - 1), None);
+        assert_eq!(who(&starter, 0, u64::MAX), None);
     }
 
     const PAGE: usize = 4096;

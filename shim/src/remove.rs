@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use tokio::sync::Notify;
 
 use crate::process::{Container, Exit, Phase, Process};
+use crate::runtime::Failure;
 use crate::serve::{Entry, Shim};
 use crate::task::{failed, refusal};
 
@@ -17,6 +18,8 @@ use crate::task::{failed, refusal};
 const DRAIN: Duration = Duration::from_secs(1);
 /// How long to wait for the exit to be told, and for a Create that was cancelled.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// So long an answer may take to leave.
+const ANSWERED: Duration = Duration::from_millis(200);
 
 impl Shim {
     pub(crate) async fn delete_exec(
@@ -66,9 +69,13 @@ impl Shim {
         container.hear_out(&self);
         let events = self.trail.take_of(&container.id);
         let operation = Operation::Delete { events: events.clone() };
-        if let Err(failure) = self.gate.run((&container.id, &container.bundle), operation, &[], deadline).await {
-            self.trail.put_back(events);
-            return Err(failure.into_refusal());
+        match self.gate.run((&container.id, &container.bundle), operation, &[], deadline).await {
+            Ok(_) => {}
+            Err(Failure::NoStarter) => self.leave_behind(&container).await?,
+            Err(failure) => {
+                self.trail.put_back(events);
+                return Err(failure.into_refusal());
+            }
         }
         self.containers().remove(&container.id);
         let exit = init.wait().await;
@@ -81,6 +88,24 @@ impl Shim {
             ..Default::default()
         });
         Ok(response)
+    }
+
+    /// Without a starter nobody can remove what the gate keeps of a container. Its processes end; what else there is waits for
+    /// `shim delete`, which containerd calls for the pod's last container: then we end instead of answering well.
+    async fn leave_behind(self: &Arc<Self>, container: &Container) -> Result<(), Refusal> {
+        container.cgroup.signal(Signal::SIGKILL as i32).await.map_err(failed)?;
+        if self.containers().len() > 1 {
+            return self.left.add(&container.id).map_err(failed);
+        }
+        let shim = self.clone();
+        tokio::spawn(async move {
+            // First the answer.
+            tokio::time::sleep(ANSWERED).await;
+            shim.end.notify_one();
+        });
+        let message = "boltseal: the starter of this pod's gates has ended, so its shim ends now and containerd removes what is \
+                       left. Fix: delete again";
+        Err(refusal(Code::FailedPrecondition, message))
     }
 
     /// Delete of a container that the gate still works on.

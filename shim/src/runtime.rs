@@ -5,27 +5,22 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use boltseal_message::{Code, FrameHeader, HEADER_LEN, Operation, Refusal, Reply, Request};
-use nix::fcntl::OFlag;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, pipe2};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::reap::{self, Reaper};
 use crate::serve::Log;
-use crate::spawn::{Child, spawn};
-use crate::stdio::read_small;
+use crate::starter::{BINARY, NotStarted, Started, Starter};
 use crate::sys;
 
-const BINARY: &str = "boltseal-runtime";
 /// How long a run may take when the request names no time.
 pub(crate) const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 /// Most bytes of a gate's stderr that are told.
@@ -38,14 +33,7 @@ pub(crate) struct Gate {
     namespace: String,
     /// containerd's gRPC socket.
     address: String,
-    /// Beside our own binary. Each run takes what is there now: after an upgrade that is a gate which reads the
-    /// policy of its time and serves our frames and state (the two versions before its own).
-    path: PathBuf,
-    /// The gate as it was when we started, for a node whose package is being replaced at this moment.
-    fallback: File,
-    /// Our own `oom_score_adj` is one above containerd's; the gate, and what it starts, gets containerd's.
-    raised_oom_score: bool,
-    reaper: Arc<Reaper>,
+    pub(crate) starter: Starter,
     log: Log,
 }
 
@@ -65,12 +53,14 @@ pub(crate) enum Failure {
     TimedOut(Duration),
     /// The gate ended without an answer, or with one that makes no sense; something may be left.
     Broken(String),
+    /// No gate can be started any more; nothing was begun.
+    NoStarter,
 }
 
 impl Failure {
     /// Whether something may be left of what the run had begun.
     pub(crate) fn leaves_remains(&self) -> bool {
-        !matches!(self, Self::Refused(_))
+        !matches!(self, Self::Refused(_) | Self::NoStarter)
     }
 
     pub(crate) fn into_refusal(self) -> Refusal {
@@ -79,6 +69,7 @@ impl Failure {
             Self::Refused(refusal) => refusal,
             Self::TimedOut(_) => Refusal { code: Code::Unavailable, message },
             Self::Broken(_) => Refusal { code: Code::Internal, message },
+            Self::NoStarter => Refusal { code: Code::FailedPrecondition, message },
         }
     }
 }
@@ -93,6 +84,10 @@ impl fmt::Display for Failure {
                  containerd's health, then try again",
                 after.as_secs_f32()
             ),
+            Self::NoStarter => f.write_str(
+                "boltseal: the starter of this pod's gates has ended (killed?): what runs goes on, and nothing new starts \
+                 in this pod. Fix: delete the pod; its successor has a new one",
+            ),
             Self::Broken(why) => write!(
                 f,
                 "boltseal: the gate ({BINARY}) failed without an answer: {why}. Fix: `boltseal doctor` on the node"
@@ -102,40 +97,13 @@ impl fmt::Display for Failure {
 }
 
 impl Gate {
-    /// Finds the gate beside our own binary.
-    pub(crate) fn new(namespace: &str, address: &str, reaper: Arc<Reaper>) -> anyhow::Result<Self> {
-        let path = path()?;
-        let fallback = File::options()
-            .read(true)
-            .custom_flags(libc::O_PATH)
-            .open(&path)
-            .with_context(|| format!("the gate {}", path.display()))?;
-        Ok(Self {
-            namespace: namespace.into(),
-            address: address.into(),
-            path,
-            fallback,
-            raised_oom_score: false,
-            reaper,
-            log: Log::default(),
-        })
+    pub(crate) fn new(namespace: &str, address: &str, starter: Starter) -> Self {
+        Self { namespace: namespace.into(), address: address.into(), starter, log: Log::default() }
     }
 
     /// Warnings of gates that give an answer all the same go there.
     pub(crate) fn with_log(self, log: Log) -> Self {
         Self { log, ..self }
-    }
-
-    /// For the server, whose own score `start` raises by one: its gates get the former.
-    pub(crate) fn with_former_oom_score(self) -> Self {
-        Self { raised_oom_score: true, ..self }
-    }
-
-    /// Read at each run: the server may be up before `start` has raised its score.
-    fn former_oom_score(&self) -> Option<i32> {
-        let own: i32 = read_small("/proc/self/oom_score_adj").ok()?.trim().parse().ok()?;
-        // At the maximum nothing was raised.
-        (self.raised_oom_score && own < 1000).then_some(own - 1)
     }
 
     /// One run. `fds` travel beside the frame, in the order that `operation` names.
@@ -157,27 +125,19 @@ impl Gate {
         let expected = Expectation::of(&request.operation);
         let frame = request.encode();
         drop(request);
-        let run = Run::spawn(self).map_err(|e| Failure::Broken(format!("{}: {e}", self.path.display())))?;
         let fds: Vec<RawFd> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
-        // Whatever ends this future early (a time-out, a cancelled Create) drops `run`, which kills the group.
-        let (reply, fds) = match tokio::time::timeout(deadline, run.converse(&frame, &fds)).await {
-            Ok(Ok((answer, warnings))) => {
-                warnings.lines().for_each(|line| self.log.line(&format!("{id}: the gate: {line}")));
-                answer
-            }
-            Ok(Err(why)) => return Err(Failure::Broken(why)),
+        let run = async { Run::spawn(&self.starter).await?.converse(&frame, &fds).await.map_err(Failure::Broken) };
+        // Whatever ends this future early (a time-out, a cancelled Create) drops the run, which kills its group.
+        let ((reply, fds), warnings) = match tokio::time::timeout(deadline, run).await {
+            Ok(done) => done?,
             Err(_) => return Err(Failure::TimedOut(deadline)),
         };
+        warnings.lines().for_each(|line| self.log.line(&format!("{id}: the gate: {line}")));
         match reply {
             Reply::Refused(refusal) => Err(Failure::Refused(refusal)),
             reply => expected.check(reply, fds),
         }
     }
-}
-
-/// Where the gate is: beside our own binary.
-pub(crate) fn path() -> anyhow::Result<PathBuf> {
-    Ok(std::env::current_exe().context("own binary")?.with_file_name(BINARY))
 }
 
 /// Which reply fits which request.
@@ -218,56 +178,40 @@ impl Expectation {
 
 /// A gate at work.
 struct Run {
-    pid: u32,
-    pidfd: AsyncFd<OwnedFd>,
+    gate: Started,
     socket: AsyncFd<OwnedFd>,
     stderr: File,
-    reaper: Arc<Reaper>,
     ended: bool,
 }
 
 impl Drop for Run {
     fn drop(&mut self) {
-        if self.ended {
-            return;
-        }
-        // It is a child that we have not reaped, so the group is still its own. ESRCH: it ended by itself.
-        let _group_gone = killpg(Pid::from_raw(self.pid.cast_signed()), Signal::SIGKILL).is_err();
-        let (pid, reaper) = (self.pid, self.reaper.clone());
-        if let Ok(pidfd) = self.pidfd.get_ref().try_clone().and_then(reap::watch) {
-            tokio::spawn(async move { reaper.wait(pid, &pidfd).await.is_ok() });
+        if !self.ended {
+            // While we hold `gate` nobody has reaped it, so the group is still its own. ESRCH: it ended by itself.
+            let _group_gone = killpg(Pid::from_raw(self.gate.pid.cast_signed()), Signal::SIGKILL).is_err();
         }
     }
 }
 
 impl Run {
-    fn spawn(gate: &Gate) -> io::Result<Self> {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags)?;
-        // The gate reads and writes plainly.
-        std::os::unix::net::UnixStream::from(theirs.try_clone()?).set_nonblocking(false)?;
-        let (stderr, their_stderr) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-        nix::fcntl::fcntl(&stderr, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        let child = Child {
-            args: vec![BINARY.as_ref(), "gate".as_ref()],
-            environment: Vec::new(),
-            stderr: Some(their_stderr.as_fd()),
-            passed: theirs.as_fd(),
+    async fn spawn(starter: &Starter) -> Result<Self, Failure> {
+        let started = async {
+            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+            let pair = socketpair(AddressFamily::Unix, SockType::Stream, None, flags).map_err(io::Error::from);
+            let (ours, theirs) = pair.map_err(NotStarted::Failed)?;
+            let failed = |e: Errno| NotStarted::Failed(e.into());
+            // The gate reads and writes plainly.
+            fcntl(&theirs, FcntlArg::F_SETFL(OFlag::empty())).map_err(failed)?;
+            let (stderr, their_stderr) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+            fcntl(&stderr, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
+            let gate = starter.gate(theirs.as_fd(), their_stderr.as_fd()).await?;
+            let socket = sys::asynchronous(ours, Interest::READABLE | Interest::WRITABLE)?;
+            Ok(Self { gate, socket, stderr: stderr.into(), ended: false })
         };
-        let pid = match spawn(&gate.path, &child) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                spawn(Path::new(&format!("/proc/self/fd/{}", gate.fallback.as_raw_fd())), &child)?
-            }
-            other => other?,
-        };
-        gate.reaper.know(pid);
-        if let Some(score) = gate.former_oom_score() {
-            // Where that is not allowed it keeps ours, which is one step more killable.
-            let _lowered = std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()).is_ok();
-        }
-        let pidfd = reap::watch(sys::pidfd_open(pid)?)?;
-        let socket = sys::asynchronous(ours, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Self { pid, pidfd, socket, stderr: stderr.into(), reaper: gate.reaper.clone(), ended: false })
+        started.await.map_err(|e| match e {
+            NotStarted::NoStarter => Failure::NoStarter,
+            NotStarted::Failed(e) => Failure::Broken(format!("{BINARY}: {e}")),
+        })
     }
 
     /// Sends the frame, takes the reply, and waits until the gate has ended: only then is its child ours.
@@ -278,16 +222,15 @@ impl Run {
             Err(e) if e.kind() != io::ErrorKind::BrokenPipe && e.kind() != io::ErrorKind::ConnectionReset => Err(e),
             _ => self.receive().await,
         };
-        let status = self.reaper.wait(self.pid, &self.pidfd).await;
-        self.ended = true;
+        let status = self.gate.status().await;
+        self.ended = status.is_ok();
         match (answer, status) {
-            (Ok(answer), Ok(Some(status))) if status < 128 => Ok((answer, self.words())),
+            (Ok(answer), Ok(status)) if status < 128 => Ok((answer, self.words())),
             (answer, status) => {
                 let how = match status {
-                    Ok(Some(status)) if status > 128 => format!("signal {}", status - 128),
-                    Ok(Some(status)) => format!("exit status {status}"),
-                    Ok(None) => "unknown end".into(),
-                    Err(e) => e.to_string(),
+                    Ok(status) if status > 128 => format!("signal {}", status - 128),
+                    Ok(status) => format!("exit status {status}"),
+                    Err(_) => "its starter ended".into(),
                 };
                 let what = answer.err().map_or_else(|| "an answer".into(), |e| e.to_string());
                 Err(format!("{how} after {what}{}", self.last_words()))

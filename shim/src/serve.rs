@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use containerd_shim_protos::shim_async::create_task;
+use tokio::io::Interest;
 use tokio::sync::{Notify, Semaphore};
 use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
@@ -22,8 +23,9 @@ use crate::exec::MAX_BIRTHS;
 use crate::flags::Flags;
 use crate::process::Container;
 use crate::reap::{self, Reaper};
-use crate::runtime::Gate;
+use crate::runtime::{Failure, Gate};
 use crate::start;
+use crate::starter::Starter;
 use crate::sys;
 use crate::task::Service;
 use crate::trail::Trail;
@@ -45,7 +47,27 @@ pub(crate) struct Shim {
     pub(crate) births: Semaphore,
     /// Somebody asked for the end and no container is left.
     pub(crate) end: Notify,
+    pub(crate) left: Left,
     log: Log,
+}
+
+/// The containers that were deleted while no gate could be started, one line each, in a file of the first one's bundle: for
+/// `shim delete`. Opened before nothing can be made any more.
+#[derive(Debug)]
+pub(crate) struct Left(File);
+
+impl Left {
+    pub(crate) const FILE: &str = "left";
+
+    fn open(bundle: &Path) -> Result<Self> {
+        let mut options = File::options();
+        let file = options.append(true).create(true).mode(0o600).open(bundle.join(Self::FILE));
+        file.map(Self).with_context(|| bundle.display().to_string())
+    }
+
+    pub(crate) fn add(&self, id: &str) -> std::io::Result<()> {
+        (&self.0).write_all(format!("{id}\n").as_bytes())
+    }
 }
 
 /// containerd's log of us, if there is one.
@@ -87,30 +109,38 @@ pub(crate) fn serve(flags: &Flags) -> Result<()> {
     std::env::set_current_dir("/").context("chdir /")?;
     nix::sys::prctl::set_child_subreaper(true).context("PR_SET_CHILD_SUBREAPER")?;
     armour::drop_capabilities()?;
+    let starter = Starter::new(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-    let ended = runtime.block_on(run(flags, listener));
+    let ended = runtime.block_on(run(flags, listener, starter));
     // Tasks that still wait for a silent peer must not hold the end up.
     runtime.shutdown_background();
     ended
 }
 
-async fn run(flags: &Flags, listener: UnixListener) -> Result<()> {
+async fn run(flags: &Flags, listener: UnixListener, starter: Starter) -> Result<()> {
     let signals = reap::signals().context("signals")?;
     let reaper = Arc::new(Reaper::default());
     let bundle = PathBuf::from(&flags.bundle);
     let address = std::env::var("TTRPC_ADDRESS").context("TTRPC_ADDRESS")?;
     let log = Log(open_log(&bundle).map(Arc::new));
     let shim = Arc::new(Shim {
-        gate: Gate::new(&flags.namespace, &flags.address, reaper.clone())?
-            .with_former_oom_score()
-            .with_log(log.clone()),
+        gate: Gate::new(&flags.namespace, &flags.address, starter).with_log(log.clone()),
         events: Publisher::new(&flags.namespace, &address),
         trail: Trail::new(&flags.id, &bundle),
         reaper: reaper.clone(),
         containers: Mutex::default(),
         births: Semaphore::new(MAX_BIRTHS),
         end: Notify::new(),
+        left: Left::open(&bundle)?,
         log,
+    });
+    let watched = sys::asynchronous(shim.gate.starter.control()?, Interest::READABLE)?;
+    tokio::spawn({
+        let shim = shim.clone();
+        async move {
+            let _ended = watched.readable().await.is_ok();
+            shim.log(&Failure::NoStarter.to_string());
+        }
     });
     let mut services = create_task(Arc::new(Service(shim.clone())));
     // The messages of v2 and v3 are the same: the same methods under the other name.
@@ -119,6 +149,8 @@ async fn run(flags: &Flags, listener: UnixListener) -> Result<()> {
     services.insert(TASK_V2.into(), v2);
     let listener = Listener::try_from(listener)?;
     let mut server = Server::new().add_listener(listener).register_service(services);
+    // Whatever comes from outside is read after this.
+    armour::confine(Path::new(flags.socket.strip_prefix("unix://").unwrap_or(&flags.socket)), &bundle)?;
     server.start().await?;
 
     let sender = tokio::spawn({

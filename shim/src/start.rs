@@ -18,10 +18,11 @@ use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
 use nix::fcntl::{Flock, FlockArg};
 use protobuf::Message as _;
 
+use crate::armour;
 use crate::flags::Flags;
 use crate::info;
-use crate::runtime;
 use crate::spawn::{Child, spawn};
+use crate::starter;
 
 /// Most bytes of a `config.json` that are read to find the group; a longer one is a group of its own, and the gate
 /// refuses it in Create, where the answer reaches the user.
@@ -44,7 +45,8 @@ pub(crate) fn start(flags: &Flags) -> Result<Vec<u8>> {
         bail!("containerd named no TTRPC_ADDRESS to send events to");
     }
     // The server cannot say it: it has no way to answer yet.
-    let gate = runtime::path()?;
+    armour::check_kernel()?;
+    let gate = starter::path()?;
     if !gate.is_file() {
         bail!("the gate {} is missing. Fix: install boltseal completely", gate.display());
     }

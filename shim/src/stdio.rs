@@ -20,6 +20,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 
+use crate::armour::LOGS;
 use crate::copy::{Log, Sink, copy};
 use crate::sys;
 
@@ -200,8 +201,20 @@ impl Drop for Streams {
     }
 }
 
+/// The kernel's answer with what it was about. Landlock's no (`armour.rs`) looks like any other.
+pub(crate) fn named(path: &str, e: io::Error) -> io::Error {
+    let fix = match e.kind() {
+        io::ErrorKind::PermissionDenied => format!(
+            ". Fix: name a fifo in containerd's own folders, or a file below {}: the shim writes nowhere else",
+            LOGS.join(", ")
+        ),
+        _ => String::new(),
+    };
+    io::Error::new(e.kind(), format!("{path}: {e}{fix}"))
+}
+
 pub(crate) fn open_fifo(path: &str, access: OFlag) -> io::Result<OwnedFd> {
-    let named = |e: io::Error| io::Error::new(e.kind(), format!("{path}: {e}"));
+    let named = |e| named(path, e);
     let mut options = File::options();
     options.read(access != OFlag::O_WRONLY).write(access != OFlag::O_RDONLY).custom_flags(OFlag::O_NONBLOCK.bits());
     let file = options.open(path).map_err(named)?;

@@ -1,4 +1,7 @@
-//! The system calls that need `unsafe`: all of the shim's unsafe code is here.
+//! The system calls that need `unsafe`: all of the shim's unsafe code is here and in the modules below.
+
+mod confine;
+mod fork;
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -9,6 +12,11 @@ use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+#[cfg(test)]
+pub(crate) use confine::try_call;
+pub(crate) use confine::{Ruleset, install_filter, landlock_abi, no_new_privs};
+pub(crate) use fork::{Forked, exit, fork, poll};
 
 /// The fd at which a child finds what it was given (the gate its socket, the server its listener).
 pub(crate) const PASSED_FD: RawFd = 3;
@@ -267,6 +275,8 @@ pub(crate) enum Child<'fd> {
     PeekAny,
     Pid(u32),
     PidFd(BorrowedFd<'fd>),
+    /// It is only looked at and stays a zombie.
+    Peek(BorrowedFd<'fd>),
 }
 
 /// Looks for an ended child without blocking: its pid and its status as a shell tells it (128 + signal). nix's `waitid`
@@ -276,6 +286,7 @@ pub(crate) fn wait(child: Child<'_>) -> io::Result<Option<(u32, u32)>> {
         Child::PeekAny => (libc::P_ALL, 0, libc::WNOWAIT),
         Child::Pid(pid) => (libc::P_PID, pid, 0),
         Child::PidFd(fd) => (libc::P_PIDFD, fd.as_raw_fd().cast_unsigned(), 0),
+        Child::Peek(fd) => (libc::P_PIDFD, fd.as_raw_fd().cast_unsigned(), libc::WNOWAIT),
     };
     // SAFETY: all zeroes is a valid siginfo_t, and means "nobody" when the kernel leaves it as it is.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };

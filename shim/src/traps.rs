@@ -12,6 +12,7 @@ use boltseal_message::{Anomaly, Class, Trap};
 use tokio::io::Interest;
 
 use crate::serve::Shim;
+use crate::starter::Starter;
 use crate::sys::{self, Call};
 
 /// Most answers of one listener in a second: who calls more often waits, so that a flood costs us a few percent of a core.
@@ -60,7 +61,7 @@ impl Shim {
         let trap = traps.binary_search_by_key(&call.nr, |trap| trap.nr).ok().and_then(|at| traps.get(at));
         // While it waits for us it cannot end: who it is can be read, where that is told.
         let (comm, executable) = if self.trail.wants_details(id, Class::Syscall, true) {
-            who(call.pid).filter(|_| sys::call_waits(listener, call.id)).unwrap_or_default()
+            who(&self.gate.starter, call.pid).filter(|_| sys::call_waits(listener, call.id)).unwrap_or_default()
         } else {
             Default::default()
         };
@@ -77,10 +78,10 @@ impl Shim {
 }
 
 /// Name of the thread, and path of its program as it sees it. Text from inside the container.
-fn who(pid: u32) -> Option<(String, String)> {
+fn who(starter: &Starter, pid: u32) -> Option<(String, String)> {
     let comm = std::fs::read(format!("/proc/{pid}/comm")).ok().filter(|_| pid != 0)?;
     let comm = String::from_utf8_lossy(&comm).trim_end_matches('\n').to_owned();
-    let executable = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+    let executable = starter.program(pid);
     Some((comm, executable.to_string_lossy().into_owned()))
 }
 
@@ -109,9 +110,10 @@ mod tests {
 
     #[test]
     fn who_is_read_from_proc_and_nobody_is_nobody() {
-        let (comm, executable) = who(std::process::id()).unwrap();
+        let starter = Starter::answering();
+        let (comm, executable) = who(&starter, std::process::id()).unwrap();
         assert!(!comm.is_empty() && !comm.ends_with('\n'));
         assert_eq!(executable, std::env::current_exe().unwrap().to_string_lossy());
-        assert_eq!(who(0), None);
+        assert_eq!(who(&starter, 0), None);
     }
 }

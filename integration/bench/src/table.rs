@@ -58,10 +58,12 @@ pub(crate) fn report(
         rows.insert(name.into(), json!({ "boltseal": left, "runc": right, "ratio": left / right, "target": target }));
     }
     println!("\n{:<26}{:>12}{:>12}{:>18}", "one shim, one container", "boltseal", "runc", "target");
-    let sizes: [(&str, u64, u64, &str); 4] = [
+    let sizes: [(&str, u64, u64, &str); 6] = [
         ("RSS, KiB", ours.rss, theirs.rss, "2560"),
         ("private dirty, KiB", ours.private_dirty, theirs.private_dirty, "1228"),
         ("private with clean, KiB", ours.private, theirs.private, ""),
+        ("starter, RSS, KiB", ours.starter.0, theirs.starter.0, ""),
+        ("both, private dirty, KiB", ours.private_dirty + ours.starter.1, theirs.private_dirty, "1228"),
         ("threads", ours.threads, theirs.threads, "1"),
     ];
     for (name, left, right, target) in sizes {

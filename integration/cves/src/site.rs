@@ -10,7 +10,7 @@ use stack::cases::first_line;
 use stack::client::{BOLTSEAL, RUNC};
 use stack::containerd::Version;
 use stack::image::{self, Recipe};
-use stack::node::{NAMESPACE, Node, World};
+use stack::node::{NAMESPACE, Node, OUTPUT, World};
 use stack::process::{output, run};
 use stack::registry::ADDRESS;
 use stack::sign::Cosign;
@@ -128,7 +128,7 @@ impl Site {
     /// A terminal's output comes by a fifo, as containerd's clients make it.
     fn with_terminal(&self, who: Who, ask: &Ask) -> Result<Seen> {
         ensure!(who != Who::Crun, "crun's terminal needs a console socket");
-        let path = self.world.node.work.join(format!("{}.fifo", ask.request.id));
+        let path = Path::new(OUTPUT).join(format!("{}.fifo", ask.request.id));
         run(Command::new("mkfifo").arg(&path))?;
         let mut fifo = fs::File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(&path)?;
         let mut ask = ask.clone();

@@ -63,7 +63,7 @@ fn demo(scratch: &Path) -> Result<()> {
 fn life(world: &mut World) -> Result<String> {
     let id = "demo-app";
     let image = world.node.images.get("app")?.name.clone();
-    let log = world.node.work.join("demo.log");
+    let log = world.output_file("demo");
     let owner = format!("boltseal.dev/owner={OWNER}");
     let ctr = |args: &[&str]| -> Result<String> { run(world.containerd.ctr(NAMESPACE).args(args)) };
 

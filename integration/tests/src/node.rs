@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// containerd namespace of all requests that come from the gRPC client and `ctr`.
+/// Where containers' output goes: one of the folders that the shim writes to.
+pub const OUTPUT: &str = "/var/log/pods";
 pub const NAMESPACE: &str = "tests";
 pub const CRI_NAMESPACE: &str = "k8s.io";
 pub const SIGNATURES: &str = "/var/lib/boltseal/sig/sha256";
@@ -207,6 +209,7 @@ impl World {
 
     /// On a containerd that runs.
     pub fn on(node: Node, containerd: Containerd) -> Result<Self> {
+        fs::create_dir_all(OUTPUT)?;
         for image in node.images.iter() {
             containerd.pull(NAMESPACE, &image.name)?;
             containerd.pull(CRI_NAMESPACE, &image.name)?;
@@ -260,7 +263,7 @@ impl World {
     #[must_use]
     pub fn output_file(&self, id: &str) -> PathBuf {
         let version = self.containerd.version.name().replace(' ', "-");
-        self.node.work.join(format!("{id}-{version}.out"))
+        Path::new(OUTPUT).join(format!("{id}-{version}.out"))
     }
 
     /// Creates container and task; on failure what was made is removed and the status answered.

@@ -100,6 +100,9 @@ fn answer(request: &Request, bundle: &Path, orders: &Orders, fds: Vec<OwnedFd>) 
     note(bundle, "operations", &format!("{kind} {}", request.id));
     let status = fs::read_to_string("/proc/self/status").unwrap();
     note(bundle, "capabilities", status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap());
+    let confined = ["Seccomp:", "Seccomp_filters:", "NoNewPrivs:"]
+        .map(|name| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim());
+    note(bundle, "confined", &confined.join(" "));
     if let Some(warning) = orders.value("warns") {
         eprintln!("{warning}");
     }

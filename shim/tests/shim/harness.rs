@@ -307,7 +307,20 @@ pub(crate) fn alive(pid: u32) -> bool {
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }
 
+/// Those of the shim but its starter.
 pub(crate) fn children(pid: u32) -> Vec<u32> {
+    all_children(pid).into_iter().filter(|pid| comm(*pid) != "shim-starter").collect()
+}
+
+pub(crate) fn starter(shim: u32) -> u32 {
+    all_children(shim).into_iter().find(|pid| comm(*pid) == "shim-starter").expect("a starter")
+}
+
+fn comm(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
+}
+
+fn all_children(pid: u32) -> Vec<u32> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_whitespace().map(|word| word.parse().unwrap()).collect()
 }
