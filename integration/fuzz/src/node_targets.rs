@@ -1,11 +1,15 @@
 //! Targets of the node's part: event logs, workers' answers on them, tokens.
 #![allow(clippy::panic, reason = "a target panics when its property does not hold")]
 use crate::targets::outcome;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use boltseal_node::log::{Events, Known, LogRules, judge, propose, words};
 use boltseal_node::parties::{self, Approval, Pending, Proof};
 use boltseal_node::wire::{Command, Request, Writer};
 use boltseal_trust::ear::{Expected, accept};
 use boltseal_trust::jws::Jwks;
+use boltseal_trust::pod_token;
+use ring::signature::{Ed25519KeyPair, KeyPair};
+use std::sync::LazyLock;
 
 /// What firmware wrote: parsed, crossed, replayed and judged.
 pub(crate) fn log(bytes: &[u8]) -> u64 {
@@ -96,6 +100,41 @@ pub(crate) fn token(bytes: &[u8]) -> u64 {
     let accepted = accept(bytes, &keys, &expected);
     assert!(accepted.is_err());
     outcome(&(verified.map(|v| v.map(drop)), accepted.map(drop)))
+}
+
+/// The input as the claims of a token that the cluster did sign: what is accepted is what they say, read a second time.
+pub(crate) fn pod_token(claims: &[u8]) -> u64 {
+    static CLUSTER: LazyLock<(Ed25519KeyPair, Jwks)> = LazyLock::new(|| {
+        let key = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap_or_else(|e| panic!("{e}"));
+        let x = URL_SAFE_NO_PAD.encode(key.public_key().as_ref());
+        let set = format!("{{\"keys\":[{{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"x\":\"{x}\"}}]}}");
+        let keys = Jwks::parse(set.as_bytes()).unwrap_or_else(|e| panic!("{e}"));
+        (key, keys)
+    });
+    let (key, keys) = &*CLUSTER;
+    let message = [br#"{"alg":"EdDSA"}"#, claims].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
+    let token = format!("{message}.{}", URL_SAFE_NO_PAD.encode(key.sign(message.as_bytes())));
+    let expected = pod_token::Expected { issuer: "https://cluster.test", audience: "boltseal", now: 1_800_000_000 };
+    let accepted = pod_token::accept(token.as_bytes(), keys, &expected);
+    if let Ok(token) = &accepted {
+        let said: serde_json::Value = serde_json::from_slice(claims).unwrap_or_else(|e| panic!("accepted: {e}"));
+        let bound = &said["kubernetes.io"];
+        let named = format!(
+            "system:serviceaccount:{}:{}",
+            bound["namespace"].as_str().unwrap_or_default(),
+            bound["serviceaccount"]["name"].as_str().unwrap_or_default()
+        );
+        assert!(said["iss"] == expected.issuer && said["sub"] == named && token.subject == named, "{token:?}");
+        assert!(said["exp"].as_u64().is_some_and(|exp| exp > expected.now), "{token:?}");
+        assert_eq!(
+            (bound["pod"]["uid"].as_str(), bound["node"]["name"].as_str()),
+            (Some(&*token.pod_uid), token.node.as_deref())
+        );
+        assert!(
+            said["aud"] == "boltseal" || said["aud"].as_array().is_some_and(|list| list.contains(&"boltseal".into()))
+        );
+    }
+    outcome(&accepted.map(|token| token.node.is_some()))
 }
 
 /// The input as a set of keys: whichever it is, it says nothing of a token but by a true signature.

@@ -142,6 +142,11 @@ pub(crate) const ALL: &[Target] = &[
         holds: "only the token that was truly signed verifies",
         run: crate::node_targets::token,
     },
+    Target {
+        name: "trust_pod_token",
+        holds: "a signed token proves an account only by the claims that say so",
+        run: crate::node_targets::pod_token,
+    },
     Target { name: "trust_jwks", holds: "only the key that signed verifies", run: crate::node_targets::jwks },
     Target { name: "node_enrolment", holds: "no file is two things", run: crate::node_targets::enrolment },
     Target { name: "policy_signed", holds: "one spelling, and nobody's signature verifies", run: policy_signed },

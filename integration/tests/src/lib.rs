@@ -11,6 +11,7 @@ pub mod csi;
 pub mod gate;
 pub mod given;
 pub mod image;
+pub mod jws;
 pub mod kexec;
 pub mod leak;
 pub mod node;

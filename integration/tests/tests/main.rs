@@ -1,6 +1,6 @@
 //! The main job and everything that is refused, on containerd 1.6 and 2.1, each in a private machine of its own, beside each other:
 //!
-//!   cargo test -p boltseal-integration-tests [-- PART..]     parts: life, cri, users (user-namespace: without pods), cases, warn, hooks, node, policies, network, listed, anomalies, watch, odd, mutated; 1.6, 2.1; a part of a case's name
+//!   cargo test -p boltseal-integration-tests [-- PART..]     parts: life, cri, owner, users (user-namespace: without pods), cases, warn, hooks, node, policies, network, listed, anomalies, watch, odd, mutated; 1.6, 2.1; a part of a case's name
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod anomalies;
@@ -14,6 +14,7 @@ mod mutated;
 mod network;
 mod node;
 mod odd;
+mod owner;
 mod policies;
 mod users;
 mod warn;
@@ -83,9 +84,10 @@ impl Report {
 }
 
 /// Parts of the tests, as the command line names them.
-const PARTS: [&str; 15] = [
+const PARTS: [&str; 16] = [
     "life",
     "cri",
+    "owner",
     "users",
     "user-namespace",
     "cases",
@@ -161,6 +163,9 @@ fn on(world: &mut World, version: Version, choice: &Choice, report: &mut Report)
     }
     if choice.wants("cri") {
         cri::all(world, report, &name);
+    }
+    if choice.wants("owner") {
+        owner::all(world, report, &name);
     }
     if choice.wants("users") {
         users::all(world, version, report, &name);

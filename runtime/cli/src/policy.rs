@@ -104,11 +104,12 @@ fn keys(policy: &Policy, bundle: &PolicyBundle) -> Vec<String> {
             Ok(_) => {}
         }
     }
-    if let Some(ear) = &policy.node.ear {
-        let file = &ear.jwks;
+    let ear = policy.node.ear.as_ref().map(|ear| ("node.ear.jwks", &ear.jwks));
+    let token = policy.owner.token.as_ref().map(|token| ("owner.token.jwks", &token.jwks));
+    for (key, file) in ear.into_iter().chain(token) {
         match bundle.trust(file).map(boltseal_trust::jws::Jwks::parse) {
-            None => problems.push(format!("node.ear.jwks: trust/{file} is missing")),
-            Some(Err(why)) => problems.push(format!("node.ear.jwks: trust/{file}: {why}")),
+            None => problems.push(format!("{key}: trust/{file} is missing")),
+            Some(Err(why)) => problems.push(format!("{key}: trust/{file}: {why}")),
             Some(Ok(_)) => {}
         }
     }

@@ -1,7 +1,7 @@
 //! Reads files that only root may have written: by folder fd, never through a link, bounded, and unchanged meanwhile.
 use boltseal_message::FileStamp;
 use nix::dir::Dir;
-use nix::fcntl::{AtFlags, OFlag, open, openat};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use ring::digest;
 use std::fs::File;
@@ -185,6 +185,19 @@ impl Folder {
         let fd = openat(&self.fd, name, FILE, Mode::empty()).map_err(|e| Problem::errno(&path, "opened", e))?;
         read_fd(&path, fd, cap, owner)
     }
+
+    /// The same through links that stay below this folder, whoever owns it: kubelet exchanges what is in a volume by a link.
+    ///
+    /// # Errors
+    /// As [`Folder::read`]; a link that leads out of the folder.
+    pub fn read_below(&self, name: &str, cap: u64) -> Result<(Vec<u8>, FileStamp), Problem> {
+        let path = self.path.join(name);
+        let how = OpenHow::new()
+            .flags(FILE.difference(OFlag::O_NOFOLLOW))
+            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        let fd = openat2(&self.fd, name, how).map_err(|e| Problem::errno(&path, "opened", e))?;
+        read_fd(&path, fd, cap, Owner::Any)
+    }
 }
 
 /// Reads a regular file whole, its last component no link; the folders on the way are the caller's matter.
@@ -345,5 +358,27 @@ mod tests {
         assert!(Folder::open(&dir.path().join("link"), Owner::Root).is_err());
         assert!(Folder::open(&dir.path().join("a/../a"), Owner::Root).is_err());
         assert!(Folder::open(Path::new("a"), Owner::Root).is_err());
+    }
+
+    #[test]
+    fn links_are_followed_only_below() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let volume = dir.path().join("v");
+        std::fs::create_dir_all(volume.join("..2026")).unwrap();
+        std::fs::write(volume.join("..2026/token"), "t").unwrap();
+        std::fs::write(dir.path().join("secret"), "s").unwrap();
+        symlink("..2026", volume.join("..data")).unwrap();
+        symlink("..data/token", volume.join("token")).unwrap();
+        symlink("../secret", volume.join("out")).unwrap();
+        symlink(dir.path().join("secret"), volume.join("absolute")).unwrap();
+        nix::unistd::mkfifo(&volume.join("fifo"), Mode::S_IRUSR).unwrap();
+        let folder = Folder::open(&volume, Owner::Any).unwrap();
+        assert_eq!(folder.read_below("token", 1).unwrap().0, b"t");
+        for name in ["out", "absolute", "fifo", "..2026", "../secret"] {
+            assert!(folder.read_below(name, 100).is_err(), "{name}");
+        }
+        assert!(folder.read_below("token", 0).unwrap_err().to_string().contains("larger"));
+        assert!(folder.read_below("none", 1).unwrap_err().missing);
     }
 }

@@ -15,7 +15,7 @@ use crate::image::{self, NoProof};
 use crate::refuse::{Refused, Result, single};
 use crate::sensitivity::{self, Turn};
 use crate::trail::{Book, bare};
-use crate::{node, paths, sys};
+use crate::{node, owner, paths, sys};
 use boltseal_evidence::containerd::{self, Client};
 use boltseal_evidence::record::{Records, load_node};
 use boltseal_evidence::{hooks, host, mountinfo, mounts, rootfs, spec, spec_facts};
@@ -29,8 +29,6 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// The annotation that names the owner.
-const OWNER: &str = "boltseal.dev/owner";
 /// Everything that a create is decided and sealed from.
 #[derive(Debug)]
 pub(crate) struct Gathered {
@@ -88,7 +86,6 @@ pub(crate) fn create(
     facts.log_programs = log_programs(&create.stdio);
     host::label(&mut facts.label, policy.rules.label.apparmor.first().map(String::as_str));
     host::selinux_types(&mut facts.label, policy.rules.label.selinux.first().map(String::as_str));
-    facts.owner = owner(parsed.annotation(OWNER));
 
     let turn = sensitivity::turn(&policy.rules.sensitivity, &facts.namespaces, deadline);
     let records = load_node(Path::new(paths::RUN)).map_err(|e| e.to_string());
@@ -96,6 +93,9 @@ pub(crate) fn create(
     facts.neighbours = sensitivity::neighbours(request, &records, &turn);
     facts.subject = subject(request, &parsed);
     let netns = containerd_facts(request, create, policy, &records, &mut facts, deadline);
+    let (of_pod, jwks) = (&facts.subject, policy.owner_jwks.as_deref());
+    facts.owner_token = owner::token(&policy.rules.owner, jwks, &policy.rules.mounts.kubelet_root, of_pod, &facts.now);
+    facts.owner = owner::owner(owner::named(parsed.annotation(owner::ANNOTATION)), &facts.owner_token);
     facts.ports = network::named(|name| parsed.annotation(name), &facts.subject.container_name);
     facts.network_hooks = match boltseal_launch::network_hooks() {
         Ok(true) => Fact::Is(()),
@@ -164,6 +164,7 @@ fn common(door: Door, book: &Book, policy: &InForce) -> Facts {
         seccomp: Default::default(),
         label: Default::default(),
         owner: Fact::Absent,
+        owner_token: Fact::Absent,
         sensitivity: Fact::Absent,
         neighbours: Fact::Absent,
         ports: Fact::Absent,
@@ -178,13 +179,6 @@ fn cgroups() -> Result<host::Cgroups> {
 
 fn floor() -> Result<Option<i32>> {
     host::oom_score_floor().map_err(Refused::internal)
-}
-
-fn owner(annotation: Option<&str>) -> Fact<String> {
-    match annotation {
-        None | Some("") => Fact::Absent,
-        Some(owner) => Fact::Is(owner.to_owned()),
-    }
 }
 
 /// containerd's records: the container, its image, its snapshot. One connection, two seconds in all. Returns the network

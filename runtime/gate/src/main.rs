@@ -14,6 +14,7 @@ mod gather;
 mod image;
 mod log;
 mod node;
+mod owner;
 mod paths;
 mod pipeline;
 mod refuse;

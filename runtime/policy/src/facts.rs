@@ -67,6 +67,8 @@ pub struct Facts {
     pub seccomp: Seccomp,
     pub label: Label,
     pub owner: Fact<String>,
+    /// The pod's token, where the policy asks for one. Absent: it has none.
+    pub owner_token: Fact<OwnerToken>,
     pub node: Fact<Node>,
     /// The policy bundle that judges. One that does not load at all denies before there are facts.
     pub bundle: Fact<Bundle>,
@@ -478,4 +480,25 @@ pub struct Kexec {
     pub load_disabled: bool,
     /// Lockdown mode: `none`, `integrity`, `confidentiality`.
     pub lockdown: String,
+}
+
+/// What the cluster says of a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OwnerToken {
+    /// It proves nothing; why.
+    Refused(String),
+    Bound(BoundToken),
+}
+
+/// Of whom a token speaks whose signature, issuer, audience and time hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoundToken {
+    /// `system:serviceaccount:NAMESPACE:NAME`.
+    pub subject: String,
+    pub namespace: String,
+    pub pod_uid: String,
+    /// The node that the pod was bound to; None: the cluster does not say.
+    pub node: Option<String>,
+    /// The host name of this machine.
+    pub here: String,
 }

@@ -198,10 +198,26 @@ pub struct DeviceRules {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OwnerRules {
-    /// `annotation` is the only level of this version.
+    /// `annotation`: the pod says it. `pod-token`: the cluster does, by a token that it bound to the pod.
     pub level: String,
     /// Patterns with `*`; the owner must match one. Empty allows none.
     pub patterns: Vec<String>,
+    /// For the level `pod-token`.
+    pub token: Option<TokenRules>,
+}
+
+/// The projected service-account token of a pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TokenRules {
+    /// The cluster's keys: file below `trust/`, a JWKS (RFC 7517), as the API server shows it at `/openid/v1/jwks`.
+    pub jwks: String,
+    /// `iss`, exactly: the cluster's `--service-account-issuer`.
+    pub issuer: String,
+    /// `aud`: one that no other service takes.
+    pub audience: String,
+    /// This node's name in the cluster; empty: its host name.
+    pub node: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -44,6 +44,12 @@ jwks = "ear.jwks"
 issuer = "https://verifier"
 audience = "node"
 ak_claim = "/ak"
+[owner]
+level = "pod-token"
+[owner.token]
+jwks = "cluster.jwks"
+issuer = "https://cluster"
+audience = "boltseal"
 [[exception]]
 rule = "BS-DEV-001"
 condition = "device"

@@ -4,15 +4,12 @@
 //! this very attestation key, and in answer to a nonce that holds this boot's id: a token of another node or boot is none.
 use crate::claims::Json;
 use crate::jws::{Jwks, JwsError};
+use crate::token::{self, Demands, names};
 use base64::{
     Engine,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 
-/// Seconds that clocks may differ.
-const SKEW: i64 = 60;
-/// Longest that a token may live, whatever it says: a day.
-const MAX_LIFE: i64 = 86_400;
 /// `ear.status`, as a name and as a number.
 const AFFIRMING: (&str, i64) = ("affirming", 2);
 
@@ -50,31 +47,8 @@ pub struct Accepted {
 /// The first thing that does not hold.
 pub fn accept(token: &[u8], keys: &Jwks, expected: &Expected<'_>) -> Result<Accepted, JwsError> {
     let refused = |why: &str| Err(JwsError(why.to_owned()));
-    let text = std::str::from_utf8(token).map_err(|_| JwsError("the token is no text".into()))?;
-    let claims = keys.verify(text.trim_ascii_end())?.claims;
-    if claims.get("iss").and_then(Json::text) != Some(expected.issuer) {
-        return refused("the token's `iss` is not node.ear.issuer");
-    }
-    if !names(claims.get("aud"), expected.audience) {
-        return refused("the token is for another audience than node.ear.audience");
-    }
-    let now = i64::try_from(expected.now).unwrap_or(i64::MAX);
-    let time = |name: &str| match claims.get(name) {
-        None => Ok(None),
-        Some(value) => value.integer().map(Some).ok_or_else(|| JwsError(format!("the token's `{name}` is no time"))),
-    };
-    let Some(expires) = time("exp")? else { return refused("the token never expires") };
-    if now >= expires {
-        return refused("the token has expired");
-    }
-    if expires - now > MAX_LIFE + SKEW {
-        return refused("the token lives for more than a day");
-    }
-    for name in ["nbf", "iat"] {
-        if time(name)?.is_some_and(|from| from > now.saturating_add(SKEW)) {
-            return refused("the token is from the future");
-        }
-    }
+    let Expected { issuer, audience, now, .. } = *expected;
+    let (claims, expires) = token::open(token, keys, &Demands { section: "node.ear", issuer, audience, now })?;
     if !claims.pointer(expected.ak_claim).and_then(Json::text).is_some_and(|said| is_key(said, expected)) {
         return refused("the token is not about the enrolled attestation key (node.ear.ak_claim)");
     }
@@ -99,15 +73,6 @@ pub fn accept(token: &[u8], keys: &Jwks, expected: &Expected<'_>) -> Result<Acce
         return refused("the token affirms nothing");
     }
     Ok(Accepted { expires, parts: parts.keys().map(|name| shown(name)).collect() })
-}
-
-/// The one text, or a list that has it.
-fn names(claim: Option<&Json>, wanted: &str) -> bool {
-    match claim {
-        Some(Json::Text(text)) => text == wanted,
-        Some(Json::Array(list)) => list.iter().any(|item| item.text() == Some(wanted)),
-        _ => false,
-    }
 }
 
 fn is_key(said: &str, expected: &Expected<'_>) -> bool {

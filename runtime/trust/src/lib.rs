@@ -20,11 +20,13 @@ pub mod ear;
 pub mod jws;
 mod key;
 mod pin;
+pub mod pod_token;
 mod propose;
 mod spki;
 mod store;
 mod strings;
 mod text;
+mod token;
 mod verify;
 mod wire;
 

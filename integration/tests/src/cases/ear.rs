@@ -1,23 +1,18 @@
 //! A verifier's token beside the local policy: the start needs both.
 use super::Case;
 use crate::client::Code;
+use crate::jws::{HEAD, Signer, now, unsigned};
 use crate::node::World;
 use crate::policy;
-use anyhow::{Context, Result, anyhow};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 const TOKEN: &str = "/run/boltseal/node.jwt";
 const JWKS: &str = "verifier.jwks";
-const HEAD: &str = r#"{"alg":"ES256"}"#;
 
 pub(super) fn cases() -> Vec<Case> {
     let case = |name, says, fault| {
@@ -37,16 +32,14 @@ pub(super) fn cases() -> Vec<Case> {
         }),
         case("a verifier's token that nobody signed (alg: none)", "the verifier's token", |world, _| {
             Verifier::new(world)?;
-            let claims = Verifier::claims()?.to_string();
-            let none = [br#"{"alg":"none"}"#, claims.as_bytes()].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
-            write(&format!("{none}."))
+            write(&unsigned(&Verifier::claims()?))
         }),
         case("a verifier's token that says that nothing signed it", "the verifier's token", |world, _| {
             Verifier::new(world)?.put(r#"{"alg":"none"}"#, |_| {})
         }),
         case("a verifier's token by another key", "none of the pinned", |world, _| {
             Verifier::new(world)?;
-            Verifier { key: key()? }.put(HEAD, |_| {})
+            Verifier { key: Signer::new()? }.put(HEAD, |_| {})
         }),
         case("a verifier's token of another boot", "this boot's nonce", |world, _| {
             Verifier::new(world)?.put(HEAD, |claims| claims["eat_nonce"] = "07".repeat(32).into())
@@ -62,17 +55,14 @@ pub(super) fn cases() -> Vec<Case> {
 
 /// Its key is pinned in the policy that is in force until the case is over.
 struct Verifier {
-    key: EcdsaKeyPair,
+    key: Signer,
 }
 
 impl Verifier {
     fn new(world: &mut World) -> Result<Self> {
-        let key = key()?;
-        let (x, y) =
-            key.public_key().as_ref().get(1..).and_then(|point| point.split_at_checked(32)).context("a point")?;
-        let [x, y] = [x, y].map(|half| URL_SAFE_NO_PAD.encode(half));
+        let key = Signer::new()?;
         let file = world.node.work.join(JWKS);
-        fs::write(&file, json!({ "keys": [{ "kty": "EC", "crv": "P-256", "x": x, "y": y }] }).to_string())?;
+        fs::write(&file, key.jwks()?)?;
         policy::trust(JWKS, &file)?;
         let mut bent = world.node.policy.clone();
         for (name, value) in [("jwks", JWKS), ("issuer", "v"), ("audience", "n"), ("ak_claim", "/submods/tpm/ak")] {
@@ -104,20 +94,8 @@ impl Verifier {
     fn put(&self, head: &str, change: impl Fn(&mut Value)) -> Result<()> {
         let mut claims = Self::claims()?;
         change(&mut claims);
-        let message = [head, &claims.to_string()].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
-        let signature = self.key.sign(&SystemRandom::new(), message.as_bytes()).map_err(|_| anyhow!("no signature"))?;
-        write(&format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature)))
+        write(&self.key.sign(head, &claims)?)
     }
-}
-
-fn key() -> Result<EcdsaKeyPair> {
-    let (random, kind) = (SystemRandom::new(), &ECDSA_P256_SHA256_FIXED_SIGNING);
-    let made = EcdsaKeyPair::generate_pkcs8(kind, &random).map_err(|_| anyhow!("no key"))?;
-    EcdsaKeyPair::from_pkcs8(kind, made.as_ref(), &random).map_err(|e| anyhow!("the key: {e}"))
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_secs()).unwrap_or_default()
 }
 
 fn write(token: &str) -> Result<()> {

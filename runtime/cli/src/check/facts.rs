@@ -48,6 +48,7 @@ pub(crate) fn gather(bundle: &Path, parsed: &ParsedSpec, chosen: &Chosen) -> Res
         devices: spec.devices,
         seccomp: spec.seccomp,
         label: spec.label,
+        owner_token: Fact::Absent,
         owner: parsed
             .annotation(OWNER)
             .filter(|owner| !owner.is_empty())

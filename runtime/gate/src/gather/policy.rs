@@ -18,6 +18,7 @@ pub(crate) struct InForce {
     pub(super) signers: Vec<Signer>,
     pub(super) node_key: Option<Vec<u8>>,
     pub(super) node_jwks: Option<Vec<u8>>,
+    pub(super) owner_jwks: Option<Vec<u8>>,
     pub(super) bundle: Bundle,
     pub(super) measured: Option<Log>,
 }
@@ -52,5 +53,16 @@ fn load_policy() -> std::result::Result<InForce, String> {
         Some(name) => Some(files.trust(name).ok_or_else(|| format!("trust/{name} of [node] is missing"))?.to_vec()),
     };
     let node_jwks = rules.node.ear.as_ref().and_then(|ear| files.trust(&ear.jwks)).map(<[u8]>::to_vec);
-    Ok(InForce { digest: files.digest, stamps, rules, signers, node_key, node_jwks, bundle: fact, measured })
+    let owner_jwks = rules.owner.token.as_ref().and_then(|token| files.trust(&token.jwks)).map(<[u8]>::to_vec);
+    Ok(InForce {
+        digest: files.digest,
+        stamps,
+        rules,
+        signers,
+        node_key,
+        node_jwks,
+        owner_jwks,
+        bundle: fact,
+        measured,
+    })
 }

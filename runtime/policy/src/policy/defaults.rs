@@ -83,7 +83,7 @@ impl Default for MountRules {
 
 impl Default for OwnerRules {
     fn default() -> Self {
-        Self { level: "annotation".into(), patterns: Vec::new() }
+        Self { level: "annotation".into(), patterns: Vec::new(), token: None }
     }
 }
 

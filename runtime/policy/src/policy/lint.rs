@@ -179,8 +179,21 @@ impl Policy {
                 }
             }
         }
-        if self.owner.level != "annotation" {
-            out.push("owner.level: this version knows `annotation` only".into());
+        match (self.owner.level.as_str(), &self.owner.token) {
+            ("annotation", None) => {}
+            ("annotation", Some(_)) => out.push("owner.token: no token is read at owner.level \"annotation\"".into()),
+            ("pod-token", None) => {
+                out.push("owner.token: missing; the level pod-token needs the cluster's keys".into());
+            }
+            ("pod-token", Some(token)) => {
+                key_file("owner.token.jwks", &token.jwks, out);
+                for (name, value) in [("issuer", &token.issuer), ("audience", &token.audience)] {
+                    if value.is_empty() {
+                        out.push(format!("owner.token.{name}: missing; a token must be made by someone, for this"));
+                    }
+                }
+            }
+            _ => out.push("owner.level: this version knows `annotation` and `pod-token`".into()),
         }
         if self.owner.patterns.iter().any(String::is_empty) {
             out.push("owner.patterns: an empty pattern matches nobody".into());
@@ -406,6 +419,11 @@ fn plain_name(name: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn token(from: &str, to: &str) -> String {
+        let text = "[owner]\nlevel = \"pod-token\"\n[owner.token]\njwks = \"c.jwks\"\nissuer = \"i\"\naudience = \"a\"";
+        text.replace(from, to)
+    }
+
     const AUTHORITY: &str = "[[authority]]\nname = \"ci\"\nkey = \"ci.pub\"\nrepositories = [\"ghcr.io/corp\"]\n";
 
     const REST: &str = "owner = \"a\"\nreason = \"b\"\nexpires = \"2027-01-01\"";
@@ -488,6 +506,11 @@ mod tests {
             ("[process]\nsysctls = [\"kernel.core_pattern\"]".into(), "not a namespaced sysctl"),
             ("[label]\napparmor = [\"unconfined\"]".into(), "not a confining profile"),
             ("[owner]\nlevel = \"proven\"".into(), "owner.level"),
+            ("[owner]\nlevel = \"pod-token\"".into(), "owner.token: missing"),
+            ("[owner.token]\njwks = \"c.jwks\"\nissuer = \"i\"\naudience = \"a\"".into(), "no token is read"),
+            (token("\"c.jwks\"", "\"../c\""), "owner.token.jwks"),
+            (token("\"i\"", "\"\""), "owner.token.issuer"),
+            (token("\"a\"", "\"\""), "owner.token.audience"),
             ("[limits]\nmemory = 0".into(), "limits.memory"),
             ("[limits]\npids = 0".into(), "limits.pids"),
             ("[mounts]\ntmpfs_size = 0".into(), "mounts.tmpfs_size"),
