@@ -170,6 +170,7 @@ async fn run(flags: &Flags, listener: UnixListener, starter: Starter) -> Result<
     server.stop_listen().await;
     shim.events.flush(FLUSH).await;
     sender.abort();
+    let _settled = tokio::time::timeout(FLUSH, shim.trail.settled()).await.is_ok();
     recorder.abort();
     if !shim.trail.is_empty() {
         let _handed_over = tokio::time::timeout(FLUSH, shim.trail.hand_over(&shim.gate)).await.is_ok();

@@ -113,7 +113,7 @@ impl Starter {
         let flags = SockFlag::SOCK_CLOEXEC;
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
         let server = std::process::id();
-        match sys::fork([theirs.into(), fallback.into()]).context("fork the starter")? {
+        match sys::fork([theirs, fallback.into()]).context("fork the starter")? {
             Forked::Parent => Ok(Self { control: ours, silent: AtomicBool::new(false) }),
             Forked::Child([control, fallback]) => {
                 let done = Work { gate, fallback, server, raised, gates: Vec::new() }.run(&control);

@@ -25,6 +25,8 @@ pub(crate) struct Trail {
     /// Those that are counted and not yet told.
     counted: Mutex<Anomalies>,
     more: Notify,
+    /// One run of the gate after another. Who ends us waits for it: what a run carries that is broken off is lost.
+    turn: tokio::sync::Mutex<()>,
     /// The pod that the records are handed in for.
     group: (String, PathBuf),
 }
@@ -35,6 +37,7 @@ impl Trail {
             pending: Mutex::default(),
             counted: Mutex::default(),
             more: Notify::new(),
+            turn: tokio::sync::Mutex::default(),
             group: (id.into(), bundle.into()),
         }
     }
@@ -138,6 +141,7 @@ impl Trail {
 
     /// Hands over what waits. `false`: the gate did not take it, and it waits still.
     pub(crate) async fn hand_over(&self, gate: &Gate) -> bool {
+        let _turn = self.turn.lock().await;
         let events: Vec<Event> = {
             let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
             let count = pending.len().min(MAX_BATCH);
@@ -153,6 +157,11 @@ impl Trail {
             self.put_back(events);
         }
         done.is_ok()
+    }
+
+    /// Waits until no run is under way.
+    pub(crate) async fn settled(&self) {
+        drop(self.turn.lock().await);
     }
 
     /// Hands over for ever.

@@ -87,6 +87,10 @@ fn every_call(world: &mut World) -> Result<String> {
         ensure!(client.pids(&id)?.contains(&pid), "init is not among the pids");
         let (kind, size) = client.stats(&id)?;
         ensure!(kind.contains("Metrics") && size > 0, "stats: {kind} of {size} bytes");
+        let shim = fs::read_to_string(format!("/proc/{}/status", parent(pid)?))?;
+        for line in ["Seccomp:\t2\n", "Seccomp_filters:\t1\n", "NoNewPrivs:\t1\n", "Threads:\t1\n"] {
+            ensure!(shim.contains(line), "the shim is not confined: {shim}");
+        }
 
         let out = world.output_file("exec");
         client.exec(
