@@ -69,6 +69,7 @@ pub(crate) fn prove(
         chain_id: chain.chain_id.to_string(),
         user: chain.config.user.clone(),
         args: chain.config.args(),
+        entrypoint: chain.config.entrypoint.clone(),
         env: chain.config.env.clone(),
         cwd: chain.config.working_dir.clone(),
         ..Image::default()
