@@ -38,6 +38,7 @@ impl Image {
 #[derive(Debug, Clone)]
 pub struct Recipe {
     pub entrypoint: Vec<String>,
+    pub cmd: Vec<String>,
     pub user: String,
     /// busybox applets beside busybox itself.
     pub applets: Vec<&'static str>,
@@ -47,14 +48,27 @@ pub struct Recipe {
     pub links: Vec<(&'static str, String)>,
     /// Text of `/etc/release`: two images that differ in this alone have different layers.
     pub release: String,
+    pub form: Form,
     /// More files: where each comes from, its path in the image, its mode.
     pub files: Vec<(PathBuf, &'static str, u32)>,
+}
+
+/// What the name leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// An OCI manifest.
+    Oci,
+    /// A manifest of Docker's schema 2.
+    Docker,
+    /// An OCI index of two platforms, this machine's the second; `manifest` is the index.
+    Index,
 }
 
 impl Default for Recipe {
     fn default() -> Self {
         Self {
             entrypoint: vec!["/bin/sleep".into(), "3600".into()],
+            cmd: Vec::new(),
             user: USER.into(),
             applets: vec![
                 "sh", "sleep", "cat", "echo", "id", "ls", "true", "false", "touch", "mount", "stat", "seq", "tty",
@@ -63,6 +77,7 @@ impl Default for Recipe {
             dev_symlink: false,
             links: Vec::new(),
             release: "1".into(),
+            form: Form::Oci,
             files: Vec::new(),
         }
     }
@@ -81,7 +96,7 @@ pub fn build(work: &Path, registry: &str, path: &str, tag: &str, recipe: &Recipe
     root_folder(&root, recipe)?;
     let (layer, diff_id) = layer(&layout, &root)?;
     fs::remove_dir_all(&root)?;
-    push(layout, registry, path, tag, &layer, diff_id, &recipe.entrypoint, &recipe.user)
+    push(layout, registry, path, tag, &layer, diff_id, recipe)
 }
 
 /// The same of a layer that is packed already: `packed` is a .tar.gz.
@@ -93,14 +108,14 @@ pub fn of_layer(work: &Path, registry: &str, path: &str, tag: &str, packed: &Pat
     }
     let diff_id = sha256(&unpacked.stdout);
     drop(unpacked);
-    push(layout(work, path, tag), registry, path, tag, &layer, diff_id, &[], USER)
+    let recipe = Recipe { entrypoint: Vec::new(), ..Recipe::default() };
+    push(layout(work, path, tag), registry, path, tag, &layer, diff_id, &recipe)
 }
 
 fn layout(work: &Path, path: &str, tag: &str) -> PathBuf {
     work.join(format!("{}-{tag}", path.replace('/', "-")))
 }
 
-#[allow(clippy::too_many_arguments, reason = "what an image is made of, in two callers")]
 fn push(
     layout: PathBuf,
     registry: &str,
@@ -108,13 +123,12 @@ fn push(
     tag: &str,
     layer: &[u8],
     diff_id: String,
-    entrypoint: &[String],
-    user: &str,
+    recipe: &Recipe,
 ) -> Result<Image> {
     let layer = blob(&layout, layer)?;
     let config = json!({
         "created": "2026-01-01T00:00:00Z", "architecture": "amd64", "os": "linux",
-        "config": { "User": user, "Entrypoint": entrypoint, "WorkingDir": "/",
+        "config": { "User": recipe.user, "Entrypoint": recipe.entrypoint, "Cmd": recipe.cmd, "WorkingDir": "/",
                     "Env": ["PATH=/bin"] },
         "rootfs": { "type": "layers", "diff_ids": [diff_id] },
         "history": [{ "created": "2026-01-01T00:00:00Z", "created_by": path }],
@@ -125,9 +139,13 @@ fn push(
         "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config.0, "size": config.1 },
         "layers": [{ "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": layer.0, "size": layer.1 }],
     });
-    let manifest = json_blob(&layout, &manifest)?;
+    let own = json_blob(&layout, &manifest)?;
+    let (mut kind, mut manifest) = ("application/vnd.oci.image.manifest.v1+json", own);
+    if recipe.form == Form::Index {
+        (kind, manifest) = ("application/vnd.oci.image.index.v1+json", index_blob(&layout, &config.0, manifest)?);
+    }
     let index = json!({ "schemaVersion": 2, "manifests": [{
-        "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": manifest.0, "size": manifest.1,
+        "mediaType": kind, "digest": manifest.0, "size": manifest.1,
         "annotations": { "org.opencontainers.image.ref.name": tag } }] });
     fs::write(layout.join("index.json"), serde_json::to_vec(&index)?)?;
     fs::write(layout.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
@@ -135,10 +153,63 @@ fn push(
     let repository = format!("{registry}/{path}");
     let name = format!("{repository}:{tag}");
     run(Command::new("skopeo")
-        .args(["--insecure-policy", "copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false"])
+        .args(["--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"])
+        .args(if recipe.form == Form::Docker {
+            &["--format", "v2s2"][..]
+        } else {
+            &["--all", "--preserve-digests"][..]
+        })
         .arg(format!("oci:{}:{tag}", layout.display()))
         .arg(format!("docker://{name}")))?;
-    Ok(Image { name, repository, manifest: manifest.0, config: config.0, chain_id: diff_id, layout })
+    let image = Image { name, repository, manifest: manifest.0, config: config.0, chain_id: diff_id, layout };
+    if recipe.form == Form::Docker { converted(image) } else { Ok(image) }
+}
+
+/// Digests of what skopeo made of it.
+fn converted(image: Image) -> Result<Image> {
+    let raw = Command::new("skopeo")
+        .args(["inspect", "--raw", "--tls-verify=false"])
+        .arg(format!("docker://{}", image.name))
+        .output()?;
+    let manifest: Value = serde_json::from_slice(&raw.stdout).context("skopeo inspect")?;
+    if manifest["mediaType"] != "application/vnd.docker.distribution.manifest.v2+json" {
+        bail!("no manifest of schema 2: {manifest}");
+    }
+    let config = manifest["config"]["digest"].as_str().context("no config")?.to_owned();
+    Ok(Image { manifest: sha256(&raw.stdout), config, ..image })
+}
+
+/// An index of this image for this machine, and of the same layers with a config for another one.
+fn index_blob(layout: &Path, config: &str, own: (String, usize)) -> Result<(String, usize)> {
+    let read = |digest: &str| -> Result<Value> {
+        let file = layout.join("blobs/sha256").join(digest.trim_start_matches("sha256:"));
+        Ok(serde_json::from_slice(&fs::read(file)?)?)
+    };
+    let (mut other_config, mut other) = (read(config)?, read(&own.0)?);
+    other_config["architecture"] = json!("arm64");
+    let other_config = json_blob(layout, &other_config)?;
+    other["config"]["digest"] = json!(other_config.0);
+    other["config"]["size"] = json!(other_config.1);
+    let other = json_blob(layout, &other)?;
+    let entry = |of: &(String, usize), architecture: &str| {
+        json!({ "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": of.0, "size": of.1,
+                "platform": { "os": "linux", "architecture": architecture } })
+    };
+    let index = json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [entry(&other, "arm64"), entry(&own, "amd64")],
+    });
+    json_blob(layout, &index)
+}
+
+/// Of an index's manifests, the one for that architecture.
+pub fn of_platform(image: &Image, architecture: &str) -> Result<Image> {
+    let file = image.layout.join("blobs/sha256").join(image.hex());
+    let index: Value = serde_json::from_slice(&fs::read(&file).with_context(|| file.display().to_string())?)?;
+    let entries = index["manifests"].as_array().context("no index")?;
+    let entry = entries.iter().find(|entry| entry["platform"]["architecture"] == architecture);
+    let digest = entry.and_then(|entry| entry["digest"].as_str()).context("no such platform")?;
+    Ok(Image { manifest: digest.into(), ..image.clone() })
 }
 
 fn root_folder(root: &Path, recipe: &Recipe) -> Result<()> {

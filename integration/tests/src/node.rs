@@ -1,7 +1,7 @@
 //! The whole node: registry, signed images, TPM, policy, containerd with boltseal, and a client of it.
 use crate::client::{BOLTSEAL, Client, Request, SNAPSHOTTER, Status};
 use crate::containerd::{self, Containerd, Version};
-use crate::image::{self, Image, Recipe};
+use crate::image::{self, Form, Image, Recipe};
 use crate::policy::{self, Policy};
 use crate::process::{Daemon, Said, output, run};
 use crate::sign::{self, Cosign, Key};
@@ -133,6 +133,10 @@ fn images(work: &Path, key: &Key, all: bool) -> Result<Images> {
     images.insert("pause".into(), build("pause", Recipe { applets: vec!["sleep"], ..release("pause") })?);
     if all {
         images.insert("other".into(), build("demo/other", release("other"))?);
+        let own = Recipe { entrypoint: vec!["/bin/true".into()], cmd: vec!["signed".into()], ..release("own") };
+        images.insert("own".into(), build("demo/own", own)?);
+        images.insert("docker".into(), build("demo/docker", Recipe { form: Form::Docker, ..release("docker") })?);
+        images.insert("index".into(), build("demo/index", Recipe { form: Form::Index, ..release("index") })?);
         images.insert("unsigned".into(), build("demo/unsigned", release("unsigned"))?);
         images.insert("wrongkey".into(), build("demo/wrongkey", release("wrongkey"))?);
         images.insert("swapped".into(), build("demo/swapped", release("swapped"))?);
@@ -158,7 +162,7 @@ fn images(work: &Path, key: &Key, all: bool) -> Result<Images> {
     }
     key.sign(Cosign::V3, images.get("app3")?)?;
     if all {
-        for name in ["other", "devlink", "elsewhere", "tools", "tries"] {
+        for name in ["other", "own", "devlink", "elsewhere", "tools", "tries"] {
             if let Some(image) = images.0.get(name) {
                 key.sign(Cosign::V2, image)?;
             }

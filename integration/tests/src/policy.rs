@@ -121,6 +121,18 @@ expires = "2099-01-01"
         Ok(())
     }
 
+    /// Has one rule enforced as `strict` has it; one that is on `warn` stays so.
+    pub fn enforce(&mut self, rule: &str) -> Result<()> {
+        section(&mut self.table, "modes")?.entry(rule).or_insert("enforce".into());
+        Ok(())
+    }
+
+    /// Level `strict`. What the tests run is not what their images' configs say: that alone is only recorded.
+    pub fn strict(&mut self) -> Result<()> {
+        self.set("level", "strict")?;
+        self.warn("BS-PRC-009")
+    }
+
     /// Adds an item to an array of tables (`allowance`).
     pub fn push(&mut self, list: &str, item: Table) -> Result<()> {
         let value = self.table.entry(list).or_insert_with(|| Value::Array(Vec::new()));

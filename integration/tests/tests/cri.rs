@@ -74,7 +74,7 @@ pub(crate) fn all(world: &mut World, report: &mut Report, name: &dyn Fn(&str) ->
     });
 }
 
-fn with_pod(
+pub(crate) fn with_pod(
     world: &World,
     name: &str,
     owner: Option<&str>,
@@ -173,7 +173,7 @@ fn received(world: &World, folder: &Path) -> Result<()> {
     })
 }
 
-fn refused(result: Result<(), tonic::Status>, rule: &str) -> Result<()> {
+pub(crate) fn refused(result: Result<(), tonic::Status>, rule: &str) -> Result<()> {
     let status = result.err().with_context(|| format!("not refused, {rule} should"))?;
     let line = first_line(&status);
     ensure!(line.contains(&format!("denied by {rule}")), "{status}");

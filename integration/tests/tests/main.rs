@@ -1,6 +1,6 @@
 //! The main job and everything that is refused, on containerd 1.6 and 2.1, each in a private machine of its own, beside each other:
 //!
-//!   cargo test -p boltseal-integration-tests [-- PART..]     parts: life, cri, owner, users (user-namespace: without pods), cases, warn, hooks, node, policies, network, listed, anomalies, watch, odd, mutated; 1.6, 2.1; a part of a case's name
+//!   cargo test -p boltseal-integration-tests [-- PART..]     parts: life, cri, owner, users (user-namespace: without pods), cases, warn, hooks, node, policies, signed, network, listed, anomalies, watch, odd, mutated; 1.6, 2.1; a part of a case's name
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod anomalies;
@@ -16,6 +16,7 @@ mod node;
 mod odd;
 mod owner;
 mod policies;
+mod signed;
 mod users;
 mod warn;
 mod watch;
@@ -84,7 +85,7 @@ impl Report {
 }
 
 /// Parts of the tests, as the command line names them.
-const PARTS: [&str; 16] = [
+const PARTS: [&str; 17] = [
     "life",
     "cri",
     "owner",
@@ -95,6 +96,7 @@ const PARTS: [&str; 16] = [
     "hooks",
     "node",
     "policies",
+    "signed",
     "network",
     "listed",
     "anomalies",
@@ -189,6 +191,9 @@ fn on(world: &mut World, version: Version, choice: &Choice, report: &mut Report)
     }
     if choice.wants("policies") {
         policies::all(world, report, &name);
+    }
+    if choice.wants("signed") {
+        signed::all(world, report, &name);
     }
     if choice.wants("network") {
         network::all(world, report, &name);

@@ -58,7 +58,7 @@ fn narrowed(world: &mut World) -> Result<String> {
 
 fn closed(world: &mut World) -> Result<String> {
     let mut policy = world.node.policy.clone();
-    policy.set("level", "strict")?;
+    policy.strict()?;
     policy.write()?;
     world.undo_later(|world| world.node.policy.write());
     let said = steps(world, |_| Ok(()))?;

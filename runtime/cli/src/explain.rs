@@ -41,7 +41,11 @@ fn page(rule: &Rule, screen: &mut Screen) -> Result<(), Failure> {
             if rule.id == NEVER_EXCEPTED {
                 "at every level".into()
             } else {
-                format!("from level {}; below it a misfit only warns", level(rule.from))
+                let earlier: String = rules::earlier(rule)
+                    .iter()
+                    .map(|(condition, from)| format!("{condition} from level {}, the rest ", level(*from)))
+                    .collect();
+                format!("{earlier}from level {}; below it a misfit only warns", level(rule.from))
             },
         ),
         ("doors", doors.join(", ")),
@@ -111,8 +115,10 @@ fn paragraph(name: &str, text: &str, screen: &mut Screen) -> Result<(), Failure>
 fn document(rule: &Rule) -> Value {
     let conditions: serde_json::Map<String, Value> =
         rule.conditions.iter().map(|(n, m)| ((*n).into(), (*m).into())).collect();
+    let earlier: serde_json::Map<String, Value> =
+        rules::earlier(rule).iter().map(|(condition, from)| ((*condition).into(), level(*from).into())).collect();
     json!({ "id": rule.id, "title": rule.title, "nist": rule.nist, "from": rule.from, "doors": rule.doors, "misfit": rule.misfit,
-        "reads": rule.reads, "predicate": rule.predicate, "fix": rule.fix, "conditions": conditions, "cves": rule.cves })
+        "reads": rule.reads, "predicate": rule.predicate, "fix": rule.fix, "conditions": conditions, "earlier": earlier, "cves": rule.cves })
 }
 
 pub(crate) fn level(level: Level) -> &'static str {

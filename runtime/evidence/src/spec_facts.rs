@@ -243,7 +243,7 @@ mod tests {
             "rlimits":[{"type":"RLIMIT_NOFILE","soft":1,"hard":2}],"noNewPrivileges":true|"linux":{}"#,
         );
         assert_eq!((f.process.uid, f.process.cwd.as_str()), (5, "/"));
-        assert_eq!(f.process.env_names, ["A", "B"].map(String::from).into());
+        assert_eq!(f.process.env, ["A=1", "B="].map(boltseal_policy::facts::Variable::of));
         let caps = f.process.capabilities.unwrap();
         assert_eq!(caps.bounding, ["CAP_KILL", "CAP_NET_BIND_SERVICE"].map(String::from).into());
         assert!(caps.effective.is_empty());

@@ -69,6 +69,7 @@ pub(crate) fn prove(
         chain_id: chain.chain_id.to_string(),
         user: chain.config.user.clone(),
         args: chain.config.args(),
+        entrypoint: chain.config.entrypoint.clone(),
         env: chain.config.env.clone(),
         cwd: chain.config.working_dir.clone(),
         ..Image::default()
@@ -334,6 +335,44 @@ mod tests {
         files.extend([index, fixture("image/arm.manifest.json")]);
         let chain = chain(&Honest, target, &parent_of("app"), reader(files)).unwrap();
         assert_eq!(chain.manifest, manifest);
+    }
+
+    #[test]
+    fn a_manifest_of_dockers_schema_2_leads_to_its_layers() {
+        let (target, files) = blobs("docker");
+        let chain = chain(&Honest, target, &parent_of("docker"), reader(files)).unwrap();
+        assert_eq!((chain.manifest, chain.chain_id.to_string()), (target, parent_of("docker")));
+    }
+
+    /// Of two manifests for this machine, the one whose layers are mounted; never one for another machine or system.
+    #[test]
+    fn of_a_list_the_manifest_of_this_platform_and_these_layers_runs() {
+        let of = |platforms: [(&str, &str, &str); 2], parent: &str| {
+            let (mut files, mut entries) = (Vec::new(), Vec::new());
+            for (name, os, architecture) in platforms {
+                let (manifest, blobs) = blobs(name);
+                files.extend(blobs);
+                entries.push(format!(
+                    r#"{{"mediaType":"application/vnd.docker.distribution.manifest.v2+json","digest":"{manifest}","size":1,"platform":{{"os":"{os}","architecture":"{architecture}"}}}}"#
+                ));
+            }
+            let list = format!(
+                r#"{{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.list.v2+json","manifests":[{}]}}"#,
+                entries.join(",")
+            );
+            files.push(list.clone().into_bytes());
+            chain(&Honest, digest(list.as_bytes()), &parent_of(parent), reader(files)).map(|chain| chain.manifest)
+        };
+        let (app, other) = (blobs("app").0, blobs("other").0);
+        let both = [("app", "linux", "amd64"), ("other", "linux", "amd64")];
+        assert_eq!((of(both, "app").unwrap(), of(both, "other").unwrap()), (app, other));
+        for (os, architecture) in [("linux", "arm64"), ("windows", "amd64"), ("", "")] {
+            let one = [("app", os, architecture), ("other", "linux", "amd64")];
+            // What is mounted is not what the list has for this machine: BS-IMG-002 compares, and says so.
+            assert_eq!(of(one, "app").unwrap(), other, "{os} {architecture}");
+            let none = [("app", os, architecture), ("other", os, architecture)];
+            assert!(of(none, "app").is_err(), "{os} {architecture}");
+        }
     }
 
     #[test]

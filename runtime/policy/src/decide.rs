@@ -47,7 +47,8 @@ fn settle(ctx: &Ctx<'_>, rule: &Rule, mut finding: Finding) -> Finding {
     if finding.outcome != Outcome::Deny || absolute {
         return finding;
     }
-    if !enforced(ctx, rule) {
+    let earlier = rules::earlier(rule).iter().find(|(condition, _)| *condition == finding.condition);
+    if !in_force(ctx, rule, earlier.map_or(rule.from, |(_, from)| *from)) {
         finding.outcome = Outcome::Warn;
     } else if let Some(by) = exception(ctx, rule, &finding.condition) {
         finding.outcome = Outcome::Excepted(by);
@@ -57,12 +58,16 @@ fn settle(ctx: &Ctx<'_>, rule: &Rule, mut finding: Finding) -> Finding {
 
 /// A denial of this rule denies: by its mode, else by the level in force.
 pub(crate) fn enforced(ctx: &Ctx<'_>, rule: &Rule) -> bool {
+    in_force(ctx, rule, rule.from)
+}
+
+fn in_force(ctx: &Ctx<'_>, rule: &Rule, from: Level) -> bool {
     let mode = ctx.scope.and_then(|s| s.modes.get(rule.id)).or_else(|| ctx.policy.modes.get(rule.id));
     let level: Level = ctx.scope.and_then(|s| s.level).unwrap_or(ctx.policy.level);
     match mode {
         Some(Mode::Enforce) => true,
         Some(Mode::Warn) => false,
-        None => level >= rule.from,
+        None => level >= from,
     }
 }
 
@@ -283,7 +288,7 @@ mod tests {
         for (door, expected) in [
             (
                 Door::Exec,
-                "BS-PRC-001 BS-PRC-002 BS-PRC-003 BS-PRC-005 BS-PRC-006 BS-PRC-008 BS-PRC-010 BS-MAC-001 BS-NOD-001 BS-NOD-002 BS-NOD-004 BS-AUD-001",
+                "BS-PRC-001 BS-PRC-002 BS-PRC-003 BS-PRC-005 BS-PRC-006 BS-PRC-008 BS-PRC-009 BS-PRC-010 BS-MAC-001 BS-NOD-001 BS-NOD-002 BS-NOD-004 BS-AUD-001",
             ),
             (Door::Update, "BS-PRC-006 BS-PRC-008 BS-NOD-004 BS-AUD-001"),
         ] {

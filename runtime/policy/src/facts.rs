@@ -1,6 +1,7 @@
 //! What is known about one request: claims that the gate verified, plus what it observed itself.
 //!
 //! Every field that gathering can fail at is a [`Fact`]: a rule that meets `Unknown` denies and says why.
+pub use crate::variable::Variable;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -124,7 +125,11 @@ pub struct Image {
     pub looked_in: String,
     /// The config's own process fields.
     pub user: String,
+    /// Entrypoint, then Cmd.
     pub args: Vec<String>,
+    /// The first of `args`. Records of a version that did not tell it have none.
+    #[serde(default)]
+    pub entrypoint: Vec<String>,
     pub env: Vec<String>,
     pub cwd: String,
 }
@@ -170,8 +175,9 @@ pub struct Rootfs {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     pub args: Vec<String>,
-    pub env_names: BTreeSet<String>,
-    /// The environment's PATH, where a program without a slash is looked for. Of no other variable the value is a fact.
+    /// One per entry, a name that stands there twice among them.
+    pub env: Vec<Variable>,
+    /// The environment's PATH, where a program without a slash is looked for. Of no other variable the value can be read.
     #[serde(default)]
     pub search: Option<String>,
     pub cwd: String,

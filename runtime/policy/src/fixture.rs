@@ -64,6 +64,10 @@ pub fn allowance() -> Allowance {
             digest: digest('d'),
             args: vec!["hook".into()],
         }],
+        args: vec![vec!["/app".into(), "--port=*".into()], vec!["/bin/tool".into(), "...".into()]],
+        env: vec!["LOG_*".into(), "LD_*".into()],
+        cwd: vec!["/work/*".into()],
+        users: vec!["2000:*".into()],
     }
 }
 
@@ -174,6 +178,8 @@ fn image() -> Image {
             digest: digest('a'),
         }],
         args: vec!["/app".into()],
+        entrypoint: vec!["/app".into()],
+        user: "1000:1000".into(),
         ..Default::default()
     }
 }

@@ -21,10 +21,12 @@ pub mod rules;
 pub mod standard;
 mod terms;
 pub mod text;
+mod variable;
 mod verdict;
 
 pub use decide::decide;
 pub use facts::{Fact, Facts};
 pub use message::Class;
 pub use policy::Policy;
+pub use variable::names_loader;
 pub use verdict::{Denial, Finding, Outcome, Permit, Terms, Verdict};

@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn every_rules_message() {
         type Change = fn(&mut Policy, &mut Facts);
-        let cases: [(&str, Change); 33] = [
+        let cases: [(&str, Change); 35] = [
             ("BS-IMG-001", |_, f| {
                 f.image = Fact::Is(crate::facts::Image {
                     signatures: Vec::new(),
@@ -162,6 +162,12 @@ mod tests {
                 f.sysctls.insert("kernel.core_pattern".into(), "|/x".into());
             }),
             ("BS-PRC-008", |_, f| f.foreign_fields = vec!["linux.intelRdt".into()]),
+            ("BS-PRC-009", |_, f| f.process.env = vec![crate::facts::Variable::of("LD_PRELOAD=/data/x.so")]),
+            ("BS-PRC-009", |p, f| {
+                p.level = Level::Strict;
+                f.process.args.push("--token=s3cret".into());
+                f.process.env = vec![crate::facts::Variable::of("TOKEN=s3cret")];
+            }),
             ("BS-PRC-010", |_, f| {
                 fixture::in_user_namespace(f);
                 if let Some(user) = &mut f.user_namespace {

@@ -364,6 +364,18 @@ pub struct Allowance {
     pub exec_memory: bool,
     #[serde(default)]
     pub hooks: Vec<AllowedHook>,
+    /// Commands that may run in the place of the signed one: a pattern per argument, `...` at the end for any more.
+    #[serde(default)]
+    pub args: Vec<Vec<String>>,
+    /// Patterns of names of variables that may be set, changed or missing; never one that makes programs load code.
+    #[serde(default)]
+    pub env: Vec<String>,
+    /// Patterns of working folders.
+    #[serde(default)]
+    pub cwd: Vec<String>,
+    /// Patterns of `uid:gid`.
+    #[serde(default)]
+    pub users: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

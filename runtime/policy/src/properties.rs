@@ -1,6 +1,7 @@
 //! Properties that hold for every policy and request, not for chosen rows.
 use crate::facts::{
     Bound, Device, DeviceRule, Door, Fact, Facts, Hook, Lsm, Namespace, NamespaceOrigin, Object, Origin, UserNamespace,
+    Variable,
 };
 use crate::policy::{Level, Mode};
 use crate::verdict::{Finding, Outcome};
@@ -10,7 +11,7 @@ use proptest::prelude::*;
 /// A change that makes a request worse (asks for more, or is known less), by number.
 fn worsen(f: &mut Facts, which: u8) {
     let unknown = || "not gathered".to_owned();
-    match which % 43 {
+    match which % 47 {
         0 => f.image = Fact::Unknown(unknown()),
         1 => f.image = Fact::Absent,
         2 => f.rootfs = Fact::Unknown(unknown()),
@@ -89,6 +90,10 @@ fn worsen(f: &mut Facts, which: u8) {
         39 => f.ports = Fact::Is("everything".into()),
         40 => f.network_hooks = Fact::Absent,
         41 => f.landlock = Fact::Is(0),
+        42 => f.process.args.push("--evil".into()),
+        43 => f.process.env.push(Variable::of("LD_PRELOAD=/x")),
+        44 => f.process.env.push(Variable::of("A=1")),
+        45 => f.process.cwd = "/data".into(),
         _ => {
             f.user_namespace = Some(UserNamespace { ids: fixture::id_maps(0, 1), ..Default::default() });
         }
@@ -219,7 +224,7 @@ proptest! {
     fn a_worse_request_is_never_allowed_where_a_better_was_not(p in a_policy(), f in some_facts(), which in any::<u8>()) {
         let mut worse = f.clone();
         worsen(&mut worse, which);
-        prop_assert!(allows(&p, &f) || !allows(&p, &worse), "{}", which % 43);
+        prop_assert!(allows(&p, &f) || !allows(&p, &worse), "{}", which % 47);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The process: of the container and of an exec alike.
 use crate::{Table, canonical};
-use boltseal_policy::facts::{Door, Facts};
+use boltseal_policy::facts::{Door, Facts, Variable};
 use boltseal_policy::{Permit, Terms};
 use oci_spec::runtime::Process;
 use serde_json::{Value, json};
@@ -43,7 +43,10 @@ pub fn seal_process(permit: Permit, process: Process, container: &Table) -> Resu
 /// The process is the one that the facts are of.
 pub(crate) fn same(process: &Process, facts: &Facts) -> Result<(), String> {
     let (user, judged) = (process.user(), &facts.process);
-    let equal = process.args().as_deref().unwrap_or_default() == judged.args
+    let env = process.env().as_deref().unwrap_or_default();
+    let equal = env.len() == judged.env.len()
+        && env.iter().zip(&judged.env).all(|(entry, v)| Variable::of(entry) == *v)
+        && process.args().as_deref().unwrap_or_default() == judged.args
         && process.cwd() == Path::new(&judged.cwd)
         && (user.uid(), user.gid()) == (judged.uid, judged.gid)
         && user.additional_gids().as_deref().unwrap_or_default() == judged.additional_gids
@@ -178,6 +181,20 @@ mod tests {
         ] {
             let asked = process(&format!(r#"{{"user":{{}},"cwd":"/","env":{given}}}"#));
             assert_eq!(environment(&asked), env, "{given}");
+        }
+    }
+
+    #[test]
+    fn another_environment_is_refused() {
+        let judged = |env: &[&str]| {
+            let mut facts = exec_facts();
+            facts.process.env = env.iter().map(|entry| Variable::of(entry)).collect();
+            let asked = r#"{"user":{"uid":1000,"gid":1000},"cwd":"/","args":["id"],"env":["A=1","B=2"]}"#;
+            seal_process(permit_for(&fixture::policy(), &facts), process(asked), &Table::default())
+        };
+        assert!(judged(&["A=1", "B=2"]).is_ok());
+        for other in [&["A=1", "B=3"][..], &["A=1"], &["A=1", "B=2", "C=3"], &["A=1", "C=2"], &["B=2", "A=1"], &[]] {
+            assert!(judged(other).unwrap_err().contains("not the one that was judged"), "{other:?}");
         }
     }
 

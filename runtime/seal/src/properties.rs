@@ -1,6 +1,6 @@
 //! What the seal never does, for any request: widen, differ from run to run, or change what is sealed already.
 use crate::{Label, Sealed, Table, seal};
-use boltseal_policy::facts::{Capabilities, Device, Facts, Hook, Lsm, Origin};
+use boltseal_policy::facts::{Capabilities, Device, Facts, Hook, Lsm, Origin, Variable};
 use boltseal_policy::policy::{Level, Mode};
 use boltseal_policy::{Fact, Permit, Policy, Verdict, decide, fixture, rules, standard};
 use oci_spec::runtime::{Capability, Spec};
@@ -27,6 +27,11 @@ pub(crate) fn permit_for(policy: &Policy, facts: &Facts) -> Permit {
 /// Facts and the spec that they are of, sealed.
 pub(crate) fn sealed(policy: &Policy, facts: &Facts) -> Result<Sealed, String> {
     seal(permit_for(policy, facts), spec_of(facts), facts)
+}
+
+/// Of which one is handed on.
+fn environment() -> Vec<Variable> {
+    ["A=1", "LISTEN_FDS=1"].map(Variable::of).to_vec()
 }
 
 /// A spec whose facts are these, and which asks beside them for all that the seal must leave out or tighten.
@@ -57,7 +62,7 @@ fn spec_of(f: &Facts) -> Spec {
         "root": { "path": "/somewhere/else", "readonly": f.root.readonly },
         "process": {
             "terminal": p.terminal, "user": { "uid": p.uid, "gid": p.gid, "username": "root" }, "args": p.args, "cwd": p.cwd,
-            "env": ["A=1", "LISTEN_FDS=1"], "noNewPrivileges": p.no_new_privileges,
+            "env": p.env.iter().map(|v| format!("{}=1", v.name)).collect::<Vec<_>>(), "noNewPrivileges": p.no_new_privileges,
             "apparmorProfile": "unconfined", "selinuxLabel": "x", "scheduler": { "policy": "SCHED_FIFO" },
         },
         "hostname": "h",
@@ -98,6 +103,7 @@ fn facts_of(sealed: &Sealed, before: &Facts) -> Facts {
         inheritable: set(c.inheritable()),
         ambient: set(c.ambient()),
     });
+    f.process.env = process.env().iter().flatten().map(|entry| Variable::of(entry)).collect();
     f.process.no_new_privileges = true;
     f.process.oom_score_adj = process.oom_score_adj();
     let linux = sealed.spec.linux().as_ref().unwrap();
@@ -204,6 +210,7 @@ fn requests() -> impl Strategy<Value = Facts> {
             f.limits.memory = None;
             f.limits.pids = Some(-1);
         }
+        f.process.env = environment();
         f.seccomp.present = b[4];
         f.devices.enforced = b[5];
         if b[6] {
@@ -486,7 +493,9 @@ fn a_hook_runs_from_its_copy_or_not_at_all() {
 /// The whole of a sealed spec, for the eye.
 #[test]
 fn the_sealed_fixture() {
-    let s = sealed(&fixture::policy(), &fixture::facts()).unwrap();
+    let mut facts = fixture::facts();
+    facts.process.env = environment();
+    let s = sealed(&fixture::policy(), &facts).unwrap();
     let pretty: Value = serde_json::from_slice(&s.json).unwrap();
     insta::assert_snapshot!(serde_json::to_string_pretty(&pretty).unwrap());
 }

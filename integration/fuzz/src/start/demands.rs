@@ -146,6 +146,9 @@ fn process(asked: &Value, grant: &Grant, why: &mut Vec<String>) {
         }
     }
     let env = words(asked, "process.env");
+    if env.iter().any(|v| v.starts_with("LD_PRELOAD=")) {
+        why.push("a variable loads other code".into());
+    }
     if env.iter().any(|v| v.find('=').is_none_or(|end| end == 0)) {
         why.push("a variable without a name or a value".into());
     }
@@ -335,6 +338,7 @@ mod tests {
             ("/process/user/uid", json!(1_u64 << 31)),
             ("/process/cwd", json!("x")),
             ("/process/env", json!(["=x"])),
+            ("/process/env", json!(["LD_PRELOAD=/x.so"])),
             ("/process/capabilities/bounding", json!(["sys_admin"])),
             ("/root/path", json!("/")),
             ("/annotations", json!({})),

@@ -2,7 +2,7 @@
 use super::Case;
 use crate::client::{Code, Mount, Request};
 use crate::containerd;
-use crate::image::Image;
+use crate::image::{Image, of_platform};
 use crate::node::World;
 use crate::policy::trust;
 use crate::sign::{Cosign, Key};
@@ -32,6 +32,18 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new("unsigned image", "BS-IMG-001", "signature", no_change)
             .image("unsigned")
             .mend(|world, _| signed(world, "unsigned")),
+        Case::new("unsigned image of Docker's schema 2", "BS-IMG-001", "signature", no_change)
+            .image("docker")
+            .mend(|world, _| signed(world, "docker")),
+        Case::new("unsigned index", "BS-IMG-001", "signature", no_change)
+            .image("index")
+            .mend(|world, _| signed(world, "index")),
+        // Either the index is signed, or the manifest that runs here.
+        Case::new("of an index, the manifest for another machine is signed", "BS-IMG-001", "signature", |world, _| {
+            signed_platform(world, "arm64")
+        })
+        .image("index")
+        .mend(|world, _| signed_platform(world, "amd64")),
         Case::new("signed by a key that nobody named", "BS-IMG-001", "key", no_change)
             .image("wrongkey")
             .mend(|world, _| signed(world, "wrongkey")),
@@ -137,6 +149,12 @@ fn no_change(_: &mut World, _: &mut Request) -> Result<()> {
 /// Signs with the key that the policy names; undone afterwards.
 fn signed(world: &mut World, name: &str) -> Result<()> {
     let (image, key) = (world.node.images.get(name)?.clone(), world.node.key.clone());
+    signed_by(world, &image, &key, Cosign::V2)
+}
+
+/// Signs one manifest of the index.
+fn signed_platform(world: &mut World, architecture: &str) -> Result<()> {
+    let (image, key) = (of_platform(world.node.images.get("index")?, architecture)?, world.node.key.clone());
     signed_by(world, &image, &key, Cosign::V2)
 }
 

@@ -9,6 +9,7 @@ mod network;
 mod node;
 mod programs;
 mod sensitivity;
+pub mod signed;
 mod spec;
 mod update;
 pub mod users;
@@ -112,7 +113,7 @@ impl Case {
 }
 
 /// Those that the demo shows, and that the test node meets in its virtual machine.
-pub const SHOWN: [&str; 24] = [
+pub const SHOWN: [&str; 25] = [
     "unsigned image",
     "signed by a key that nobody named",
     "the signature is of another image",
@@ -128,6 +129,7 @@ pub const SHOWN: [&str; 24] = [
     "log program",
     "sysctl of the node",
     "a field that no version of the specification knows",
+    "LD_PRELOAD that no signed config sets",
     "unconfined",
     "device of the node",
     "no owner",
@@ -144,6 +146,7 @@ pub const SHOWN: [&str; 24] = [
 pub fn all() -> Vec<Case> {
     let mut all = image::cases();
     all.extend(spec::cases());
+    all.extend(signed::cases());
     all.extend(users::cases());
     all.extend(host::cases());
     all.extend(exec::cases());

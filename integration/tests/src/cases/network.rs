@@ -66,7 +66,7 @@ fn declare(request: &mut Request, ports: &str) -> Result<()> {
 fn strict(world: &mut World) -> Result<()> {
     bend_policy(world, "level", "strict")?;
     let mut policy = world.node.policy.clone();
-    policy.set("level", "strict")?;
+    policy.strict()?;
     opened(&mut policy)?;
     policy.write()
 }
@@ -90,7 +90,7 @@ fn admin(world: &mut World, request: &mut Request, more: fn(&mut Policy) -> Resu
     );
     let mut policy = world.node.policy.clone();
     policy.push("allowance", toml::from_str(&allowance)?)?;
-    policy.set("level", "strict")?;
+    policy.strict()?;
     more(&mut policy)?;
     policy.write()?;
     world.undo_later(|world| world.node.policy.write());

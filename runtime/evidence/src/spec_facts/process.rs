@@ -1,6 +1,6 @@
 //! A process of the spec, an exec'd one too.
 use super::list;
-use boltseal_policy::facts::{Capabilities, Process};
+use boltseal_policy::facts::{Capabilities, Process, Variable};
 use oci_spec::runtime as oci;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,16 +17,16 @@ pub(super) fn process_facts(
             foreign.push(format!("{at}rlimits ({} twice)", limit.typ()));
         }
     }
-    let names: Vec<&str> = list(process.env()).iter().map(|v| v.split('=').next().unwrap_or(v)).collect();
-    let env_names: BTreeSet<String> = names.iter().map(|&n| n.to_owned()).collect();
-    if env_names.len() != names.len() {
+    let env: Vec<Variable> = list(process.env()).iter().map(|entry| Variable::of(entry)).collect();
+    let names: BTreeSet<&str> = env.iter().map(|v| v.name.as_str()).collect();
+    if names.len() != env.len() {
         // One reader takes the first, another the last.
         foreign.push(format!("{at}env (a name twice)"));
     }
     Process {
         args: list(process.args()).to_vec(),
-        env_names,
         search: list(process.env()).iter().find_map(|v| v.strip_prefix("PATH=")).map(str::to_owned),
+        env,
         cwd: process.cwd().to_string_lossy().into_owned(),
         uid: process.user().uid(),
         gid: process.user().gid(),

@@ -303,6 +303,7 @@ impl Policy {
         for path in &a.exec_volumes {
             plain_path(&format!("{at}: `exec_volumes`"), path, out);
         }
+        signed_process(&at, a, out);
         for hook in &a.hooks {
             if !rules::HOOK_STAGES.contains(&hook.stage.as_str()) {
                 let run = rules::HOOK_STAGES.join(", ");
@@ -313,6 +314,34 @@ impl Policy {
                 out.push(format!("{at}: `hooks.digest` must be sha256: and 64 lower-case hex digits"));
             }
         }
+    }
+}
+
+/// What may differ from the signed config (BS-PRC-009).
+fn signed_process(at: &str, a: &Allowance, out: &mut Vec<String>) {
+    for command in &a.args {
+        let more = command.iter().rev().skip(1).any(|word| word == rules::MORE_ARGUMENTS);
+        if command.first().is_none_or(String::is_empty) || more {
+            out.push(format!(
+                "{at}: a command of `args` is a list: the program, its arguments, `...` at the end alone"
+            ));
+        }
+    }
+    for name in &a.env {
+        if name.is_empty() || name.contains('=') {
+            out.push(format!("{at}: `env` has names without values, `*` for any characters: \"{}\"", text::show(name)));
+        } else if crate::names_loader(name) {
+            out.push(format!("{at}: {} makes programs load code; set it in the image and sign that", text::show(name)));
+        }
+    }
+    if a.cwd.iter().any(|folder| !folder.starts_with('/')) {
+        out.push(format!("{at}: `cwd` has absolute paths, `*` for any characters"));
+    }
+    let is_user = |user: &String| {
+        user.split(':').count() == 2 && user.bytes().all(|b| b.is_ascii_digit() || matches!(b, b':' | b'*'))
+    };
+    if !a.users.iter().all(is_user) {
+        out.push(format!("{at}: `users` has numbers as uid:gid, `*` for any digits"));
     }
 }
 
@@ -457,6 +486,7 @@ mod tests {
                 "{AUTHORITY}[[allowance]]\nid = \"x\"\nauthority = \"ci\"\nrepository = \"ghcr.io/corp/x\"\ncapabilities = [\"CAP_NET_ADMIN\"]\n\
                  mounts = [{{ source = \"/etc/cni\" }}, {{ source = \"/opt/x\", writable = true }}]\ndevices = [\"/dev/fuse\"]\n\
                  sysctls = [\"net.ipv4.ip_forward\"]\nhost_namespaces = [\"network\"]\nexec_volumes = [\"/plugins\"]\n\
+                 args = [[\"/app\", \"*\"], [\"/app\", \"...\"], [\"...\"]]\nenv = [\"LOG_*\", \"*\"]\ncwd = [\"/\", \"/work/*\"]\nusers = [\"1000:*\", \"*:*\"]\n\
                  hooks = [{{ stage = \"prestart\", path = \"/opt/h\", digest = \"sha256:{HEX}\" }}]"
             ),
         ] {
@@ -482,6 +512,17 @@ mod tests {
                 format!("{AUTHORITY}{0}{0}", "[[scope]]\nrepository = \"ghcr.io/corp\"\nauthorities = [\"ci\"]\n"),
                 "named twice",
             ),
+            (allowance("args = [[]]"), "the program, its arguments"),
+            (allowance("args = [[\"\", \"x\"]]"), "the program, its arguments"),
+            (allowance("args = [[\"/app\", \"...\", \"x\"]]"), "the program, its arguments"),
+            (allowance("args = [[\"...\", \"x\"]]"), "the program, its arguments"),
+            (allowance("env = [\"\"]"), "names without values"),
+            (allowance("env = [\"A=1\"]"), "names without values"),
+            (allowance("env = [\"LD_PRELOAD\"]"), "LD_PRELOAD makes programs load code"),
+            (allowance("cwd = [\"/ok\", \"work\"]"), "absolute paths"),
+            (allowance("users = [\"1000\"]"), "numbers as uid:gid"),
+            (allowance("users = [\"1:2\", \"1:2:3\"]"), "numbers as uid:gid"),
+            (allowance("users = [\"app:app\"]"), "numbers as uid:gid"),
             ("[limits]\nmemory = 1048575".into(), "limits.memory"),
             ("[limits]\npids = 4194305".into(), "limits.pids"),
             ("[mounts]\ntmpfs_size = 4095".into(), "mounts.tmpfs_size"),

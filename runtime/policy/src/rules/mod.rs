@@ -26,6 +26,7 @@ mod prc_005_programs;
 mod prc_006_limits;
 pub(crate) mod prc_007_sysctls;
 mod prc_008_fields;
+mod prc_009_signed;
 mod prc_010_user_namespace;
 
 use crate::facts::{Door, Facts};
@@ -40,6 +41,7 @@ pub(crate) use nod_004_bundle::of_no_author;
 pub(crate) use prc_002_capabilities::kept as kept_capabilities;
 pub(crate) use prc_005_programs::RUN as HOOK_STAGES;
 pub(crate) use prc_006_limits::{filled as filled_limits, oom_score};
+pub(crate) use prc_009_signed::MORE as MORE_ARGUMENTS;
 
 /// One rule: what a person reads about it, and the function that checks it.
 #[derive(Debug)]
@@ -81,6 +83,7 @@ static ALL_RULES: &[&Rule] = &[
     &prc_006_limits::RULE,
     &prc_007_sysctls::RULE,
     &prc_008_fields::RULE,
+    &prc_009_signed::RULE,
     &prc_010_user_namespace::RULE,
     &mac_001_label::RULE,
     &fsy_001_rootfs::RULE,
@@ -101,6 +104,12 @@ static ALL_RULES: &[&Rule] = &[
 #[must_use]
 pub fn all() -> &'static [&'static Rule] {
     ALL_RULES
+}
+
+/// Conditions of a rule that are enforced from another level on than the rule itself.
+#[must_use]
+pub fn earlier(rule: &Rule) -> &'static [(&'static str, Level)] {
+    if rule.id == prc_009_signed::RULE.id { prc_009_signed::EARLIER } else { &[] }
 }
 
 #[must_use]

@@ -2,7 +2,7 @@
 use boltseal_evidence::spec::{self, ParsedSpec};
 use boltseal_evidence::spec_facts::{SpecContext, facts_of_spec};
 use boltseal_fuzz::start::Grant;
-use boltseal_policy::facts::{Facts, Hook, Lsm, Namespace, NamespaceOrigin, Object, Origin};
+use boltseal_policy::facts::{Facts, Hook, Image, Lsm, Namespace, NamespaceOrigin, Object, Origin};
 use boltseal_policy::policy::{Level, Mode, Policy};
 use boltseal_policy::{Fact, fixture, network, rules};
 use std::path::Path;
@@ -112,6 +112,9 @@ impl World {
             ports: network::named(|name| parsed.annotation(name), "app"),
             ..fixture::facts()
         };
+        if let Fact::Is(image) = &mut facts.image {
+            signed(image, &parsed);
+        }
         facts.label.lsm = self.lsm.clone();
         facts.label.enforcing = self.lsm == Lsm::Selinux;
         let (listed, known) = match self.lsm {
@@ -130,6 +133,17 @@ impl World {
         }
         Ok((facts, parsed))
     }
+}
+
+/// The image's config says what is asked for, but for a variable by which other code would run.
+fn signed(image: &mut Image, parsed: &ParsedSpec) {
+    let Some(process) = parsed.spec.process() else { return };
+    let env = process.env().as_deref().unwrap_or_default();
+    image.args = process.args().clone().unwrap_or_default();
+    image.entrypoint.clone_from(&image.args);
+    image.cwd = process.cwd().display().to_string();
+    image.user = format!("{}:{}", process.user().uid(), process.user().gid());
+    image.env = env.iter().filter(|v| !v.starts_with("LD_PRELOAD")).cloned().collect();
 }
 
 /// A process of the pod, one of another pod, and the node's first.
