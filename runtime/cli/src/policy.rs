@@ -104,6 +104,10 @@ fn keys(policy: &Policy, bundle: &PolicyBundle) -> Vec<String> {
             Ok(_) => {}
         }
     }
+    if problems.is_empty() {
+        let key = |pem: &[u8]| Key::from_spki_pem(std::str::from_utf8(pem).ok()?).ok();
+        problems = policy.unreachable(|a| Some(key(bundle.trust(&a.key)?)?.id().to_owned()));
+    }
     let ear = policy.node.ear.as_ref().map(|ear| ("node.ear.jwks", &ear.jwks));
     let token = policy.owner.token.as_ref().map(|token| ("owner.token.jwks", &token.jwks));
     for (key, file) in ear.into_iter().chain(token) {

@@ -133,6 +133,24 @@ fn a_bad_policy_is_4_everywhere_and_names_file_and_key() {
     }
 }
 
+/// Keys count, not names and not files.
+#[test]
+fn a_need_that_the_keys_cannot_meet_is_a_bad_policy() {
+    for (second, reachable) in [(KEY, false), (ED25519, true)] {
+        let node = node();
+        let policy = POLICY.replace("authorities = [\"ci\"]", "authorities = [\"ci\", \"release\"]\nneed = 2");
+        let release =
+            "[[authority]]\nname = \"release\"\nkey = \"release.pem\"\nrepositories = [\"registry.test/shop\"]\n";
+        node.write("etc/boltseal/policy.toml", &format!("{policy}{release}"));
+        node.write("etc/boltseal/trust/release.pem", second);
+        let (code, out, _) = node.run(&["policy", "lint", "-o", "json"]);
+        let report = json(&out);
+        assert_eq!((&report["ok"], code == 4), (&reachable.into(), !reachable), "{out}");
+        let said = out.contains("`need` is 2, but its authorities have 1 key that may sign for it");
+        assert_eq!(said, !reachable, "{out}");
+    }
+}
+
 /// An authority's key of each kind; what cosign 3 does not sign with is said.
 #[test]
 fn keys_of_every_kind_are_good() {

@@ -15,6 +15,9 @@ use boltseal_trust::{
 };
 use std::path::Path;
 
+/// Most verifications of one start. Beyond what any policy needs; with every key P-384 it is less than a second.
+const MAX_VERIFICATIONS: usize = 1024;
+
 /// An authority of the policy with its key.
 #[derive(Debug)]
 pub(crate) struct Signer {
@@ -166,12 +169,19 @@ fn signed(
     if manifest != target {
         over.push(manifest);
     }
+    // Each file is tried with each key, for a scope may need several: none is the last one that counts.
+    let mut room = (MAX_VERIFICATIONS / signers.len().max(1)).max(1);
     let mut another = false;
     for digest in over {
         let files = signatures::files(Path::new(paths::SIGNATURES), &digest.to_string()).map_err(why)?;
         image.looked_in = files.looked_in.display().to_string();
         image.rejected.extend(files.skipped.iter().map(|line| format!("malformed: {line}")));
         for file in files.files {
+            if room == 0 {
+                image.rejected.push(format!("malformed: {} and what follows: too many for so many keys", file.name));
+                break;
+            }
+            room -= 1;
             // Anybody may have signed: one file's author shall not answer for another's. The image's own files were
             // asked about before the first one.
             if std::mem::replace(&mut another, true) {

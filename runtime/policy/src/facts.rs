@@ -211,7 +211,11 @@ pub struct Bound {
     /// The verified repository and authority of its image (`Terms` of its permit): scopes, allowances and exceptions
     /// go by them.
     pub repository: Option<String>,
+    /// The first of them by name, which alone a gate of the version before knows.
     pub authority: Option<String>,
+    /// All of them, where there are several.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub authorities: BTreeSet<String>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

@@ -28,6 +28,7 @@ pub fn policy() -> Policy {
     p.scopes = vec![Scope {
         repository: "ghcr.io/corp".into(),
         authorities: vec!["ci".into()],
+        need: 1,
         level: None,
         modes: BTreeMap::new(),
         sensitivity: String::new(),

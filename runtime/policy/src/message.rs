@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn every_rules_message() {
         type Change = fn(&mut Policy, &mut Facts);
-        let cases: [(&str, Change); 33] = [
+        let cases: [(&str, Change); 34] = [
             ("BS-IMG-001", |_, f| {
                 f.image = Fact::Is(crate::facts::Image {
                     signatures: Vec::new(),
@@ -128,6 +128,10 @@ mod tests {
                     target: fixture::digest('a'),
                     ..Default::default()
                 });
+            }),
+            ("BS-IMG-001", |p, _| {
+                p.scopes[0].need = 2;
+                p.scopes[0].authorities.push("release".into());
             }),
             ("BS-IMG-002", |_, f| {
                 if let Fact::Is(r) = &mut f.rootfs {

@@ -106,8 +106,11 @@ pub struct Authority {
 pub struct Scope {
     /// Repository prefix; the longest that matches the verified repository is in force.
     pub repository: String,
-    /// Any one of these suffices.
+    /// Any `need` of these suffice.
     pub authorities: Vec<String>,
+    /// How many of their keys must have signed. Keys count, not names: two authorities may have the same key.
+    #[serde(default = "defaults::need")]
+    pub need: usize,
     #[serde(default)]
     pub level: Option<Level>,
     #[serde(default)]

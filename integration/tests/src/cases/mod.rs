@@ -9,6 +9,7 @@ mod network;
 mod node;
 mod programs;
 mod sensitivity;
+mod several;
 mod spec;
 mod update;
 pub mod users;
@@ -143,6 +144,7 @@ pub const SHOWN: [&str; 24] = [
 #[must_use]
 pub fn all() -> Vec<Case> {
     let mut all = image::cases();
+    all.extend(several::cases());
     all.extend(spec::cases());
     all.extend(users::cases());
     all.extend(host::cases());
