@@ -151,6 +151,26 @@ fn a_need_that_the_keys_cannot_meet_is_a_bad_policy() {
     }
 }
 
+#[test]
+fn an_authority_that_does_not_count_today_is_said() {
+    for (dates, said) in [
+        ("from = \"2020-01-01\"\nuntil = \"2099-01-01\"", None),
+        ("from = \"2099-01-01\"", Some("counts from 2099-01-01 on, not yet")),
+        ("until = \"2020-01-01\"", Some("counted until 2020-01-01: it is over")),
+        ("min_signing_time = \"2020-01-01\"", Some("has a minimum signing time")),
+    ] {
+        let node = node();
+        let policy = POLICY.replace("key = \"ci.pem\"", &format!("key = \"ci.pem\"\n{dates}"));
+        node.write("etc/boltseal/policy.toml", &policy);
+        let (_, out, _) = node.run(&["policy", "lint", "-o", "json"]);
+        let report = json(&out);
+        assert_eq!(report["ok"], true, "{out}");
+        let hints = report["hints"].to_string();
+        assert_eq!(hints.contains("authority"), said.is_some(), "{hints}");
+        assert!(said.is_none_or(|text| hints.contains(text)), "{hints}");
+    }
+}
+
 /// An authority's key of each kind; what cosign 3 does not sign with is said.
 #[test]
 fn keys_of_every_kind_are_good() {

@@ -70,6 +70,7 @@ pub(crate) fn prove(
         manifest: chain.manifest.to_string(),
         config: chain.config_digest.to_string(),
         chain_id: chain.chain_id.to_string(),
+        layers: chain.layers.iter().map(ToString::to_string).collect(),
         user: chain.config.user.clone(),
         args: chain.config.args(),
         env: chain.config.env.clone(),
@@ -85,6 +86,8 @@ struct Chain {
     manifest: Digest,
     config_digest: Digest,
     config: Config,
+    /// diff_ids, the lowest first.
+    layers: Vec<Digest>,
     chain_id: Digest,
 }
 
@@ -144,9 +147,9 @@ fn below(
         return Err(why("the manifest's config is no image config"));
     };
     bind_config(&config_bytes, &config).map_err(why)?;
-    let diff_ids = bind_diff_ids(&config_bytes, &config.diff_ids).map_err(why)?;
-    let chain_id = chain_id(&diff_ids).ok_or_else(|| why("the image has no layer"))?;
-    Ok(Chain { manifest, config_digest, config, chain_id })
+    let layers = bind_diff_ids(&config_bytes, &config.diff_ids).map_err(why)?;
+    let chain_id = chain_id(&layers).ok_or_else(|| why("the image has no layer"))?;
+    Ok(Chain { manifest, config_digest, config, layers, chain_id })
 }
 
 fn hashed(expected: Digest, bytes: Vec<u8>) -> Result<Vec<u8>, NoProof> {
@@ -214,6 +217,8 @@ fn judge(image: &mut Image, proposal: &SignatureProposal, expected: Digest, sign
                     format: claim.format.to_string(),
                     repository: claim.repository,
                     digest: claim.digest.to_string(),
+                    // Neither format says who saw when it was made.
+                    signed_at: None,
                 });
             }
             // What another key says of its own signature is worth more than that this one did not sign.
@@ -334,6 +339,7 @@ mod tests {
         let (target, files) = blobs("app");
         let chain = chain(&Honest, target, &parent_of("app"), reader(files)).unwrap();
         assert_eq!((chain.manifest, chain.chain_id.to_string()), (target, parent_of("app")));
+        assert_eq!(chain_id(&chain.layers), Some(chain.chain_id));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod image;
 mod network;
 mod node;
 mod programs;
+mod revoked;
 mod sensitivity;
 mod several;
 mod spec;
@@ -145,6 +146,7 @@ pub const SHOWN: [&str; 24] = [
 pub fn all() -> Vec<Case> {
     let mut all = image::cases();
     all.extend(several::cases());
+    all.extend(revoked::cases());
     all.extend(spec::cases());
     all.extend(users::cases());
     all.extend(host::cases());

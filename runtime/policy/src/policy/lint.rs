@@ -52,12 +52,14 @@ impl Policy {
             for prefix in &a.repositories {
                 repository(&format!("authority \"{name}\": `repositories`"), prefix, out);
             }
+            a.window(&format!("authority \"{name}\""), out);
         }
         let mut seen = BTreeSet::new();
         for scope in &self.scopes {
             self.scope(scope, &mut seen, out);
         }
-        for digest in self.sandbox.digests.iter().chain(&self.image.deny_digests) {
+        let denied = self.scopes.iter().flat_map(|scope| &scope.deny_digests).chain(&self.image.deny_digests);
+        for digest in self.sandbox.digests.iter().chain(denied) {
             if !pattern::is_digest(digest) {
                 out.push(format!("digest \"{}\": must be sha256: and 64 lower-case hex digits", text::show(digest)));
             }
@@ -385,8 +387,7 @@ fn exception(e: &Exception, out: &mut Vec<String>) {
     }
     if e.scope != "*" {
         repository(&format!("{at}: `scope`"), &e.scope, out);
-        let unverified = rule.id == "BS-IMG-001" && e.condition.as_deref() != Some("denied-digest");
-        if unverified {
+        if rule.id == "BS-IMG-001" {
             out.push(format!(
                 "{at}: an image that BS-IMG-001 refuses has no verified repository; the scope can only be \"*\""
             ));
@@ -463,6 +464,7 @@ mod tests {
 
     const AUTHORITY: &str = "[[authority]]\nname = \"ci\"\nkey = \"ci.pub\"\nrepositories = [\"ghcr.io/corp\"]\n";
 
+    const SCOPE: &str = "[[scope]]\nrepository = \"ghcr.io/corp\"\nauthorities = [\"ci\"]\n";
     const REST: &str = "owner = \"a\"\nreason = \"b\"\nexpires = \"2027-01-01\"";
     const HEX: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
@@ -514,7 +516,9 @@ mod tests {
             format!("[node]\ncap = 14\nenrolled = \"certified\"\nttl = 1\n[node.pcrs]\n0 = [\"{HEX}\"]\n23 = [\"0{}\"]", &HEX[1..]),
             format!("[bundle]\nmeasured = true\n[node.pcrs]\n7 = [\"{HEX}\"]"),
             format!("[node.pcrs]\n13 = [\"{HEX}\"]"),
-            format!("[[exception]]\nrule = \"BS-IMG-001\"\ncondition = \"denied-digest\"\nscope = \"ghcr.io/corp\"\n{REST}"),
+            format!("[[exception]]\nrule = \"BS-IMG-001\"\ncondition = \"denied-digest\"\nscope = \"*\"\n{REST}"),
+            format!("{AUTHORITY}from = \"2026-01-01\"\nuntil = \"2027-01-01\"\nmin_signing_time = \"2026-02-01\""),
+            format!("{AUTHORITY}{SCOPE}deny_digests = [\"sha256:{HEX}\"]"),
             "[modes]\nBS-AUD-001 = \"enforce\"".into(),
             format!("{AUTHORITY}[[scope]]\nrepository = \"ghcr.io/corp\"\nauthorities = [\"ci\"]\nprograms = [\"/a\", \"-/b/\"]"),
             several("ghcr.io/corp", 2, 2),
@@ -576,6 +580,7 @@ mod tests {
             ("[[scope]]\nrepository = \"ghcr.io\"\nauthorities = []".into(), "nothing could start"),
             ("[registries]\nallow = [\"ghcr.io/*\"]".into(), "no repository prefix"),
             ("[sandbox]\ndigests = [\"sha256:1\"]".into(), "64 lower-case hex"),
+            ("[image]\ndeny_digests = [\"sha256:1\"]".into(), "64 lower-case hex"),
             ("[image]\nintegrity = \"none\"".into(), "image.integrity"),
             ("[image]\nsnapshotters = []".into(), "image.snapshotters"),
             ("[modes]\nBS-AUD-001 = \"warn\"".into(), "BS-AUD-001 is always enforced"),
@@ -645,6 +650,12 @@ mod tests {
                 "nothing is excepted from \"bad-signature\"",
             ),
             (exception("BS-IMG-001", &format!("scope = \"ghcr.io\"\n{rest}")), "can only be \"*\""),
+            (
+                exception("BS-IMG-001", &format!("condition = \"denied-digest\"\nscope = \"ghcr.io\"\n{rest}")),
+                "can only be \"*\"",
+            ),
+            (format!("{AUTHORITY}from = \"soon\""), "authority \"ci\": `from` must be"),
+            (format!("{AUTHORITY}{SCOPE}deny_digests = [\"sha256:1\"]"), "64 lower-case hex"),
             (
                 exception("BS-DEV-001", "scope = \"*\"\nowner = \"\"\nreason = \"b\"\nexpires = \"2027-01-01\""),
                 "`owner` is empty",

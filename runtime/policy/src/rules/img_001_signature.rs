@@ -1,7 +1,7 @@
 //! BS-IMG-001: the image is signed by whom the policy names for its repository.
 use super::{CREATE, Ctx, Identity, Rule, Signed, TIMEOUT_ROW, UNKNOWN_ROW};
 use crate::facts::{Bound, Door, Fact, Facts, Image, Signature};
-use crate::policy::{Level, Policy, Scope};
+use crate::policy::{Authority, Closed, Level, Policy, Scope};
 use crate::verdict::Finding;
 use crate::{pattern, text};
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,10 +13,11 @@ pub(super) static RULE: Rule = Rule {
     from: Level::Baseline,
     misfit: "deny",
     doors: CREATE,
-    reads: "image.{target,manifest,signatures,rejected,args}, process.args, policy authority, scope, sandbox, image.deny_digests",
+    reads: "image.{target,manifest,config,layers,signatures,rejected,args}, process.args, now, policy authority, scope, sandbox, image.deny_digests",
     predicate: "target or manifest is in [sandbox] and the arguments are the image's own; or verified signatures over target or \
         manifest, by as many keys as the longest matching scope needs, are by authorities that cover the signed repository (or are \
-        pinned to exactly one, when the format signs none) and that this scope names. A denied digest never passes.",
+        pinned to exactly one, when the format signs none), that this scope names and whose dates take the signature. A denied digest \
+        (index, manifest, config, or a layer's diff_id) never passes.",
     fix: "cosign sign --key .. the image, then boltseal sig import",
     conditions: &[
         ("unsigned", "no signature file was found for the image"),
@@ -29,6 +30,13 @@ pub(super) static RULE: Rule = Rule {
         ("no-scope", "no scope covers the verified repository"),
         ("wrong-authority", "the scope names other authorities"),
         ("too-few-signatures", "fewer keys signed than the scope needs"),
+        ("not-yet-valid", "the authority's `from` has not come"),
+        ("expired", "the authority's `until` is over"),
+        (
+            "no-signing-time",
+            "the authority has a minimum signing time, and nobody trusted says when the signature was made",
+        ),
+        ("signed-too-early", "the signature was made before the authority's minimum signing time"),
         ("denied-digest", "the policy denies this digest"),
         ("no-image", "containerd has no image record for the container"),
         UNKNOWN_ROW,
@@ -90,13 +98,8 @@ fn recorded(bound: &Bound) -> Option<Signed> {
 
 fn identify_image(policy: &Policy, facts: &Facts, image: &Image) -> Identity {
     let of_image = |d: &&String| **d == image.target || **d == image.manifest;
-    if let Some(denied) = policy.image.deny_digests.iter().find(|d| of_image(d) || **d == image.config) {
-        let fact = format!("{denied} is in image.deny_digests");
-        return Identity::None(vec![RULE.deny_fix(
-            "denied-digest",
-            fact,
-            "use another image, or take the digest off the list",
-        )]);
+    if let Err(finding) = not_denied(&policy.image.deny_digests, "image.deny_digests", image) {
+        return Identity::None(vec![*finding]);
     }
     if let Some(pinned) = policy.sandbox.digests.iter().find(of_image)
         && !image.args.is_empty()
@@ -106,7 +109,7 @@ fn identify_image(policy: &Policy, facts: &Facts, image: &Image) -> Identity {
     }
     let (mut good, mut bad) = (BTreeMap::<String, (&Scope, Vec<&Signature>)>::new(), Vec::new());
     for signature in &image.signatures {
-        match judge(policy, image, signature) {
+        match judge(policy, &facts.now, image, signature) {
             Ok((repository, scope)) => good.entry(repository).or_insert((scope, Vec::new())).1.push(signature),
             Err(finding) => bad.push(*finding),
         }
@@ -140,13 +143,9 @@ fn identify_image(policy: &Policy, facts: &Facts, image: &Image) -> Identity {
 /// however often it signed; one over the index and one over the manifest are both over what runs.
 fn count(repository: String, scope: &Scope, signatures: &[&Signature]) -> Result<Signed, Box<Finding>> {
     let keys = signatures.iter().map(|s| s.key.as_str()).collect::<BTreeSet<_>>().len();
-    let mut by = BTreeMap::<String, String>::new();
-    for signature in signatures {
-        let format = by.entry(signature.authority.clone()).or_insert_with(|| signature.format.clone());
-        if signature.format < *format {
-            format.clone_from(&signature.format);
-        }
-    }
+    // Of an authority's formats the first by name, whatever the order of the files.
+    let said: BTreeSet<_> = signatures.iter().map(|s| (s.authority.clone(), s.format.clone())).collect();
+    let by: BTreeMap<String, String> = said.into_iter().rev().collect();
     if keys >= scope.need {
         return Ok(Signed { repository, by, keys: (keys, scope.need) });
     }
@@ -166,7 +165,12 @@ fn count(repository: String, scope: &Scope, signatures: &[&Signature]) -> Result
 }
 
 /// The verified repository of one signature with its scope, or why it does not count.
-fn judge<'a>(policy: &'a Policy, image: &Image, signature: &Signature) -> Result<(String, &'a Scope), Box<Finding>> {
+fn judge<'a>(
+    policy: &'a Policy,
+    now: &Fact<u64>,
+    image: &Image,
+    signature: &Signature,
+) -> Result<(String, &'a Scope), Box<Finding>> {
     let name = text::show(&signature.authority);
     let Some(authority) = policy.authorities.iter().find(|a| a.name == signature.authority) else {
         return Err(RULE.deny("wrong-key", format!("the policy has no authority \"{name}\"")).into());
@@ -179,6 +183,7 @@ fn judge<'a>(policy: &'a Policy, image: &Image, signature: &Signature) -> Result
             )
             .into());
     }
+    in_time(authority, now, signature)?;
     let repository = match (&signature.repository, authority.repositories.as_slice()) {
         (Some(signed), _) => signed.clone(),
         (None, [only]) => only.trim_end_matches('/').to_owned(),
@@ -212,8 +217,66 @@ fn judge<'a>(policy: &'a Policy, image: &Image, signature: &Signature) -> Result
             let fact = format!("scope {} does not name \"{name}\"", text::show(&scope.repository));
             Err(RULE.deny_fix("wrong-authority", fact, "sign with an authority of that scope").into())
         }
-        Some(scope) => Ok((repository, scope)),
+        Some(scope) => {
+            // A wider scope's list holds for the narrower ones: what is revoked there is not brought back by a detail.
+            for wider in policy.scopes.iter().filter(|s| pattern::covers(&s.repository, &repository)) {
+                let list = format!("deny_digests of scope {}", text::show(&wider.repository));
+                not_denied(&wider.deny_digests, &list, image)?;
+            }
+            Ok((repository, scope))
+        }
     }
+}
+
+/// The authority's dates.
+fn in_time(authority: &Authority, now: &Fact<u64>, signature: &Signature) -> Result<(), Box<Finding>> {
+    let name = text::show(&authority.name);
+    if authority.is_dated() {
+        let now = match now {
+            Fact::Is(now) => *now,
+            Fact::Unknown(why) => return Err(RULE.unknown_fix("the time", why, "set the node's clock").into()),
+            Fact::Absent => return Err(RULE.unknown_fix("the time", "no clock", "set the node's clock").into()),
+        };
+        let denied = match authority.closed(now) {
+            None => None,
+            Some(Closed::NotYet(from)) => Some((
+                "not-yet-valid",
+                format!("\"{name}\" counts from {from} on"),
+                "sign with an authority that counts now, or wait",
+            )),
+            Some(Closed::Over(until)) => Some((
+                "expired",
+                format!("\"{name}\" counted until {until}"),
+                "sign with the authority that followed it, or set another `until`",
+            )),
+        };
+        if let Some((condition, fact, fix)) = denied {
+            return Err(RULE.deny_fix(condition, fact, fix).into());
+        }
+    }
+    if authority.takes(signature.signed_at) {
+        return Ok(());
+    }
+    let least = text::show(authority.min_signing_time.as_deref().unwrap_or_default());
+    let format = text::show(&signature.format);
+    let (condition, fact) = match signature.signed_at {
+        None => {
+            ("no-signing-time", format!("\"{name}\" counts if signed since {least}; a {format} does not prove when"))
+        }
+        Some(_) => ("signed-too-early", format!("the {format} of \"{name}\" was made before {least}")),
+    };
+    Err(RULE.deny_fix(condition, fact, "sign with a new key, an authority of its own; end this one by `until`").into())
+}
+
+/// Neither what runs nor a part of it is on the list.
+fn not_denied(list: &[String], name: &str, image: &Image) -> Result<(), Box<Finding>> {
+    let own = [&image.target, &image.manifest, &image.config];
+    let Some(denied) = list.iter().find(|digest| own.contains(digest) || image.layers.contains(digest)) else {
+        return Ok(());
+    };
+    let what = if image.layers.contains(denied) { "layer " } else { "" };
+    let fact = format!("{what}{denied} is in {name}");
+    Err(RULE.deny_fix("denied-digest", fact, "use another image, or take the digest off the list").into())
 }
 
 fn rejected(image: &Image, line: &str) -> Finding {

@@ -2,7 +2,7 @@
 use super::super::outcomes;
 use super::*;
 use crate::fixture;
-use crate::policy::{Allowance, Authority};
+use crate::policy::Allowance;
 
 fn table(change: impl Fn(&mut Policy, &mut Facts)) -> Vec<String> {
     let (mut policy, mut facts) = (fixture::policy(), fixture::facts());
@@ -52,12 +52,16 @@ fn the_policy_side() {
     assert_eq!(table(|p, _| p.scopes[0].authorities = vec!["x".into()]), ["deny wrong-authority"]);
     assert_eq!(table(|p, _| p.image.deny_digests = vec![fixture::digest('a')]), ["deny denied-digest"]);
     assert_eq!(table(|p, _| p.image.deny_digests = vec![fixture::digest('c')]), ["deny denied-digest"]);
+    // A layer by its diff_id.
+    assert_eq!(table(|p, _| p.image.deny_digests = vec![fixture::digest('9')]), ["deny denied-digest"]);
+    assert_eq!(table(|p, _| p.image.deny_digests = vec![fixture::digest('7')]), ["pass"]);
     assert_eq!(table(|p, _| p.authorities.clear()), ["deny wrong-key"]);
     // The longest scope decides, and a wider one that names the authority does not help.
     let narrow = Scope {
         repository: "ghcr.io/corp/app".into(),
         authorities: vec!["x".into()],
         need: 1,
+        deny_digests: Vec::new(),
         level: None,
         modes: Default::default(),
         sensitivity: String::new(),
@@ -73,6 +77,116 @@ fn the_policy_side() {
         }
     };
     assert_eq!(table(unpinned), ["deny not-pinned"]);
+}
+
+#[test]
+fn a_scope_denies_what_it_covers() {
+    let denying = |repository: &str, digit: char| {
+        table(|p, _| {
+            let scope = Scope {
+                repository: repository.into(),
+                deny_digests: vec![fixture::digest('0'), fixture::digest(digit)],
+                ..p.scopes[0].clone()
+            };
+            p.scopes.retain(|s| s.repository != repository);
+            p.scopes.push(scope);
+        })
+    };
+    // Index, manifest, config, layers; the chain id is none of them.
+    for digit in ['a', 'b', 'c', '8'] {
+        assert_eq!(denying("ghcr.io/corp", digit), ["deny denied-digest"], "{digit}");
+    }
+    assert_eq!(denying("ghcr.io/corp", 'e'), ["pass"]);
+    // Of a wider scope and of the narrowest, and not of a neighbour.
+    assert_eq!(denying("ghcr.io", 'a'), ["deny denied-digest"]);
+    assert_eq!(denying("ghcr.io/corp/app", 'a'), ["deny denied-digest"]);
+    assert_eq!(denying("ghcr.io/corp/zed", 'a'), ["pass"]);
+}
+
+#[test]
+fn a_denial_of_a_part_names_it() {
+    let said = |digit: char| {
+        let (mut policy, facts) = (fixture::policy(), fixture::facts());
+        policy.scopes[0].deny_digests = vec![fixture::digest(digit)];
+        facts_of(&policy, &facts)[0].0.clone()
+    };
+    let list = "is in deny_digests of scope ghcr.io/corp";
+    assert_eq!(said('b'), format!("{} {list}", fixture::digest('b')));
+    assert_eq!(said('9'), format!("layer {} {list}", fixture::digest('9')));
+}
+
+/// The fixture's now is 2026-11-23, midnight.
+#[test]
+fn an_authority_counts_within_its_dates() {
+    let dated = |from: &str, until: &str, now: Fact<u64>| {
+        table(|p, f| {
+            let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+            (p.authorities[0].from, p.authorities[0].until) = (some(from), some(until));
+            f.now = now.clone();
+        })
+    };
+    let now = || fixture::facts().now;
+    assert_eq!(dated("2026-11-23", "2026-11-23", now()), ["pass"]);
+    assert_eq!(dated("2026-11-24", "", now()), ["deny not-yet-valid"]);
+    assert_eq!(dated("", "2026-11-22", now()), ["deny expired"]);
+    // A clock that is not believed: whoever has dates counts for nothing, whoever has none does as before.
+    for unknown in [Fact::Unknown("it went back".into()), Fact::Absent] {
+        assert_eq!(dated("2026-11-23", "", unknown.clone()), ["deny unknown"]);
+        assert_eq!(dated("", "2026-11-23", unknown.clone()), ["deny unknown"]);
+        assert_eq!(dated("", "", unknown), ["pass"]);
+    }
+}
+
+/// Old and new key side by side: while both count either signature will do, and later the new one alone.
+#[test]
+fn windows_overlap_while_keys_are_rotated() {
+    let rotating = |now: u64, signer: (&str, char, char)| {
+        let (mut policy, mut facts) = several(1, &[signer]);
+        policy.authorities[0].until = Some("2026-11-30".into());
+        policy.authorities[1].from = Some("2026-11-01".into());
+        facts.now = Fact::Is(now);
+        outcomes(&RULE, &policy, &facts)
+    };
+    let (old, new) = (("ci", '1', 'a'), ("release", '2', 'a'));
+    let (before, during, after) = (1_793_404_800, 1_795_392_000, 1_796_083_200);
+    assert_eq!(
+        (rotating(before, old), rotating(before, new)),
+        (vec!["pass".into()], vec!["deny not-yet-valid".into()])
+    );
+    assert_eq!((rotating(during, old), rotating(during, new)), (vec!["pass".into()], vec!["pass".into()]));
+    assert_eq!((rotating(after, old), rotating(after, new)), (vec!["deny expired".into()], vec!["pass".into()]));
+}
+
+/// Without a trusted time nothing meets a minimum, and with one it has to be late enough.
+#[test]
+fn a_minimum_signing_time_asks_for_a_time() {
+    let signed = |least: Option<&str>, at: Option<u64>| {
+        table(|p, f| {
+            p.authorities[0].min_signing_time = least.map(str::to_owned);
+            if let Fact::Is(image) = &mut f.image {
+                image.signatures[0].signed_at = at;
+            }
+        })
+    };
+    assert_eq!((signed(None, None), signed(None, Some(0))), (vec!["pass".to_owned()], vec!["pass".to_owned()]));
+    assert_eq!(signed(Some("2026-11-01"), None), ["deny no-signing-time"]);
+    assert_eq!(signed(Some("2026-11-23"), Some(1_795_391_999)), ["deny signed-too-early"]);
+    assert_eq!(signed(Some("2026-11-23"), Some(1_795_392_000)), ["pass"]);
+}
+
+#[test]
+fn dates_are_explained() {
+    let said = |change: &dyn Fn(&mut Authority)| {
+        let (mut policy, facts) = (fixture::policy(), fixture::facts());
+        change(&mut policy.authorities[0]);
+        facts_of(&policy, &facts)[0].0.clone()
+    };
+    assert_eq!(said(&|a| a.from = Some("2027-01-01".into())), "\"ci\" counts from 2027-01-01 on");
+    assert_eq!(said(&|a| a.until = Some("2026-01-01".into())), "\"ci\" counted until 2026-01-01");
+    assert_eq!(
+        said(&|a| a.min_signing_time = Some("2026-01-01".into())),
+        "\"ci\" counts if signed since 2026-01-01; a cosign-signature does not prove when"
+    );
 }
 
 #[test]
