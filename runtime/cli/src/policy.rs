@@ -123,7 +123,7 @@ fn keys(policy: &Policy, bundle: &PolicyBundle) -> Vec<String> {
 
 /// Whether an EC key's point lies on its curve. `ring` says so of a point that it agrees on a secret with; a start does
 /// not ask, for such a key verifies nothing there. Of the other kinds nothing like it can be asked.
-fn on_curve(key: &Key) -> bool {
+pub(crate) fn on_curve(key: &Key) -> bool {
     let Some(point) = key.ec_point() else { return true };
     let curve = if point.len() == 65 { &ECDH_P256 } else { &ECDH_P384 };
     EphemeralPrivateKey::generate(curve, &SystemRandom::new())
