@@ -6,8 +6,8 @@ mod start;
 mod trust;
 
 use files::{
-    audit_line, audit_text, evidence_cri, evidence_rootfs, node_reply, node_verdict, policy_network, policy_pattern,
-    policy_signed, policy_toml,
+    audit_line, audit_text, evidence_cri, evidence_rootfs, import_policy, node_reply, node_verdict, policy_network,
+    policy_pattern, policy_signed, policy_toml,
 };
 use trust::{image, signature, trust_answer, trust_bind, trust_key, trust_layout};
 
@@ -150,6 +150,7 @@ pub(crate) const ALL: &[Target] = &[
     Target { name: "trust_jwks", holds: "only the key that signed verifies", run: crate::node_targets::jwks },
     Target { name: "node_enrolment", holds: "no file is two things", run: crate::node_targets::enrolment },
     Target { name: "policy_signed", holds: "one spelling, and nobody's signature verifies", run: policy_signed },
+    Target { name: "import_policy", holds: "what another tool's policy becomes passes lint", run: import_policy },
     Target { name: "policy_toml", holds: "no panic", run: policy_toml },
     Target {
         name: "evidence_spec",

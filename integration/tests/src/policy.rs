@@ -158,6 +158,15 @@ expires = "2099-01-01"
         Ok(())
     }
 
+    /// Sets a key of that authority.
+    pub fn set_authority(&mut self, name: &str, key: &str, value: impl Into<Value>) -> Result<()> {
+        let list = self.table.get_mut("authority").and_then(Value::as_array_mut).context("no authorities")?;
+        let named = list.iter_mut().find(|item| item.get("name").and_then(Value::as_str) == Some(name));
+        let authority = named.and_then(Value::as_table_mut).with_context(|| format!("no authority {name}"))?;
+        authority.insert(key.into(), value.into());
+        Ok(())
+    }
+
     /// Removes the exceptions of a rule.
     pub fn without_exception(&mut self, rule: &str) -> Result<()> {
         let list = self.table.get_mut("exception").and_then(Value::as_array_mut).context("no exceptions")?;

@@ -74,6 +74,14 @@ pub(crate) enum PolicyCommand {
         /// Folder of the policy; by default the one in force, /etc/boltseal
         dir: Option<PathBuf>,
     },
+    /// Translate a containers policy.json, or image policies of Kyverno or policy-controller
+    Import {
+        /// The file: JSON, or YAML of Kubernetes manifests
+        file: PathBuf,
+        /// Make this folder, with policy.toml and trust/
+        #[arg(long, value_name = "DIR")]
+        write: Option<PathBuf>,
+    },
     /// Sign a policy, off the node: writes bundle.sig into its folder
     Sign {
         /// Folder of the policy

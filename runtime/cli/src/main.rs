@@ -13,6 +13,7 @@ mod paths;
 mod policy;
 mod policy_apply;
 mod policy_files;
+mod policy_import;
 mod policy_measured;
 mod policy_sign;
 mod profile;
@@ -49,6 +50,7 @@ fn run(command: &Command, screen: &mut Screen) -> Result<Exit, Failure> {
             };
             policy_sign::sign(dir, by, *number, screen)
         }
+        Command::Policy(PolicyCommand::Import { file, write }) => policy_import::import(file, write.as_deref(), screen),
         Command::Policy(PolicyCommand::Trust { key, tpm, no_floor, replace }) => {
             policy_sign::trust(key, tpm.as_deref(), !no_floor, *replace, screen)
         }

@@ -7,13 +7,14 @@ use boltseal_evidence::bundle;
 use boltseal_evidence::file::Owner;
 use boltseal_evidence::policy_files::{self, PolicyBundle};
 use boltseal_policy::facts::Bundle;
-use boltseal_policy::policy::Level;
+use boltseal_policy::policy::{Authority, Closed, Level};
 use boltseal_policy::{Fact, Policy};
 use boltseal_trust::{Key, KeyError};
 use ring::agreement::{ECDH_P256, ECDH_P384, EphemeralPrivateKey, UnparsedPublicKey, agree_ephemeral};
 use ring::rand::SystemRandom;
 use serde_json::json;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 #[derive(Debug)]
 pub(crate) struct Loaded {
@@ -104,6 +105,10 @@ fn keys(policy: &Policy, bundle: &PolicyBundle) -> Vec<String> {
             Ok(_) => {}
         }
     }
+    if problems.is_empty() {
+        let key = |pem: &[u8]| Key::from_spki_pem(std::str::from_utf8(pem).ok()?).ok();
+        problems = policy.unreachable(|a| Some(key(bundle.trust(&a.key)?)?.id().to_owned()));
+    }
     let ear = policy.node.ear.as_ref().map(|ear| ("node.ear.jwks", &ear.jwks));
     let token = policy.owner.token.as_ref().map(|token| ("owner.token.jwks", &token.jwks));
     for (key, file) in ear.into_iter().chain(token) {
@@ -118,7 +123,7 @@ fn keys(policy: &Policy, bundle: &PolicyBundle) -> Vec<String> {
 
 /// Whether an EC key's point lies on its curve. `ring` says so of a point that it agrees on a secret with; a start does
 /// not ask, for such a key verifies nothing there. Of the other kinds nothing like it can be asked.
-fn on_curve(key: &Key) -> bool {
+pub(crate) fn on_curve(key: &Key) -> bool {
     let Some(point) = key.ec_point() else { return true };
     let curve = if point.len() == 65 { &ECDH_P256 } else { &ECDH_P384 };
     EphemeralPrivateKey::generate(curve, &SystemRandom::new())
@@ -127,7 +132,7 @@ fn on_curve(key: &Key) -> bool {
 }
 
 /// What is well formed and yet starts nothing, or proves less than one may think.
-fn hints(policy: &Policy, bundle: &PolicyBundle) -> Vec<&'static str> {
+fn hints(policy: &Policy, bundle: &PolicyBundle) -> Vec<String> {
     let hashed = policy.authorities.iter().any(|authority| {
         let pem = bundle.trust(&authority.key).and_then(|bytes| std::str::from_utf8(bytes).ok());
         pem.and_then(|pem| Key::from_spki_pem(pem).ok()).is_some_and(|key| !key.signs_bundles())
@@ -165,8 +170,24 @@ fn hints(policy: &Policy, bundle: &PolicyBundle) -> Vec<&'static str> {
         ),
     ]
     .into_iter()
-    .filter_map(|(holds, hint)| holds.then_some(hint))
+    .filter(|(holds, _)| *holds)
+    .map(|(_, hint)| hint.to_owned())
+    .chain(policy.authorities.iter().filter_map(dated))
     .collect()
+}
+
+/// An authority whose signatures do not count today, or not any more by what they are.
+fn dated(authority: &Authority) -> Option<String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let why = match authority.closed(now) {
+        Some(Closed::NotYet(from)) => format!("counts from {from} on, not yet"),
+        Some(Closed::Over(until)) => format!("counted until {until}: it is over"),
+        None if !authority.takes(None) => {
+            "has a minimum signing time, which no signature of cosign with a key meets: none of it counts".to_owned()
+        }
+        None => return None,
+    };
+    Some(format!("authority \"{}\" {why} (BS-IMG-001)", authority.name))
 }
 
 /// Whose the policy in force is, and what would judge in its place.
@@ -243,7 +264,7 @@ pub(crate) fn lint(dir: Option<&Path>, screen: &mut Screen) -> Result<Exit, Fail
         standing(&loaded.bundle, screen)?;
     }
     for hint in hints(policy, &loaded.bundle) {
-        screen.row('!', Colour::Doubt, hint)?;
+        screen.row('!', Colour::Doubt, &hint)?;
     }
     for (rule, mode) in &policy.modes {
         screen.row('·', Colour::Dim, &format!("{rule} is set to {}", format!("{mode:?}").to_lowercase()))?;

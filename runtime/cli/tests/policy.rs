@@ -133,6 +133,83 @@ fn a_bad_policy_is_4_everywhere_and_names_file_and_key() {
     }
 }
 
+/// Keys count, not names and not files.
+#[test]
+fn a_need_that_the_keys_cannot_meet_is_a_bad_policy() {
+    for (second, reachable) in [(KEY, false), (ED25519, true)] {
+        let node = node();
+        let policy = POLICY.replace("authorities = [\"ci\"]", "authorities = [\"ci\", \"release\"]\nneed = 2");
+        let release =
+            "[[authority]]\nname = \"release\"\nkey = \"release.pem\"\nrepositories = [\"registry.test/shop\"]\n";
+        node.write("etc/boltseal/policy.toml", &format!("{policy}{release}"));
+        node.write("etc/boltseal/trust/release.pem", second);
+        let (code, out, _) = node.run(&["policy", "lint", "-o", "json"]);
+        let report = json(&out);
+        assert_eq!((&report["ok"], code == 4), (&reachable.into(), !reachable), "{out}");
+        let said = out.contains("`need` is 2, but its authorities have 1 key that may sign for it");
+        assert_eq!(said, !reachable, "{out}");
+    }
+}
+
+#[test]
+fn an_authority_that_does_not_count_today_is_said() {
+    for (dates, said) in [
+        ("from = \"2020-01-01\"\nuntil = \"2099-01-01\"", None),
+        ("from = \"2099-01-01\"", Some("counts from 2099-01-01 on, not yet")),
+        ("until = \"2020-01-01\"", Some("counted until 2020-01-01: it is over")),
+        ("min_signing_time = \"2020-01-01\"", Some("has a minimum signing time")),
+    ] {
+        let node = node();
+        let policy = POLICY.replace("key = \"ci.pem\"", &format!("key = \"ci.pem\"\n{dates}"));
+        node.write("etc/boltseal/policy.toml", &policy);
+        let (_, out, _) = node.run(&["policy", "lint", "-o", "json"]);
+        let report = json(&out);
+        assert_eq!(report["ok"], true, "{out}");
+        let hints = report["hints"].to_string();
+        assert_eq!(hints.contains("authority"), said.is_some(), "{hints}");
+        assert!(said.is_none_or(|text| hints.contains(text)), "{hints}");
+    }
+}
+
+/// What import writes is a policy that lint takes; what it cannot say is told, and is a finding.
+#[test]
+fn an_imported_policy_passes_lint() {
+    for (file, lost, scopes) in [("policy.json", true, 3), ("kyverno.yaml", true, 2), ("cluster.yaml", true, 2)] {
+        let node = node();
+        let seed = format!("{}/../../integration/fuzz/corpus/import_policy/{file}", env!("CARGO_MANIFEST_DIR"));
+        let folder = node.path("imported").display().to_string();
+        let (code, out, err) = node.run(&["policy", "import", &seed, "--write", &folder]);
+        assert_eq!(code, i32::from(lost), "{file}: {err}");
+        assert_eq!(out.matches("[[scope]]").count(), scopes, "{file}: {out}");
+        assert!(out.contains("# trust/"), "{out}");
+        let (_, report, _) = node.run(&["policy", "lint", &folder, "-o", "json"]);
+        assert_eq!(json(&report)["ok"], true, "{file}: {report}");
+        // Nothing is written over.
+        let (code, _, err) = node.run(&["policy", "import", &seed, "--write", &folder]);
+        assert_eq!(code, 3, "{err}");
+        let (_, report, err) = node.run(&["policy", "import", &seed, "-o", "json"]);
+        assert_eq!((&json(&report)["scopes"], err.as_str()), (&scopes.into(), ""));
+    }
+    let node = node();
+    node.write("same.json", &format!(
+        r#"{{"default":[{{"type":"reject"}}],"transports":{{"docker":{{"ghcr.io/corp":[{{"type":"sigstoreSigned","keyPath":"{}"}}]}}}}}}"#,
+        node.path("etc/boltseal/trust/ci.pem").display()
+    ));
+    let file = node.path("same.json").display().to_string();
+    let (code, out, err) = node.run(&["policy", "import", &file]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    // A point off its curve would not pass lint: it is left out.
+    node.write("etc/boltseal/trust/ci.pem", &KEY.replace("Rwi0vg==", "Rwi0vQ=="));
+    let (code, out, err) = node.run(&["policy", "import", &file]);
+    assert!(code == 1 && err.contains("not on its curve") && !out.contains("[[scope]]"), "{out}{err}");
+    for (bad, code) in [("{}", 4), ("x: [", 4), ("{\"default\":[],\"default\":[]}", 4)] {
+        node.write("bad", bad);
+        let (got, out, err) = node.run(&["policy", "import", &node.path("bad").display().to_string()]);
+        assert_eq!((got, out.as_str()), (code, ""), "{bad}: {err}");
+    }
+    assert_eq!(node.run(&["policy", "import", "/nonexistent"]).0, 3);
+}
+
 /// An authority's key of each kind; what cosign 3 does not sign with is said.
 #[test]
 fn keys_of_every_kind_are_good() {

@@ -1,16 +1,27 @@
-//! Dates of exceptions: a small part of RFC 3339, in UTC, without a clock.
+//! Dates of exceptions and authorities: a small part of RFC 3339, in UTC, without a clock.
 
 /// Seconds since the epoch of the first moment at which `text` has passed. A date alone lasts to the end of its day,
 /// UTC. None when it is not `YYYY-MM-DD` or `YYYY-MM-DDTHH:MM:SSZ`, or lies before 1970.
 #[must_use]
 pub(crate) fn end_of(text: &str) -> Option<u64> {
+    moment(text, 86_400)
+}
+
+/// Seconds since the epoch of the first moment of `text`: a date alone begins with its day, UTC.
+#[must_use]
+pub(crate) fn begin_of(text: &str) -> Option<u64> {
+    moment(text, 0)
+}
+
+/// `bare`: what a date without a time stands for, in seconds of its day.
+fn moment(text: &str, bare: u64) -> Option<u64> {
     let (date, time) = match text.split_once('T') {
         Some((date, time)) => (date, Some(time.strip_suffix('Z')?)),
         None => (text, None),
     };
     let midnight = days(&numbers(date, '-', [4, 2, 2])?)?.checked_mul(86_400)?;
     let seconds = match time {
-        None => 86_400,
+        None => bare,
         Some(time) => {
             let [h, m, s] = numbers(time, ':', [2, 2, 2])?;
             if h > 23 || m > 59 || s > 59 {
@@ -75,6 +86,8 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(end_of(text), expected, "{text}");
+            let day = if text.contains('T') { 0 } else { 86_400 };
+            assert_eq!(begin_of(text), expected.map(|end| end - day), "{text}");
         }
     }
 }

@@ -113,6 +113,7 @@ mod tests {
             assert!(permit.findings.iter().any(|f| f.rule == rule.id), "{}", rule.id);
         }
         assert_eq!(permit.terms.repository.as_deref(), Some("ghcr.io/corp/app"));
+        assert_eq!(permit.terms.authorities, fixture::set(&["ci"]));
         assert_eq!(permit.facts(), &fixture::facts());
     }
 

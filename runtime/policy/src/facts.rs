@@ -116,6 +116,9 @@ pub struct Image {
     pub manifest: String,
     pub config: String,
     pub chain_id: String,
+    /// diff_ids of the layers, the lowest first.
+    #[serde(default)]
+    pub layers: Vec<String>,
     /// Signatures that the gate verified with a key of the policy, over `target` or `manifest`.
     pub signatures: Vec<Signature>,
     /// Why each file that was looked at did not count, for the message; bounded. A line that begins with
@@ -146,6 +149,10 @@ pub struct Signature {
     pub repository: Option<String>,
     /// The digest inside the signed bytes.
     pub digest: String,
+    /// When it was made, seconds since the epoch, by somebody who is trusted with the time; None where nobody is, as with
+    /// every format that this version verifies.
+    #[serde(default)]
+    pub signed_at: Option<u64>,
 }
 
 /// The root file system that containerd asks to mount, against containerd's own snapshot record and the image.
@@ -217,7 +224,11 @@ pub struct Bound {
     /// The verified repository and authority of its image (`Terms` of its permit): scopes, allowances and exceptions
     /// go by them.
     pub repository: Option<String>,
+    /// The first of them by name, which alone a gate of the version before knows.
     pub authority: Option<String>,
+    /// All of them, where there are several.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub authorities: BTreeSet<String>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

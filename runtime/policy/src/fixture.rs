@@ -23,11 +23,17 @@ pub fn set(names: &[&str]) -> BTreeSet<String> {
 pub fn policy() -> Policy {
     let mut p = Policy::default();
     p.registries.allow = vec!["ghcr.io/corp".into()];
-    p.authorities =
-        vec![Authority { name: "ci".into(), key: "ci.pub".into(), repositories: vec!["ghcr.io/corp".into()] }];
+    p.authorities = vec![Authority {
+        name: "ci".into(),
+        key: "ci.pub".into(),
+        repositories: vec!["ghcr.io/corp".into()],
+        ..Authority::default()
+    }];
     p.scopes = vec![Scope {
         repository: "ghcr.io/corp".into(),
         authorities: vec!["ci".into()],
+        need: 1,
+        deny_digests: Vec::new(),
         level: None,
         modes: BTreeMap::new(),
         sensitivity: String::new(),
@@ -170,12 +176,14 @@ fn image() -> Image {
         manifest: digest('b'),
         config: digest('c'),
         chain_id: digest('e'),
+        layers: vec![digest('8'), digest('9')],
         signatures: vec![Signature {
             authority: "ci".into(),
             key: "1".repeat(64),
             format: "cosign-signature".into(),
             repository: Some("ghcr.io/corp/app".into()),
             digest: digest('a'),
+            signed_at: None,
         }],
         args: vec!["/app".into()],
         entrypoint: vec!["/app".into()],

@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn every_rules_message() {
         type Change = fn(&mut Policy, &mut Facts);
-        let cases: [(&str, Change); 35] = [
+        let cases: [(&str, Change); 39] = [
             ("BS-IMG-001", |_, f| {
                 f.image = Fact::Is(crate::facts::Image {
                     signatures: Vec::new(),
@@ -129,6 +129,13 @@ mod tests {
                     ..Default::default()
                 });
             }),
+            ("BS-IMG-001", |p, _| {
+                p.scopes[0].need = 2;
+                p.scopes[0].authorities.push("release".into());
+            }),
+            ("BS-IMG-001", |p, _| p.authorities[0].until = Some("2026-11-22".into())),
+            ("BS-IMG-001", |p, _| p.authorities[0].min_signing_time = Some("2026-11-22".into())),
+            ("BS-IMG-001", |p, _| p.scopes[0].deny_digests = vec![fixture::digest('9')]),
             ("BS-IMG-002", |_, f| {
                 if let Fact::Is(r) = &mut f.rootfs {
                     r.upper_empty = Fact::Is(false);

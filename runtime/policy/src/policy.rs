@@ -1,7 +1,9 @@
 //! The policy's typed form. Unknown keys are refused. One bundle: `policy.toml`, `policy.d/*.toml`, `trust/`.
 mod defaults;
 mod lint;
+mod window;
 pub(crate) use lint::INTEGRITY;
+pub use window::Closed;
 mod node;
 mod parse;
 pub use node::{EarRules, LogRules};
@@ -91,7 +93,7 @@ pub struct Registries {
 }
 
 /// A key that may sign images.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Authority {
     pub name: String,
@@ -99,6 +101,14 @@ pub struct Authority {
     pub key: String,
     /// Repository prefixes that it may sign for. A format that signs no repository needs exactly one.
     pub repositories: Vec<String>,
+    /// From when on its signatures count, and until when; RFC 3339 date or date-time, UTC. Windows may overlap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// Of its signatures those count that a trusted time shows to be made then or later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_signing_time: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,8 +116,14 @@ pub struct Authority {
 pub struct Scope {
     /// Repository prefix; the longest that matches the verified repository is in force.
     pub repository: String,
-    /// Any one of these suffices.
+    /// Any `need` of these suffice.
     pub authorities: Vec<String>,
+    /// How many of their keys must have signed. Keys count, not names: two authorities may have the same key.
+    #[serde(default = "defaults::need")]
+    pub need: usize,
+    /// As `image.deny_digests`, for what this prefix covers, narrower scopes included.
+    #[serde(default)]
+    pub deny_digests: Vec<String>,
     #[serde(default)]
     pub level: Option<Level>,
     #[serde(default)]
@@ -143,6 +159,7 @@ pub struct ImageRules {
     /// Least integrity level: `unpacked`, `fsverity`, `dmverity-local`, `dmverity-signed`.
     pub integrity: String,
     pub snapshotters: Vec<String>,
+    /// Of an index, a manifest, a config, or a layer as its diff_id: what never starts, signed or not.
     pub deny_digests: Vec<String>,
 }
 

@@ -7,13 +7,14 @@ use crate::policy::LandlockRules;
 use crate::rules::{self, Ctx, Identity};
 use crate::standard;
 use crate::verdict::Terms;
+use std::collections::BTreeSet;
 
 pub(crate) fn terms(ctx: &Ctx<'_>) -> Terms {
     let (memory, pids) = rules::filled_limits(ctx);
     let (apparmor, selinux) = rules::granted_label(ctx);
-    let (repository, authority) = match &ctx.identity {
-        Identity::Signed { repository, authority, .. } => (Some(repository.clone()), Some(authority.clone())),
-        Identity::Pinned(_) | Identity::None(_) => (None, None),
+    let (repository, authorities) = match &ctx.identity {
+        Identity::Signed(signed) => (Some(signed.repository.clone()), signed.by.keys().cloned().collect()),
+        Identity::Pinned(_) | Identity::None(_) => (None, BTreeSet::new()),
     };
     let listed = &ctx.facts.namespaces.listed;
     let of_host = |kind: &str| {
@@ -59,7 +60,7 @@ pub(crate) fn terms(ctx: &Ctx<'_>) -> Terms {
         traps: ctx.policy.anomalies.syscalls.names(),
         pod_seccomp: ctx.facts.seccomp.present && ctx.facts.seccomp.unusable.is_empty(),
         repository,
-        authority,
+        authorities,
         sensitivity: rules::granted_sensitivity(ctx),
         sandbox: matches!(ctx.identity, Identity::Pinned(_)),
     }

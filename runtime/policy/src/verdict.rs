@@ -69,9 +69,9 @@ pub struct Terms {
     pub traps: BTreeSet<String>,
     /// The pod's own filter may be installed after the base filter.
     pub pod_seccomp: bool,
-    /// The image's verified repository and the authority that signed it; None for a pinned sandbox image.
+    /// The image's verified repository and the authorities that signed it; none for a pinned sandbox image.
     pub repository: Option<String>,
-    pub authority: Option<String>,
+    pub authorities: BTreeSet<String>,
     /// Sensitivity of the container, for its record: a level, `*` beside everything, empty where nobody asks.
     pub sensitivity: String,
     /// The image is one of `[sandbox]`'s digests, started with its own arguments.

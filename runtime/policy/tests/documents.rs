@@ -17,6 +17,9 @@ version = 1
 name = "ci"
 key = "ci.pub"
 repositories = ["a.io"]
+from = "2026-01-01"
+until = "2027-01-01"
+min_signing_time = "2026-01-01"
 [[scope]]
 repository = "a.io"
 authorities = ["ci"]

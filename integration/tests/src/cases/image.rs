@@ -149,7 +149,7 @@ fn no_change(_: &mut World, _: &mut Request) -> Result<()> {
 /// Signs with the key that the policy names; undone afterwards.
 fn signed(world: &mut World, name: &str) -> Result<()> {
     let (image, key) = (world.node.images.get(name)?.clone(), world.node.key.clone());
-    signed_by(world, &image, &key, Cosign::V2)
+    signed_by(world, &image, &[&key], Cosign::V2)
 }
 
 /// Signs one manifest of the index.
@@ -168,19 +168,24 @@ fn by_authority(world: &mut World, kind: &[&str], cosign: Cosign, signer: Signer
     };
     trust("ci.pub", &authority.public)?;
     world.undo_later(|world| trust("ci.pub", &world.node.key.public));
-    // A copy of the image, so that no signature of an earlier case is found beside this one.
+    let image = copy_for(world, &authority)?;
+    signed_by(world, &image, &[&signer], cosign)
+}
+
+/// A copy of the unsigned image under a name of this key's, so that no signature of an earlier case is found beside this one.
+pub(super) fn copy_for(world: &World, key: &Key) -> Result<Image> {
     let mut image = world.node.images.get("unsigned")?.clone();
     let from = format!("docker://{}@{}", image.repository, image.manifest);
-    let id = crate::image::sha256(&fs::read(&authority.public)?);
+    let id = crate::image::sha256(&fs::read(&key.public)?);
     image.repository = format!("{}-{}", image.repository, id.trim_start_matches("sha256:"));
     let mut copy = Command::new("skopeo");
     copy.args(["--insecure-policy", "copy", "--quiet", "--preserve-digests"]);
     copy.args(["--src-tls-verify=false", "--dest-tls-verify=false", &from]);
     crate::process::run(copy.arg(format!("docker://{}:1", image.repository)))?;
-    signed_by(world, &image, &signer, cosign)
+    Ok(image)
 }
 
-fn signed_by(world: &mut World, image: &Image, key: &Key, cosign: Cosign) -> Result<()> {
+pub(super) fn signed_by(world: &mut World, image: &Image, keys: &[&Key], cosign: Cosign) -> Result<()> {
     let folder = Path::new(SIGNATURES).join(image.hex());
     let kept = Path::new("/var/lib/kept-signatures").to_path_buf();
     if folder.exists() {
@@ -193,7 +198,9 @@ fn signed_by(world: &mut World, image: &Image, key: &Key, cosign: Cosign) -> Res
         }
         Ok(())
     });
-    key.sign(cosign, image)?;
+    for key in keys {
+        key.sign(cosign, image)?;
+    }
     world.node.import(image)
 }
 

@@ -8,8 +8,10 @@ mod image;
 mod network;
 mod node;
 mod programs;
+mod revoked;
 mod sensitivity;
 pub mod signed;
+mod several;
 mod spec;
 mod update;
 pub mod users;
@@ -145,6 +147,8 @@ pub const SHOWN: [&str; 25] = [
 #[must_use]
 pub fn all() -> Vec<Case> {
     let mut all = image::cases();
+    all.extend(several::cases());
+    all.extend(revoked::cases());
     all.extend(spec::cases());
     all.extend(signed::cases());
     all.extend(users::cases());

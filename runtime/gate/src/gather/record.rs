@@ -4,6 +4,7 @@ use boltseal_launch::Parked;
 use boltseal_message::Request;
 use boltseal_policy::facts::{Bound, Facts};
 use boltseal_seal::{Label, Sealed};
+use std::collections::BTreeSet;
 
 /// The record that later requests are bounded by.
 pub(crate) fn record(
@@ -42,7 +43,8 @@ pub(crate) fn record(
             user_ids: sealed.table.user_ids.map_or(0, |(_, count)| count),
             uid: sealed.table.uid,
             repository: terms.repository.clone(),
-            authority: terms.authority.clone(),
+            authority: terms.authorities.first().cloned(),
+            authorities: if terms.authorities.len() > 1 { terms.authorities.clone() } else { BTreeSet::new() },
         },
         owner: facts.owner.is().cloned().unwrap_or_default(),
         image: subject.image_name.clone(),

@@ -11,6 +11,10 @@ pub(super) fn level() -> Level {
     Level::Restricted
 }
 
+pub(super) fn need() -> usize {
+    1
+}
+
 /// The level `restricted` that nothing passes yet: no authority, no registry, no owner, no node is named.
 impl Default for Policy {
     fn default() -> Self {

@@ -1,11 +1,14 @@
 //! What a well-formed policy may still get wrong. Each problem is one line that names the key.
-use super::{Allowance, Exception, Mode, NEUTRAL, Policy, Scope};
+use super::{Allowance, Authority, Exception, Mode, NEUTRAL, Policy, Scope};
 use crate::network::Open;
 use crate::{date, pattern, programs, rules, standard, text};
 use std::collections::BTreeSet;
 
 /// Integrity levels of the rootfs, weakest first.
 pub(crate) const INTEGRITY: [&str; 4] = ["unpacked", "fsverity", "dmverity-local", "dmverity-signed"];
+
+/// Most keys that a scope can need: of each image sixteen signature files are looked at.
+const MAX_NEED: usize = 8;
 
 /// Rules whose every condition is a different risk: an exception must say which it accepts.
 const CONDITION_NEEDED: [&str; 2] = ["BS-NOD-001", "BS-MAC-001"];
@@ -49,12 +52,14 @@ impl Policy {
             for prefix in &a.repositories {
                 repository(&format!("authority \"{name}\": `repositories`"), prefix, out);
             }
+            a.window(&format!("authority \"{name}\""), out);
         }
         let mut seen = BTreeSet::new();
         for scope in &self.scopes {
             self.scope(scope, &mut seen, out);
         }
-        for digest in self.sandbox.digests.iter().chain(&self.image.deny_digests) {
+        let denied = self.scopes.iter().flat_map(|scope| &scope.deny_digests).chain(&self.image.deny_digests);
+        for digest in self.sandbox.digests.iter().chain(denied) {
             if !pattern::is_digest(digest) {
                 out.push(format!("digest \"{}\": must be sha256: and 64 lower-case hex digits", text::show(digest)));
             }
@@ -81,6 +86,7 @@ impl Policy {
                 out.push(format!("{at}: no authority is named \"{}\"", text::show(name)));
             }
         }
+        self.reachable(scope, &at, |authority| Some(authority.key.clone()), out);
         modes(&at, &scope.modes, out);
         let open = Open { bind: scope.bind.clone(), connect: scope.connect.clone() };
         out.extend(open.bounds().into_iter().map(|why| format!("{at}: {why}")));
@@ -88,6 +94,39 @@ impl Policy {
         out.extend(wrong.map(|why| format!("{at}: {why}")));
         if !scope.sensitivity.is_empty() && scope.sensitivity != NEUTRAL {
             self.named_level(&format!("{at}: `sensitivity`"), &scope.sensitivity, out);
+        }
+    }
+
+    /// Scopes that need more keys than they name, one line each. `key` says whose key an authority's file holds; without
+    /// an answer the authority has none that counts.
+    #[must_use]
+    pub fn unreachable(&self, key: impl Fn(&Authority) -> Option<String>) -> Vec<String> {
+        let mut out = Vec::new();
+        for scope in &self.scopes {
+            self.reachable(scope, &format!("scope \"{}\"", text::show(&scope.repository)), &key, &mut out);
+        }
+        out
+    }
+
+    fn reachable(&self, scope: &Scope, at: &str, key: impl Fn(&Authority) -> Option<String>, out: &mut Vec<String>) {
+        if !(1..=MAX_NEED).contains(&scope.need) {
+            out.push(format!("{at}: `need` is from 1 to {MAX_NEED}"));
+            return;
+        }
+        let meets =
+            |prefix: &String| pattern::covers(prefix, &scope.repository) || pattern::covers(&scope.repository, prefix);
+        let named = self.authorities.iter().filter(|a| scope.authorities.contains(&a.name));
+        let keys: BTreeSet<_> = named.filter(|a| a.repositories.iter().any(meets)).filter_map(key).collect();
+        // With one, what is wrong is said elsewhere, or is nothing: an authority may be there for later.
+        if scope.need > keys.len().max(1) {
+            out.push(format!(
+                "{at}: `need` is {}, but its authorities have {} that may sign for it; nothing could start",
+                scope.need,
+                match keys.len() {
+                    1 => "1 key".to_owned(),
+                    n => format!("{n} keys"),
+                }
+            ));
         }
     }
 
@@ -377,8 +416,7 @@ fn exception(e: &Exception, out: &mut Vec<String>) {
     }
     if e.scope != "*" {
         repository(&format!("{at}: `scope`"), &e.scope, out);
-        let unverified = rule.id == "BS-IMG-001" && e.condition.as_deref() != Some("denied-digest");
-        if unverified {
+        if rule.id == "BS-IMG-001" {
             out.push(format!(
                 "{at}: an image that BS-IMG-001 refuses has no verified repository; the scope can only be \"*\""
             ));
@@ -455,11 +493,41 @@ mod tests {
 
     const AUTHORITY: &str = "[[authority]]\nname = \"ci\"\nkey = \"ci.pub\"\nrepositories = [\"ghcr.io/corp\"]\n";
 
+    const SCOPE: &str = "[[scope]]\nrepository = \"ghcr.io/corp\"\nauthorities = [\"ci\"]\n";
     const REST: &str = "owner = \"a\"\nreason = \"b\"\nexpires = \"2027-01-01\"";
     const HEX: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
     fn problems(text: &str) -> Vec<String> {
         Policy::parse(&format!("version = 1\n{text}"), &[]).err().unwrap_or_default()
+    }
+
+    /// A scope with so many authorities, each with a key file of its own.
+    fn several(repository: &str, authorities: usize, need: usize) -> String {
+        let names: Vec<String> = (0..authorities).map(|n| format!("a{n}")).collect();
+        let each = |name: &String| AUTHORITY.replace("\"ci\"", &format!("{name:?}")).replace("ci.pub", name);
+        let list: String = names.iter().map(each).collect();
+        format!("{list}[[scope]]\nrepository = {repository:?}\nauthorities = {names:?}\nneed = {need}\n")
+    }
+
+    #[test]
+    fn keys_count_and_not_names() {
+        let policy = Policy::parse(&format!("version = 1\n{}", several("ghcr.io/corp", 3, 2)), &[]).unwrap();
+        let keys = |ids: [&'static str; 3]| {
+            policy.unreachable(|a| {
+                let at = a.name.trim_start_matches('a').parse::<usize>().unwrap();
+                Some(ids[at].to_owned()).filter(|id| !id.is_empty())
+            })
+        };
+        assert_eq!(keys(["x", "y", "x"]), Vec::<String>::new());
+        let said = |n: &str| {
+            format!(
+                "scope \"ghcr.io/corp\": `need` is 2, but its authorities have {n} that may sign for it; nothing could start"
+            )
+        };
+        assert_eq!(keys(["x", "x", "x"]), [said("1 key")]);
+        assert_eq!(keys(["x", "", "x"]), [said("1 key")]);
+        assert_eq!(keys(["", "", ""]), [said("0 keys")]);
+        assert_eq!(keys(["x", "y", ""]), Vec::<String>::new());
     }
 
     #[test]
@@ -477,9 +545,16 @@ mod tests {
             format!("[node]\ncap = 14\nenrolled = \"certified\"\nttl = 1\n[node.pcrs]\n0 = [\"{HEX}\"]\n23 = [\"0{}\"]", &HEX[1..]),
             format!("[bundle]\nmeasured = true\n[node.pcrs]\n7 = [\"{HEX}\"]"),
             format!("[node.pcrs]\n13 = [\"{HEX}\"]"),
-            format!("[[exception]]\nrule = \"BS-IMG-001\"\ncondition = \"denied-digest\"\nscope = \"ghcr.io/corp\"\n{REST}"),
+            format!("[[exception]]\nrule = \"BS-IMG-001\"\ncondition = \"denied-digest\"\nscope = \"*\"\n{REST}"),
+            format!("{AUTHORITY}from = \"2026-01-01\"\nuntil = \"2027-01-01\"\nmin_signing_time = \"2026-02-01\""),
+            format!("{AUTHORITY}{SCOPE}deny_digests = [\"sha256:{HEX}\"]"),
             "[modes]\nBS-AUD-001 = \"enforce\"".into(),
             format!("{AUTHORITY}[[scope]]\nrepository = \"ghcr.io/corp\"\nauthorities = [\"ci\"]\nprograms = [\"/a\", \"-/b/\"]"),
+            several("ghcr.io/corp", 2, 2),
+            several("ghcr.io/corp", 8, 8),
+            // The scope may be wider or narrower than what they may sign for.
+            several("ghcr.io", 2, 2),
+            several("ghcr.io/corp/app", 2, 2),
             "[anomalies]\nnetwork = \"confined\"\nflows = \"confined\"\nport_scan = 2".into(),
             "[anomalies]\nnetwork = true\nflows = false\nport_scan = 1000\n[landlock]\nports = false".into(),
             format!(
@@ -523,6 +598,13 @@ mod tests {
             (allowance("users = [\"1000\"]"), "numbers as uid:gid"),
             (allowance("users = [\"1:2\", \"1:2:3\"]"), "numbers as uid:gid"),
             (allowance("users = [\"app:app\"]"), "numbers as uid:gid"),
+            (several("ghcr.io/corp", 2, 3), "`need` is 3, but its authorities have 2 keys"),
+            // The same file twice is one key, and who may sign for nothing of the scope has none.
+            (several("ghcr.io/corp", 2, 2).replace("key = \"a1\"", "key = \"a0\""), "have 1 key that may sign"),
+            (several("ghcr.io/corporate", 2, 2), "have 0 keys that may sign"),
+            (several("ghcr.io/corp", 9, 9), "`need` is from 1 to 8"),
+            (several("ghcr.io/corp", 2, 0), "`need` is from 1 to 8"),
+            (several("ghcr.io/corp", 2, 1).replace("need = 1", "need = -1"), "expected usize"),
             ("[limits]\nmemory = 1048575".into(), "limits.memory"),
             ("[limits]\npids = 4194305".into(), "limits.pids"),
             ("[mounts]\ntmpfs_size = 4095".into(), "mounts.tmpfs_size"),
@@ -539,6 +621,7 @@ mod tests {
             ("[[scope]]\nrepository = \"ghcr.io\"\nauthorities = []".into(), "nothing could start"),
             ("[registries]\nallow = [\"ghcr.io/*\"]".into(), "no repository prefix"),
             ("[sandbox]\ndigests = [\"sha256:1\"]".into(), "64 lower-case hex"),
+            ("[image]\ndeny_digests = [\"sha256:1\"]".into(), "64 lower-case hex"),
             ("[image]\nintegrity = \"none\"".into(), "image.integrity"),
             ("[image]\nsnapshotters = []".into(), "image.snapshotters"),
             ("[modes]\nBS-AUD-001 = \"warn\"".into(), "BS-AUD-001 is always enforced"),
@@ -608,6 +691,12 @@ mod tests {
                 "nothing is excepted from \"bad-signature\"",
             ),
             (exception("BS-IMG-001", &format!("scope = \"ghcr.io\"\n{rest}")), "can only be \"*\""),
+            (
+                exception("BS-IMG-001", &format!("condition = \"denied-digest\"\nscope = \"ghcr.io\"\n{rest}")),
+                "can only be \"*\"",
+            ),
+            (format!("{AUTHORITY}from = \"soon\""), "authority \"ci\": `from` must be"),
+            (format!("{AUTHORITY}{SCOPE}deny_digests = [\"sha256:1\"]"), "64 lower-case hex"),
             (
                 exception("BS-DEV-001", "scope = \"*\"\nowner = \"\"\nreason = \"b\"\nexpires = \"2027-01-01\""),
                 "`owner` is empty",

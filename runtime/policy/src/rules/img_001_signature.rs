@@ -1,9 +1,10 @@
 //! BS-IMG-001: the image is signed by whom the policy names for its repository.
-use super::{CREATE, Ctx, Identity, Rule, TIMEOUT_ROW, UNKNOWN_ROW};
-use crate::facts::{Door, Fact, Facts, Image, Signature};
-use crate::policy::{Level, Policy};
+use super::{CREATE, Ctx, Identity, Rule, Signed, TIMEOUT_ROW, UNKNOWN_ROW};
+use crate::facts::{Bound, Door, Fact, Facts, Image, Signature};
+use crate::policy::{Authority, Closed, Level, Policy, Scope};
 use crate::verdict::Finding;
 use crate::{pattern, text};
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) static RULE: Rule = Rule {
     id: "BS-IMG-001",
@@ -12,10 +13,11 @@ pub(super) static RULE: Rule = Rule {
     from: Level::Baseline,
     misfit: "deny",
     doors: CREATE,
-    reads: "image.{target,manifest,signatures,rejected,args}, process.args, policy authority, scope, sandbox, image.deny_digests",
-    predicate: "target or manifest is in [sandbox] and the arguments are the image's own; or a verified signature over target or \
-        manifest is by an authority that covers the signed repository (or is pinned to exactly one, when the format signs none) and \
-        that the longest matching scope names. A denied digest never passes.",
+    reads: "image.{target,manifest,config,layers,signatures,rejected,args}, process.args, now, policy authority, scope, sandbox, image.deny_digests",
+    predicate: "target or manifest is in [sandbox] and the arguments are the image's own; or verified signatures over target or \
+        manifest, by as many keys as the longest matching scope needs, are by authorities that cover the signed repository (or are \
+        pinned to exactly one, when the format signs none), that this scope names and whose dates take the signature. A denied digest \
+        (index, manifest, config, or a layer's diff_id) never passes.",
     fix: "cosign sign --key .. the image, then boltseal sig import",
     conditions: &[
         ("unsigned", "no signature file was found for the image"),
@@ -27,6 +29,14 @@ pub(super) static RULE: Rule = Rule {
         ("wrong-repository", "the authority may not sign for the signed repository"),
         ("no-scope", "no scope covers the verified repository"),
         ("wrong-authority", "the scope names other authorities"),
+        ("too-few-signatures", "fewer keys signed than the scope needs"),
+        ("not-yet-valid", "the authority's `from` has not come"),
+        ("expired", "the authority's `until` is over"),
+        (
+            "no-signing-time",
+            "the authority has a minimum signing time, and nobody trusted says when the signature was made",
+        ),
+        ("signed-too-early", "the signature was made before the authority's minimum signing time"),
         ("denied-digest", "the policy denies this digest"),
         ("no-image", "containerd has no image record for the container"),
         UNKNOWN_ROW,
@@ -38,10 +48,9 @@ pub(super) static RULE: Rule = Rule {
 
 fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
     match &ctx.identity {
-        Identity::Signed { repository, authority, format } => {
-            let fact =
-                format!("{} signed by \"{}\" ({})", text::show(repository), text::show(authority), text::show(format));
-            vec![RULE.pass(fact)]
+        // One for each, so that the record names all of them in full.
+        Identity::Signed(signed) => {
+            signed.by.iter().map(|(authority, format)| pass(signed, authority, format)).collect()
         }
         Identity::Pinned(digest) => {
             vec![RULE.pass(format!("{digest} is pinned by [sandbox] and runs its own arguments"))]
@@ -50,16 +59,19 @@ fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
     }
 }
 
+fn pass(signed: &Signed, authority: &str, format: &str) -> Finding {
+    let count = match signed.keys {
+        (_, 1) => String::new(),
+        (keys, need) => format!(", {keys} keys of {need}"),
+    };
+    let (repository, authority) = (text::show(&signed.repository), text::show(authority));
+    RULE.pass(format!("{repository} signed by \"{authority}\" ({}){count}", text::show(format)))
+}
+
 /// Who the image is, once for all rules. Exec and Update go by what the container's own record says.
 pub(super) fn identify(policy: &Policy, facts: &Facts) -> Identity {
     if facts.door != Door::Create {
-        let bound = facts.bound.is();
-        return match bound.and_then(|b| b.repository.clone().zip(b.authority.clone())) {
-            Some((repository, authority)) => {
-                Identity::Signed { repository, authority, format: "recorded at create".into() }
-            }
-            None => Identity::None(Vec::new()),
-        };
+        return facts.bound.is().and_then(recorded).map_or(Identity::None(Vec::new()), Identity::Signed);
     }
     match &facts.image {
         Fact::Is(image) => identify_image(policy, facts, image),
@@ -76,15 +88,18 @@ pub(super) fn identify(policy: &Policy, facts: &Facts) -> Identity {
     }
 }
 
+/// What the permit of its create said: counted then.
+fn recorded(bound: &Bound) -> Option<Signed> {
+    let (repository, first) = bound.repository.clone().zip(bound.authority.clone())?;
+    let names = bound.authorities.iter().cloned().chain([first]);
+    let by: BTreeMap<_, _> = names.map(|name| (name, "recorded at create".to_owned())).collect();
+    Some(Signed { repository, by, keys: (1, 1) })
+}
+
 fn identify_image(policy: &Policy, facts: &Facts, image: &Image) -> Identity {
     let of_image = |d: &&String| **d == image.target || **d == image.manifest;
-    if let Some(denied) = policy.image.deny_digests.iter().find(|d| of_image(d) || **d == image.config) {
-        let fact = format!("{denied} is in image.deny_digests");
-        return Identity::None(vec![RULE.deny_fix(
-            "denied-digest",
-            fact,
-            "use another image, or take the digest off the list",
-        )]);
+    if let Err(finding) = not_denied(&policy.image.deny_digests, "image.deny_digests", image) {
+        return Identity::None(vec![*finding]);
     }
     if let Some(pinned) = policy.sandbox.digests.iter().find(of_image)
         && !image.args.is_empty()
@@ -92,24 +107,25 @@ fn identify_image(policy: &Policy, facts: &Facts, image: &Image) -> Identity {
     {
         return Identity::Pinned(pinned.clone());
     }
-    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    let (mut good, mut bad) = (BTreeMap::<String, (&Scope, Vec<&Signature>)>::new(), Vec::new());
     for signature in &image.signatures {
-        match judge(policy, image, signature) {
-            Ok(repository) => good.push((repository, signature)),
+        match judge(policy, &facts.now, image, signature) {
+            Ok((repository, scope)) => good.entry(repository).or_insert((scope, Vec::new())).1.push(signature),
+            Err(finding) => bad.push(*finding),
+        }
+    }
+    let mut enough = Vec::new();
+    for (repository, (scope, signatures)) in good {
+        match count(repository, scope, &signatures) {
+            Ok(signed) => enough.push(signed),
             Err(finding) => bad.push(*finding),
         }
     }
     // The name that containerd recorded only chooses among repositories that are all verified.
-    let named = |r: &str| repository_of(&facts.subject.image_name) == r;
-    good.sort_by(|(a, s), (b, t)| {
-        (!named(a), a, &s.authority, &s.format).cmp(&(!named(b), b, &t.authority, &t.format))
-    });
-    if let Some((repository, signature)) = good.into_iter().next() {
-        return Identity::Signed {
-            repository,
-            authority: signature.authority.clone(),
-            format: signature.format.clone(),
-        };
+    let named = repository_of(&facts.subject.image_name);
+    let at = enough.iter().position(|signed| signed.repository == named).unwrap_or(0);
+    if at < enough.len() {
+        return Identity::Signed(enough.swap_remove(at));
     }
     bad.extend(image.rejected.iter().map(|line| rejected(image, line)));
     if bad.is_empty() {
@@ -123,8 +139,38 @@ fn identify_image(policy: &Policy, facts: &Facts, image: &Image) -> Identity {
     Identity::None(bad)
 }
 
-/// The verified repository of one signature, or why it does not count.
-fn judge(policy: &Policy, image: &Image, signature: &Signature) -> Result<String, Box<Finding>> {
+/// Whether as many keys signed for the repository as its scope needs. A key counts once, whatever names it has and
+/// however often it signed; one over the index and one over the manifest are both over what runs.
+fn count(repository: String, scope: &Scope, signatures: &[&Signature]) -> Result<Signed, Box<Finding>> {
+    let keys = signatures.iter().map(|s| s.key.as_str()).collect::<BTreeSet<_>>().len();
+    // Of an authority's formats the first by name, whatever the order of the files.
+    let said: BTreeSet<_> = signatures.iter().map(|s| (s.authority.clone(), s.format.clone())).collect();
+    let by: BTreeMap<String, String> = said.into_iter().rev().collect();
+    if keys >= scope.need {
+        return Ok(Signed { repository, by, keys: (keys, scope.need) });
+    }
+    let fact = format!(
+        "{keys} of {} needed keys signed ({}{}) {}",
+        scope.need,
+        text::list(by.keys().map(|name| format!("\"{name}\""))),
+        if by.len() > keys { ", some with the same key" } else { "" },
+        text::show(&repository),
+    );
+    let others = scope.authorities.iter().filter(|name| !by.contains_key(*name)).map(|name| format!("\"{name}\""));
+    let fix = match text::list(others) {
+        none if none.is_empty() => "give the scope an authority with a key of its own".to_owned(),
+        others => format!("have {others} sign it too, then boltseal sig import"),
+    };
+    Err(RULE.deny_fix("too-few-signatures", fact, fix).into())
+}
+
+/// The verified repository of one signature with its scope, or why it does not count.
+fn judge<'a>(
+    policy: &'a Policy,
+    now: &Fact<u64>,
+    image: &Image,
+    signature: &Signature,
+) -> Result<(String, &'a Scope), Box<Finding>> {
     let name = text::show(&signature.authority);
     let Some(authority) = policy.authorities.iter().find(|a| a.name == signature.authority) else {
         return Err(RULE.deny("wrong-key", format!("the policy has no authority \"{name}\"")).into());
@@ -137,6 +183,7 @@ fn judge(policy: &Policy, image: &Image, signature: &Signature) -> Result<String
             )
             .into());
     }
+    in_time(authority, now, signature)?;
     let repository = match (&signature.repository, authority.repositories.as_slice()) {
         (Some(signed), _) => signed.clone(),
         (None, [only]) => only.trim_end_matches('/').to_owned(),
@@ -170,8 +217,66 @@ fn judge(policy: &Policy, image: &Image, signature: &Signature) -> Result<String
             let fact = format!("scope {} does not name \"{name}\"", text::show(&scope.repository));
             Err(RULE.deny_fix("wrong-authority", fact, "sign with an authority of that scope").into())
         }
-        Some(_) => Ok(repository),
+        Some(scope) => {
+            // A wider scope's list holds for the narrower ones: what is revoked there is not brought back by a detail.
+            for wider in policy.scopes.iter().filter(|s| pattern::covers(&s.repository, &repository)) {
+                let list = format!("deny_digests of scope {}", text::show(&wider.repository));
+                not_denied(&wider.deny_digests, &list, image)?;
+            }
+            Ok((repository, scope))
+        }
     }
+}
+
+/// The authority's dates.
+fn in_time(authority: &Authority, now: &Fact<u64>, signature: &Signature) -> Result<(), Box<Finding>> {
+    let name = text::show(&authority.name);
+    if authority.is_dated() {
+        let now = match now {
+            Fact::Is(now) => *now,
+            Fact::Unknown(why) => return Err(RULE.unknown_fix("the time", why, "set the node's clock").into()),
+            Fact::Absent => return Err(RULE.unknown_fix("the time", "no clock", "set the node's clock").into()),
+        };
+        let denied = match authority.closed(now) {
+            None => None,
+            Some(Closed::NotYet(from)) => Some((
+                "not-yet-valid",
+                format!("\"{name}\" counts from {from} on"),
+                "sign with an authority that counts now, or wait",
+            )),
+            Some(Closed::Over(until)) => Some((
+                "expired",
+                format!("\"{name}\" counted until {until}"),
+                "sign with the authority that followed it, or set another `until`",
+            )),
+        };
+        if let Some((condition, fact, fix)) = denied {
+            return Err(RULE.deny_fix(condition, fact, fix).into());
+        }
+    }
+    if authority.takes(signature.signed_at) {
+        return Ok(());
+    }
+    let least = text::show(authority.min_signing_time.as_deref().unwrap_or_default());
+    let format = text::show(&signature.format);
+    let (condition, fact) = match signature.signed_at {
+        None => {
+            ("no-signing-time", format!("\"{name}\" counts if signed since {least}; a {format} does not prove when"))
+        }
+        Some(_) => ("signed-too-early", format!("the {format} of \"{name}\" was made before {least}")),
+    };
+    Err(RULE.deny_fix(condition, fact, "sign with a new key, an authority of its own; end this one by `until`").into())
+}
+
+/// Neither what runs nor a part of it is on the list.
+fn not_denied(list: &[String], name: &str, image: &Image) -> Result<(), Box<Finding>> {
+    let own = [&image.target, &image.manifest, &image.config];
+    let Some(denied) = list.iter().find(|digest| own.contains(digest) || image.layers.contains(digest)) else {
+        return Ok(());
+    };
+    let what = if image.layers.contains(denied) { "layer " } else { "" };
+    let fact = format!("{what}{denied} is in {name}");
+    Err(RULE.deny_fix("denied-digest", fact, "use another image, or take the digest off the list").into())
 }
 
 fn rejected(image: &Image, line: &str) -> Finding {
@@ -213,156 +318,4 @@ fn repository_of(reference: &str) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::outcomes;
-    use super::*;
-    use crate::fixture;
-    use crate::policy::Scope;
-
-    fn table(change: impl Fn(&mut Policy, &mut Facts)) -> Vec<String> {
-        let (mut policy, mut facts) = (fixture::policy(), fixture::facts());
-        change(&mut policy, &mut facts);
-        outcomes(&RULE, &policy, &facts)
-    }
-
-    fn with_image(change: impl Fn(&mut Image)) -> Vec<String> {
-        table(|_, f| {
-            if let Fact::Is(image) = &mut f.image {
-                change(image);
-            }
-        })
-    }
-
-    #[test]
-    fn truth_table() {
-        assert_eq!(table(|_, _| {}), ["pass"]);
-        assert_eq!(table(|_, f| f.image = Fact::Unknown("x".into())), ["deny unknown"]);
-        assert_eq!(table(|_, f| f.image = Fact::Unknown("timeout: containerd".into())), ["deny timeout"]);
-        assert_eq!(table(|_, f| f.image = Fact::Absent), ["deny no-image"]);
-        assert_eq!(with_image(|i| i.signatures.clear()), ["deny unsigned"]);
-        assert_eq!(with_image(|i| i.signatures[0].authority = "other".into()), ["deny wrong-key"]);
-        assert_eq!(with_image(|i| i.signatures[0].digest = fixture::digest('f')), ["deny other-digest"]);
-        assert_eq!(with_image(|i| i.signatures[0].repository = None), ["pass"]);
-        assert_eq!(with_image(|i| i.signatures[0].repository = Some("docker.io/x".into())), ["deny wrong-repository"]);
-        assert_eq!(with_image(|i| i.signatures[0].digest = i.manifest.clone()), ["pass"]);
-        for (line, expected) in [
-            ("attestation: cosign.sigstore.dev/attestation/v1 is no signature", "deny attestation"),
-            ("wrong-key: sha256:ab", "deny wrong-key"),
-            ("other-digest: sha256:ab", "deny other-digest"),
-            ("malformed: no JSON", "deny malformed"),
-            ("something else", "deny unsigned"),
-            ("something: else", "deny unsigned"),
-        ] {
-            let got = with_image(|i| {
-                i.signatures.clear();
-                i.rejected = vec![line.into()];
-            });
-            assert_eq!(got, [expected]);
-        }
-    }
-
-    #[test]
-    fn the_policy_side() {
-        assert_eq!(table(|p, _| p.scopes.clear()), ["deny no-scope"]);
-        assert_eq!(table(|p, _| p.scopes[0].authorities = vec!["x".into()]), ["deny wrong-authority"]);
-        assert_eq!(table(|p, _| p.image.deny_digests = vec![fixture::digest('a')]), ["deny denied-digest"]);
-        assert_eq!(table(|p, _| p.image.deny_digests = vec![fixture::digest('c')]), ["deny denied-digest"]);
-        assert_eq!(table(|p, _| p.authorities.clear()), ["deny wrong-key"]);
-        // The longest scope decides, and a wider one that names the authority does not help.
-        let narrow = Scope {
-            repository: "ghcr.io/corp/app".into(),
-            authorities: vec!["x".into()],
-            level: None,
-            modes: Default::default(),
-            sensitivity: String::new(),
-            bind: None,
-            connect: None,
-            programs: None,
-        };
-        assert_eq!(table(|p, _| p.scopes.push(narrow.clone())), ["deny wrong-authority"]);
-        let unpinned = |p: &mut Policy, f: &mut Facts| {
-            p.authorities[0].repositories.push("quay.io/corp".into());
-            if let Fact::Is(image) = &mut f.image {
-                image.signatures[0].repository = None;
-            }
-        };
-        assert_eq!(table(unpinned), ["deny not-pinned"]);
-    }
-
-    #[test]
-    fn a_sandbox_is_a_pinned_digest_with_its_own_arguments() {
-        let pin = |p: &mut Policy, f: &mut Facts| {
-            p.sandbox.digests = vec![fixture::digest('b')];
-            if let Fact::Is(image) = &mut f.image {
-                image.signatures.clear();
-            }
-        };
-        assert_eq!(table(pin), ["pass"]);
-        assert_eq!(
-            table(|p, f| {
-                pin(p, f);
-                f.process.args = vec!["sh".into()];
-            }),
-            ["deny unsigned"]
-        );
-        assert_eq!(
-            table(|p, f| {
-                pin(p, f);
-                p.image.deny_digests = vec![fixture::digest('b')];
-            }),
-            ["deny denied-digest"]
-        );
-    }
-
-    #[test]
-    fn one_good_signature_suffices_in_any_order() {
-        let two = |reverse: bool| {
-            with_image(move |i| {
-                let mut other = i.signatures[0].clone();
-                other.authority = "other".into();
-                i.signatures.push(other);
-                i.rejected = vec!["malformed: x".into()];
-                if reverse {
-                    i.signatures.reverse();
-                }
-            })
-        };
-        assert_eq!(two(false), ["pass"]);
-        assert_eq!(two(true), ["pass"]);
-    }
-
-    /// The name in containerd's record chooses among what is verified, and proves nothing by itself.
-    #[test]
-    fn of_several_repositories_the_recorded_name_chooses() {
-        let chosen = |image_name: &str, reverse: bool| {
-            let (policy, mut facts) = (fixture::policy(), fixture::facts());
-            facts.subject.image_name = image_name.into();
-            if let Fact::Is(image) = &mut facts.image {
-                let mut other = image.signatures[0].clone();
-                other.repository = Some("ghcr.io/corp/zed".into());
-                image.signatures.push(other);
-                if reverse {
-                    image.signatures.reverse();
-                }
-            }
-            Ctx::new(&policy, &facts).repository().map(str::to_owned)
-        };
-        for reverse in [false, true] {
-            assert_eq!(chosen("ghcr.io/corp/app:1", reverse).as_deref(), Some("ghcr.io/corp/app"));
-            assert_eq!(chosen("ghcr.io/corp/zed:1", reverse).as_deref(), Some("ghcr.io/corp/zed"));
-            assert_eq!(chosen("docker.io/library/nginx", reverse).as_deref(), Some("ghcr.io/corp/app"));
-        }
-    }
-
-    #[test]
-    fn references() {
-        for (reference, expected) in [
-            ("ghcr.io/a/b:1", "ghcr.io/a/b"),
-            ("localhost:5000/a", "localhost:5000/a"),
-            ("localhost:5000/a:1@sha256:ab", "localhost:5000/a"),
-            ("", ""),
-        ] {
-            assert_eq!(repository_of(reference), expected);
-        }
-    }
-}
+mod tests;

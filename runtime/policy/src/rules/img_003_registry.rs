@@ -1,5 +1,5 @@
 //! BS-IMG-003: the verified repository lies in an allow-listed registry.
-use super::{CREATE, Ctx, Identity, Rule};
+use super::{CREATE, Ctx, Identity, Rule, Signed};
 use crate::policy::Level;
 use crate::verdict::Finding;
 use crate::{pattern, text};
@@ -26,7 +26,7 @@ pub(super) static RULE: Rule = Rule {
 fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
     let finding = match &ctx.identity {
         Identity::Pinned(digest) => RULE.pass(format!("{digest} is pinned by [sandbox]")),
-        Identity::Signed { repository, .. } => {
+        Identity::Signed(Signed { repository, .. }) => {
             let shown = text::show(repository);
             match ctx.policy.registries.allow.iter().find(|prefix| pattern::covers(prefix, repository)) {
                 Some(prefix) => RULE.pass(format!("{shown} is covered by {}", text::show(prefix))),

@@ -33,6 +33,7 @@ use crate::facts::{Door, Facts};
 use crate::policy::{Allowance, Level, Policy, Scope};
 use crate::verdict::{Finding, Outcome};
 use crate::{pattern, text};
+use std::collections::BTreeMap;
 
 pub(crate) use mac_001_label::granted as granted_label;
 pub(crate) use net_001_ports::granted as granted_network;
@@ -139,12 +140,21 @@ pub struct Ctx<'a> {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Identity {
-    /// Signed by `authority` for `repository`; `format` of the signature.
-    Signed { repository: String, authority: String, format: String },
+    Signed(Signed),
     /// One of the policy's sandbox digests, started with its own arguments.
     Pinned(String),
     /// None: what BS-IMG-001 says about it.
     None(Vec<Finding>),
+}
+
+/// Signed for one repository by as many keys as its scope demands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    pub repository: String,
+    /// Every authority whose signature counted, with the format of one.
+    pub by: BTreeMap<String, String>,
+    /// How many keys these are, and how many were needed.
+    pub keys: (usize, usize),
 }
 
 impl<'a> Ctx<'a> {
@@ -152,12 +162,13 @@ impl<'a> Ctx<'a> {
     pub fn new(policy: &'a Policy, facts: &'a Facts) -> Self {
         let identity = img_001_signature::identify(policy, facts);
         let (mut allowances, mut scope) = (Vec::new(), None);
-        if let Identity::Signed { repository, authority, .. } = &identity {
+        if let Identity::Signed(Signed { repository, by, .. }) = &identity {
             scope = scope_of(policy, repository);
+            // Whoever else signed takes nothing away: an allowance asks for its own authority, and the scope for how many.
             allowances = policy
                 .allowances
                 .iter()
-                .filter(|a| a.authority == *authority && pattern::covers(&a.repository, repository))
+                .filter(|a| by.contains_key(&a.authority) && pattern::covers(&a.repository, repository))
                 .collect();
             allowances.sort_by(|a, b| a.id.cmp(&b.id));
         }
@@ -167,7 +178,7 @@ impl<'a> Ctx<'a> {
     #[must_use]
     pub fn repository(&self) -> Option<&str> {
         match &self.identity {
-            Identity::Signed { repository, .. } => Some(repository),
+            Identity::Signed(signed) => Some(&signed.repository),
             Identity::Pinned(_) | Identity::None(_) => None,
         }
     }
