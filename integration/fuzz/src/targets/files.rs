@@ -71,7 +71,8 @@ pub(super) fn policy_signed(bytes: &[u8]) -> u64 {
 
 /// Whatever another tool's policy becomes passes lint: it is well formed, its keys are there, and each scope's need can be met.
 pub(super) fn import_policy(bytes: &[u8]) -> u64 {
-    let read = |path: &str| if path.len() % 7 == 0 { Err("no such file".to_owned()) } else { Ok(STRANGER.into()) };
+    let read =
+        |path: &str| if path.len().is_multiple_of(7) { Err("no such file".to_owned()) } else { Ok(STRANGER.into()) };
     let found = boltseal_import::import(bytes, read, |_| true);
     if let Ok(found) = &found {
         let policy = policy::Policy::parse(&found.policy, &[]).unwrap_or_else(|e| panic!("{e:?} in {}", found.policy));

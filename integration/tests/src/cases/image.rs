@@ -155,7 +155,7 @@ fn signed(world: &mut World, name: &str) -> Result<()> {
 /// Signs one manifest of the index.
 fn signed_platform(world: &mut World, architecture: &str) -> Result<()> {
     let (image, key) = (of_platform(world.node.images.get("index")?, architecture)?, world.node.key.clone());
-    signed_by(world, &image, &key, Cosign::V2)
+    signed_by(world, &image, &[&key], Cosign::V2)
 }
 
 /// The authority gets a key of this kind, and somebody signs.
