@@ -23,8 +23,12 @@ pub fn set(names: &[&str]) -> BTreeSet<String> {
 pub fn policy() -> Policy {
     let mut p = Policy::default();
     p.registries.allow = vec!["ghcr.io/corp".into()];
-    p.authorities =
-        vec![Authority { name: "ci".into(), key: "ci.pub".into(), repositories: vec!["ghcr.io/corp".into()] }];
+    p.authorities = vec![Authority {
+        name: "ci".into(),
+        key: "ci.pub".into(),
+        repositories: vec!["ghcr.io/corp".into()],
+        ..Authority::default()
+    }];
     p.scopes = vec![Scope {
         repository: "ghcr.io/corp".into(),
         authorities: vec!["ci".into()],

@@ -15,7 +15,10 @@ const EVERYTHING: &str = r#"
 version = 1
 [[authority]]
 name = "ci"
-key = "ci.pub"
+format = "notation"
+roots = "ca.pem"
+identities = ["CN=ci"]
+signing_authority = true
 repositories = ["a.io"]
 [[scope]]
 repository = "a.io"

@@ -163,6 +163,13 @@ fn by_authority(world: &mut World, kind: &[&str], cosign: Cosign, signer: Signer
 }
 
 fn signed_by(world: &mut World, image: &Image, key: &Key, cosign: Cosign) -> Result<()> {
+    store_anew(world, image)?;
+    key.sign(cosign, image)?;
+    world.node.import(image)
+}
+
+/// Empties the image's folder of signatures until the case is over.
+pub(super) fn store_anew(world: &mut World, image: &Image) -> Result<()> {
     let folder = Path::new(SIGNATURES).join(image.hex());
     let kept = Path::new("/var/lib/kept-signatures").to_path_buf();
     if folder.exists() {
@@ -175,8 +182,7 @@ fn signed_by(world: &mut World, image: &Image, key: &Key, cosign: Cosign) -> Res
         }
         Ok(())
     });
-    key.sign(cosign, image)?;
-    world.node.import(image)
+    Ok(())
 }
 
 /// A policy whose key may sign for the other registry path, which is on the list of registries or not.

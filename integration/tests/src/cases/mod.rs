@@ -7,6 +7,7 @@ mod host;
 mod image;
 mod network;
 mod node;
+mod notation;
 mod programs;
 mod sensitivity;
 mod spec;
@@ -143,6 +144,7 @@ pub const SHOWN: [&str; 24] = [
 #[must_use]
 pub fn all() -> Vec<Case> {
     let mut all = image::cases();
+    all.extend(notation::cases());
     all.extend(spec::cases());
     all.extend(users::cases());
     all.extend(host::cases());
