@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all setup build check test test-node test-escape test-programs demo bench probe fuzz mutants audit clean
+.PHONY: all setup build check test test-node test-trust test-escape test-programs demo bench probe fuzz mutants audit clean
 
 TARGET := x86_64-unknown-linux-musl
 # One target folder, one target triple, so that nothing is built twice.
@@ -31,6 +31,11 @@ test: build
 	target/$(TARGET)/debug/boltseal-fuzz replay
 	target/$(TARGET)/debug/boltseal-fuzz run --seconds 60
 	$(CARGO) test --locked -p boltseal-integration-tests --target $(TARGET)
+
+# Every signature format with what must be accepted and refused: by boltseal, and by cosign side by side.
+test-trust: setup
+	@$(BUILD) --quiet -p boltseal-integration-tests --bin boltseal-test-trust
+	@target/$(TARGET)/debug/boltseal-test-trust
 
 # A virtual machine with measured boot, booted once for each thing that can be changed about it.
 test-node: build

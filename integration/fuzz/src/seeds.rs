@@ -8,7 +8,8 @@ use boltseal_message::{
 };
 use boltseal_node::quote::Clock;
 use boltseal_node::verdict::Verdict;
-use boltseal_trust::{Malformed, Source, encode_answer, import_layout, propose};
+use boltseal_trust::notation::Notary;
+use boltseal_trust::{Malformed, Proposal, SignatureProposal, Source, encode_answer, import_layout, propose};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
@@ -106,11 +107,39 @@ fn trust() -> io::Result<()> {
             put("trust_answer", &format!("real-{name}-{end}"), &encode_answer(&propose(source, &bytes)))?;
         }
     }
+    notation(&fixtures.join("notation"))?;
+    for entry in std::fs::read_dir(fixtures.join("layouts/cosign2-attest/blobs/sha256"))? {
+        let blob = std::fs::read(entry?.path())?;
+        if propose(Source::Dsse, &blob).is_ok() {
+            put("trust_dsse", "attestation", &blob)?;
+        }
+    }
     for entry in std::fs::read_dir(fixtures.join("layouts/cosign3-attest/blobs/sha256"))? {
         let blob = std::fs::read(entry?.path())?;
         if propose(Source::SigstoreBundle, &blob).is_ok() {
             put("trust_bundle", "attestation", &blob)?;
             put("trust_answer", "attestation", &encode_answer(&propose(Source::SigstoreBundle, &blob)))?;
+        }
+    }
+    Ok(())
+}
+
+fn notation(fixtures: &Path) -> io::Result<()> {
+    let root = std::fs::read(fixtures.join("root.pem"))?;
+    put("trust_roots", "root.pem", &root)?;
+    let notary = Notary::new(&String::from_utf8_lossy(&root), &["*".into()], false).map_err(io::Error::other)?;
+    for name in ["p256.jws", "p256.cose", "rsa3072.jws", "rsa3072.cose"] {
+        let bytes = std::fs::read(fixtures.join(name))?;
+        let (target, source) = if name.ends_with(".jws") {
+            ("trust_notation", Source::NotationJws)
+        } else {
+            ("trust_cose", Source::NotationCose)
+        };
+        put(target, &format!("real-{name}"), &bytes)?;
+        let answer = propose(source, &bytes);
+        put("trust_answer", &format!("real-{name}"), &encode_answer(&answer))?;
+        if let Ok(Proposal::Signature(SignatureProposal::Notation(proposal))) = &answer {
+            put("trust_appraise", name, &notary.question(proposal, Some(1_798_761_600)))?;
         }
     }
     Ok(())

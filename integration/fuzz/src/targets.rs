@@ -9,7 +9,7 @@ use files::{
     audit_line, audit_text, evidence_cri, evidence_rootfs, import_policy, node_reply, node_verdict, policy_network,
     policy_pattern, policy_signed, policy_toml,
 };
-use trust::{image, signature, trust_answer, trust_bind, trust_key, trust_layout};
+use trust::{image, signature, trust_answer, trust_appraise, trust_bind, trust_key, trust_layout, trust_roots};
 
 use boltseal_evidence as evidence;
 use boltseal_fuzz::random::Random;
@@ -59,6 +59,19 @@ pub(crate) const ALL: &[Target] = &[
         holds: "only true signatures verify",
         run: |b| signature(Source::SigstoreBundle, b),
     },
+    Target { name: "trust_dsse", holds: "only true signatures verify", run: |b| signature(Source::Dsse, b) },
+    Target {
+        name: "trust_notation",
+        holds: "only what was truly signed under the root verifies",
+        run: |b| signature(Source::NotationJws, b),
+    },
+    Target {
+        name: "trust_cose",
+        holds: "only what was truly signed under the root verifies",
+        run: |b| signature(Source::NotationCose, b),
+    },
+    Target { name: "trust_appraise", holds: "whatever is asked has an answer that can be read", run: trust_appraise },
+    Target { name: "trust_roots", holds: "a file of roots has at least one", run: trust_roots },
     Target { name: "trust_answer", holds: "whatever a worker answers, only true signatures verify", run: trust_answer },
     Target { name: "trust_key", holds: "a key that is read is the bytes that it is written as", run: trust_key },
     Target { name: "trust_layout", holds: "every file that is made can be read by a start", run: trust_layout },

@@ -15,6 +15,7 @@ pub mod jws;
 pub mod kexec;
 pub mod leak;
 pub mod node;
+pub mod notation;
 pub mod policy;
 pub mod private;
 pub mod process;

@@ -24,7 +24,9 @@ impl Cosign {
         crate::private::project().join(".cache/tools").join(version).join("usr/bin/cosign")
     }
 
-    fn command(self, home: &Path) -> Command {
+    /// To be given its arguments; it keeps what it keeps in `home`.
+    #[must_use]
+    pub fn command(self, home: &Path) -> Command {
         let mut command = Command::new(self.program());
         command.env("COSIGN_PASSWORD", "").env("HOME", home).env("TUF_ROOT", home.join("tuf"));
         command

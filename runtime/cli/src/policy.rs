@@ -9,6 +9,7 @@ use boltseal_evidence::policy_files::{self, PolicyBundle};
 use boltseal_policy::facts::Bundle;
 use boltseal_policy::policy::{Authority, Closed, Level};
 use boltseal_policy::{Fact, Policy};
+use boltseal_trust::notation::Notary;
 use boltseal_trust::{Key, KeyError};
 use ring::agreement::{ECDH_P256, ECDH_P384, EphemeralPrivateKey, UnparsedPublicKey, agree_ephemeral};
 use ring::rand::SystemRandom;
@@ -85,7 +86,8 @@ fn read(dir: &Path, owner: Owner) -> Result<Loaded, Bad> {
 fn keys(policy: &Policy, bundle: &PolicyBundle) -> Vec<String> {
     type Read = fn(&str) -> Result<Key, KeyError>;
     let (any, p256): (Read, Read) = (Key::from_spki_pem, Key::p256_from_spki_pem);
-    let named = policy.authorities.iter().map(|a| (format!("authority \"{}\"", a.name), &a.key, any));
+    let (rooted, keyed): (Vec<_>, Vec<_>) = policy.authorities.iter().partition(|a| a.format == "notation");
+    let named = keyed.iter().map(|a| (format!("authority \"{}\"", a.name), &a.key, any));
     let node = Some(&policy.node.attestation_key)
         .filter(|key| !key.is_empty())
         .map(|key| ("node.attestation_key".to_owned(), key, p256));
@@ -105,9 +107,23 @@ fn keys(policy: &Policy, bundle: &PolicyBundle) -> Vec<String> {
             Ok(_) => {}
         }
     }
+    for a in rooted {
+        let read = |bytes: &[u8]| {
+            let pem = std::str::from_utf8(bytes).map_err(|e| e.to_string())?;
+            Notary::new(pem, &a.identities, a.signing_authority)
+        };
+        let found = bundle.trust(&a.roots).ok_or_else(|| "is missing".to_owned()).and_then(read);
+        if let Err(why) = found {
+            problems.push(format!("authority \"{}\": trust/{}: {why}", a.name, a.roots));
+        }
+    }
     if problems.is_empty() {
         let key = |pem: &[u8]| Key::from_spki_pem(std::str::from_utf8(pem).ok()?).ok();
-        problems = policy.unreachable(|a| Some(key(bundle.trust(&a.key)?)?.id().to_owned()));
+        // Whom roots certify has keys that nobody knows beforehand: they count as one.
+        problems = policy.unreachable(|a| match a.format.as_str() {
+            "" => Some(key(bundle.trust(&a.key)?)?.id().to_owned()),
+            _ => Some(format!("roots {}", a.roots)),
+        });
     }
     let ear = policy.node.ear.as_ref().map(|ear| ("node.ear.jwks", &ear.jwks));
     let token = policy.owner.token.as_ref().map(|token| ("owner.token.jwks", &token.jwks));

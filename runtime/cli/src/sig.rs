@@ -1,4 +1,4 @@
-//! `boltseal sig import`: signatures of an OCI image layout into the node's store.
+//! `boltseal sig import`: signatures and attestations of an OCI image layout into the node's store.
 //!
 //! The importer is not trusted: every start verifies what it reads. It only takes what a start could use, and says what
 //! it left.
@@ -23,9 +23,7 @@ pub(crate) fn import(path: &Path, screen: &mut Screen) -> Result<Exit, Failure> 
         let new = store.put(file).map_err(Failure::undecided)?;
         taken.push((file, new));
     }
-    // An attestation that was told apart is no fault of the layout.
-    let understood = !taken.is_empty() || found.skipped.iter().any(|line| line.ends_with("not a signature"));
-    let exit = if understood { Exit::Ok } else { Exit::Findings };
+    let exit = if taken.is_empty() { Exit::Findings } else { Exit::Ok };
     if screen.json() {
         let files: Vec<_> = taken
             .iter()
@@ -43,13 +41,13 @@ pub(crate) fn import(path: &Path, screen: &mut Screen) -> Result<Exit, Failure> 
     }
     screen.line(&format!(
         "{} in {SIGNATURES}, {} new; {} skipped",
-        count(taken.len(), "signature"),
+        count(taken.len(), "file"),
         taken.iter().filter(|(_, new)| *new).count(),
         found.skipped.len()
     ))?;
-    if !understood {
+    if taken.is_empty() {
         talk(
-            "nothing taken: the layout holds no signature by a key. Fix: sign the image, then save it with its signatures",
+            "nothing taken: the layout holds no signature that a start could take. Fix: sign the image, then save it with its signatures",
         );
     }
     Ok(exit)

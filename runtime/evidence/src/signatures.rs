@@ -7,13 +7,14 @@ pub const MAX_FILES: usize = 16;
 /// Bytes of the largest.
 pub const MAX_FILE: u64 = 64 << 10;
 /// Ends of the names of files that a verifier knows.
-const ENDS: [&str; 2] = [".sig.json", ".bundle.json"];
+const ENDS: [&str; 5] = [".sig.json", ".bundle.json", ".dsse.json", ".notation.jws", ".notation.cose"];
 /// Most names that a folder may hold at all.
 const MAX_NAMES: usize = 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignatureFile {
-    /// sha256 of the content, hex, then `.sig.json` (cosign 2) or `.bundle.json` (Sigstore bundle).
+    /// sha256 of the content, hex, then `.sig.json` (cosign 2), `.bundle.json` (Sigstore bundle), `.notation.jws` or
+    /// `.notation.cose`.
     pub name: String,
     pub bytes: Vec<u8>,
 }
@@ -46,7 +47,7 @@ pub fn files(root: &Path, digest: &str) -> Result<Signatures, Problem> {
         let skip = if found.files.len() == MAX_FILES {
             Some(format!("there are {MAX_FILES} before it"))
         } else if !stem(&name).is_some_and(is_sha256) {
-            Some("its name is not a sha256 with .sig.json or .bundle.json".to_owned())
+            Some(format!("its name is not a sha256 with one of {}", ENDS.join(", ")))
         } else {
             match folder.read(&name, MAX_FILE, Owner::Root) {
                 Ok((bytes, _)) if stem(&name) == Some(&sha256(&bytes)) => {

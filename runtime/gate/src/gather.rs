@@ -209,7 +209,10 @@ fn containerd_facts(
         Ok(snapshot) => {
             facts.image = Jail::new(deadline)
                 .map_err(NoProof::Why)
-                .and_then(|jail| image::prove(&client, &jail, &container, &snapshot.parent, &policy.signers))
+                .and_then(|jail| {
+                    let signed = image::Signed { jail: &jail, signers: &policy.signers, now: facts.now.is().copied() };
+                    image::prove(&client, &signed, &container, &snapshot.parent)
+                })
                 .map_or_else(NoProof::fact, Fact::Is);
             facts.rootfs = Fact::Is(rootfs::rootfs_facts(&create.rootfs, &container.snapshotter, &snapshot));
         }

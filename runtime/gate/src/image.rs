@@ -7,22 +7,37 @@ use boltseal_evidence::containerd::{Client, Container, Error};
 use boltseal_evidence::signatures;
 use boltseal_jail::Parse;
 use boltseal_policy::Fact;
-use boltseal_policy::facts::{Image, Signature};
+use boltseal_policy::facts::{Attestation, Image, Signature};
+use boltseal_trust::notation::{Notary, NotationProposal, accept, appraise};
 use boltseal_trust::{
-    Answer, Config, Digest, Key, Link, MAX_IMAGE_FILE, Malformed, Manifest, Proposal, Reject, SignatureProposal,
+    Answer, Claim, Config, Digest, Key, Link, MAX_IMAGE_FILE, Malformed, Manifest, Proposal, Reject, SignatureProposal,
     Source, bind_child, bind_config, bind_diff_ids, chain_id, decode_answer, digest, encode_answer, propose,
-    verify_signature,
+    verify_attestation, verify_signature,
 };
 use std::path::Path;
 
 /// Most verifications of one start. Beyond what any policy needs; with every key P-384 it is less than a second.
 const MAX_VERIFICATIONS: usize = 1024;
 
-/// An authority of the policy with its key.
+/// An authority of the policy with what its signatures are verified by.
 #[derive(Debug)]
 pub(crate) struct Signer {
     pub(crate) authority: String,
-    pub(crate) key: Key,
+    pub(crate) trust: Trust,
+}
+
+#[derive(Debug)]
+pub(crate) enum Trust {
+    Key(Key),
+    Roots(Notary),
+}
+
+/// What signatures are judged with.
+pub(crate) struct Signed<'a> {
+    pub(crate) jail: &'a dyn Parse,
+    pub(crate) signers: &'a [Signer],
+    /// Seconds since the epoch; None when nobody knows.
+    pub(crate) now: Option<u64>,
 }
 
 /// Why there is no proof.
@@ -57,14 +72,13 @@ fn why(text: impl std::fmt::Display) -> NoProof {
 /// whose layers are mounted is the one that runs.
 pub(crate) fn prove(
     client: &Client,
-    jail: &dyn Parse,
+    signed: &Signed<'_>,
     container: &Container,
     parent: &str,
-    signers: &[Signer],
 ) -> Result<Image, NoProof> {
     let target: Digest =
         client.image(&container.image)?.digest.parse().map_err(|_| why("the image record names no sha256 digest"))?;
-    let chain = chain(jail, target, parent, |digest| Ok(client.blob(&digest.to_string(), MAX_IMAGE_FILE)?))?;
+    let chain = chain(signed.jail, target, parent, |digest| Ok(client.blob(&digest.to_string(), MAX_IMAGE_FILE)?))?;
     let mut image = Image {
         target: target.to_string(),
         manifest: chain.manifest.to_string(),
@@ -78,7 +92,7 @@ pub(crate) fn prove(
         cwd: chain.config.working_dir.clone(),
         ..Image::default()
     };
-    signed(jail, &mut image, target, chain.manifest, signers)?;
+    signed.look(&mut image, target, chain.manifest)?;
     Ok(image)
 }
 
@@ -160,81 +174,137 @@ fn hashed(expected: Digest, bytes: Vec<u8>) -> Result<Vec<u8>, NoProof> {
     Err(why(format!("the content store holds other bytes under {expected}")))
 }
 
-/// Looks at every signature file of the target and of the manifest, with every key. What counts goes into
-/// `image.signatures`, why another did not into `image.rejected`.
-fn signed(
-    jail: &dyn Parse,
-    image: &mut Image,
-    target: Digest,
-    manifest: Digest,
-    signers: &[Signer],
-) -> Result<(), NoProof> {
-    let mut over = vec![target];
-    if manifest != target {
-        over.push(manifest);
-    }
-    // Each file is tried with each key, for a scope may need several: none is the last one that counts.
-    let mut room = (MAX_VERIFICATIONS / signers.len().max(1)).max(1);
-    let mut another = false;
-    for digest in over {
-        let files = signatures::files(Path::new(paths::SIGNATURES), &digest.to_string()).map_err(why)?;
-        image.looked_in = files.looked_in.display().to_string();
-        image.rejected.extend(files.skipped.iter().map(|line| format!("malformed: {line}")));
-        for file in files.files {
-            if room == 0 {
-                image.rejected.push(format!("malformed: {} and what follows: too many for so many keys", file.name));
-                break;
-            }
-            room -= 1;
-            // Anybody may have signed: one file's author shall not answer for another's. The image's own files were
-            // asked about before the first one.
-            if std::mem::replace(&mut another, true) {
-                jail.afresh();
-            }
-            let source =
-                if file.name.ends_with(".sig.json") { Source::CosignSignature } else { Source::SigstoreBundle };
-            match ask(jail, source, &file.bytes) {
-                Ok(Proposal::Signature(proposal)) => judge(image, &proposal, digest, signers),
-                Ok(_) => image.rejected.push("malformed: the worker answered something else".into()),
-                Err(NoProof::Why(text)) => image.rejected.push(format!("malformed: {text}")),
-                Err(other) => return Err(other),
+impl Signed<'_> {
+    /// Looks at every signature file of the target and of the manifest, with every authority. What counts goes into
+    /// `image.signatures`, why another did not into `image.rejected`.
+    fn look(&self, image: &mut Image, target: Digest, manifest: Digest) -> Result<(), NoProof> {
+        let mut over = vec![target];
+        if manifest != target {
+            over.push(manifest);
+        }
+        // Each file is tried with each authority, for a scope may need several: none is the last one that counts.
+        let mut room = (MAX_VERIFICATIONS / self.signers.len().max(1)).max(1);
+        let mut another = false;
+        for digest in over {
+            let files = signatures::files(Path::new(paths::SIGNATURES), &digest.to_string()).map_err(why)?;
+            image.looked_in = files.looked_in.display().to_string();
+            image.rejected.extend(files.skipped.iter().map(|line| format!("malformed: {line}")));
+            for file in files.files {
+                if room == 0 {
+                    image
+                        .rejected
+                        .push(format!("malformed: {} and what follows: too many for so many keys", file.name));
+                    break;
+                }
+                room -= 1;
+                // Anybody may have signed: one file's author shall not answer for another's. The image's own files were
+                // asked about before the first one.
+                if std::mem::replace(&mut another, true) {
+                    self.jail.afresh();
+                }
+                let Some(source) = Source::of_file(&file.name) else { continue };
+                match ask(self.jail, source, &file.bytes) {
+                    Ok(Proposal::Signature(proposal)) => self.judge(image, &proposal, digest),
+                    Ok(_) => image.rejected.push("malformed: the worker answered something else".into()),
+                    Err(NoProof::Why(text)) => image.rejected.push(format!("malformed: {text}")),
+                    Err(other) => return Err(other),
+                }
             }
         }
+        image.rejected.truncate(16);
+        Ok(())
     }
-    image.rejected.truncate(16);
+
+    fn judge(&self, image: &mut Image, proposal: &SignatureProposal, expected: Digest) {
+        let mut reason = match proposal {
+            SignatureProposal::Notation(_) => "wrong-key: no authority of the policy has format notation".to_owned(),
+            _ => "wrong-key: the policy has no key".to_owned(),
+        };
+        let before = image.signatures.len();
+        // Every authority that verifies it: two may share a key, and which one counts is the policy's to say.
+        for signer in self.signers {
+            let said = match (proposal, &signer.trust) {
+                (SignatureProposal::Notation(proposal), Trust::Roots(notary)) => {
+                    self.vouched(notary, proposal, &expected)
+                }
+                (SignatureProposal::Notation(_), Trust::Key(_)) | (_, Trust::Roots(_)) => continue,
+                (proposal, Trust::Key(key)) => verify_signature(proposal, key, &expected)
+                    .map(|claim| (claim.format.to_string(), key.id().to_owned(), claim)),
+            };
+            match said {
+                Ok((format, key, claim)) => {
+                    image.signatures.push(Signature {
+                        authority: signer.authority.clone(),
+                        key,
+                        format,
+                        repository: claim.repository,
+                        digest: claim.digest.to_string(),
+                        // No format says who saw when it was made.
+                        signed_at: None,
+                    });
+                }
+                // What another key says of its own signature is worth more than that this one did not sign.
+                Err(reject @ (Reject::Signature { .. } | Reject::Untrusted(_))) if reason.starts_with("wrong-key") => {
+                    reason = format!("wrong-key: {reject}");
+                }
+                Err(Reject::Signature { .. } | Reject::Untrusted(_)) => {}
+                Err(reject @ Reject::OtherImage { .. }) => reason = format!("other-digest: {reject}"),
+                Err(reject @ Reject::NotASignature { .. }) => {
+                    reason = format!("attestation: {reject}");
+                    if let Trust::Key(key) = &signer.trust
+                        && let Err(why) = attested(image, proposal, &signer.authority, key, &expected)
+                    {
+                        reason = format!("malformed: {why}");
+                    }
+                }
+                Err(reject @ Reject::Certificate(_)) => reason = format!("certificate: {reject}"),
+                Err(reject) => reason = format!("malformed: {reject}"),
+            }
+        }
+        if image.signatures.len() == before {
+            image.rejected.push(reason);
+        }
+    }
+
+    /// The signatures are verified here. What the certificates say is a worker's word, so the record says: one that saw
+    /// nothing that was not signed under the authority's root.
+    fn vouched(
+        &self,
+        notary: &Notary,
+        proposal: &NotationProposal,
+        expected: &Digest,
+    ) -> Result<(String, String, Claim), Reject> {
+        let vouched = notary.verify(proposal, expected)?;
+        self.jail.afresh();
+        let answer = self.jail.parse(judge_certificates, 0, &notary.question(proposal, self.now));
+        self.jail.afresh();
+        let (claim, subject) = accept(&vouched, &answer.map_err(Reject::Certificate)?)?;
+        Ok((format!("{} by {subject}, trust=jailed", claim.format), vouched.key, claim))
+    }
+}
+
+/// Adds what `key` attests. It says something about an image, and is never a signature of it.
+fn attested(
+    image: &mut Image,
+    proposal: &SignatureProposal,
+    authority: &str,
+    key: &Key,
+    expected: &Digest,
+) -> Result<(), Reject> {
+    let found = verify_attestation(proposal, key, expected)?;
+    image.attestations.push(Attestation {
+        authority: authority.to_owned(),
+        key: key.id().to_owned(),
+        predicate_type: found.predicate_type,
+        digest: found.digest.to_string(),
+        statement: found.statement.to_string(),
+    });
     Ok(())
 }
 
-fn judge(image: &mut Image, proposal: &SignatureProposal, expected: Digest, signers: &[Signer]) {
-    let mut reason = "wrong-key: the policy has no key".to_owned();
-    let before = image.signatures.len();
-    // Every authority whose key verifies it: two may share a key, and which one counts is the policy's to say.
-    for signer in signers {
-        match verify_signature(proposal, &signer.key, &expected) {
-            Ok(claim) => {
-                image.signatures.push(Signature {
-                    authority: signer.authority.clone(),
-                    key: signer.key.id().to_owned(),
-                    format: claim.format.to_string(),
-                    repository: claim.repository,
-                    digest: claim.digest.to_string(),
-                    // Neither format says who saw when it was made.
-                    signed_at: None,
-                });
-            }
-            // What another key says of its own signature is worth more than that this one did not sign.
-            Err(reject @ Reject::Signature { .. }) if reason.starts_with("wrong-key") => {
-                reason = format!("wrong-key: {reject}");
-            }
-            Err(Reject::Signature { .. }) => {}
-            Err(reject @ Reject::OtherImage { .. }) => reason = format!("other-digest: {reject}"),
-            Err(reject @ Reject::NotASignature { .. }) => reason = format!("attestation: {reject}"),
-            Err(reject) => reason = format!("malformed: {reject}"),
-        }
-    }
-    if image.signatures.len() == before {
-        image.rejected.push(reason);
-    }
+/// What the worker of [`Signed::vouched`] does.
+fn judge_certificates(_: u8, question: &[u8]) -> Vec<u8> {
+    appraise(question)
 }
 
 /// Has a worker parse `bytes`. Its answer is decoded by fixed code; a refusal of its own is a reason.
@@ -252,7 +322,10 @@ fn parse(kind: u8, bytes: &[u8]) -> Vec<u8> {
         2 => Source::Target,
         3 => Source::Config,
         4 => Source::CosignSignature,
-        _ => Source::SigstoreBundle,
+        5 => Source::SigstoreBundle,
+        6 => Source::NotationJws,
+        7 => Source::NotationCose,
+        _ => Source::Dsse,
     };
     encode_answer(&propose(source, bytes))
 }
@@ -265,6 +338,9 @@ fn kind(source: Source) -> u8 {
         Source::Config => 3,
         Source::CosignSignature => 4,
         Source::SigstoreBundle => 5,
+        Source::NotationJws => 6,
+        Source::NotationCose => 7,
+        Source::Dsse => 8,
     }
 }
 
@@ -302,7 +378,11 @@ mod tests {
 
     fn signer() -> Vec<Signer> {
         let pem = String::from_utf8(fixture("keys/signer.pub")).unwrap();
-        vec![Signer { authority: "ci".into(), key: Key::from_spki_pem(&pem).unwrap() }]
+        vec![Signer { authority: "ci".into(), trust: Trust::Key(Key::from_spki_pem(&pem).unwrap()) }]
+    }
+
+    fn judge(image: &mut Image, proposal: &SignatureProposal, expected: Digest, signers: &[Signer]) {
+        Signed { jail: &Honest, signers, now: Some(0) }.judge(image, proposal, expected);
     }
 
     fn signature_of(layout: &str) -> SignatureProposal {
@@ -311,8 +391,7 @@ mod tests {
         };
         let found = import_layout(blob, &fixture(&format!("layouts/{layout}/index.json"))).unwrap();
         let file = &found.files[0];
-        let source = if file.name.ends_with(".sig.json") { Source::CosignSignature } else { Source::SigstoreBundle };
-        match propose(source, &file.bytes).unwrap() {
+        match propose(Source::of_file(&file.name).unwrap(), &file.bytes).unwrap() {
             Proposal::Signature(proposal) => proposal,
             other => panic!("{other:?}"),
         }
@@ -474,6 +553,67 @@ mod tests {
             judge(&mut image, &proposal, blobs("app").0, &signer());
             assert_eq!(image.signatures.len(), 1);
         }
+    }
+
+    #[test]
+    fn what_is_attested_is_a_fact_and_no_signature() {
+        for layout in ["cosign2-attest", "cosign3-attest"] {
+            let mut image = Image::default();
+            judge(&mut image, &signature_of(layout), blobs("app").0, &signer());
+            assert_eq!(image.signatures, [], "{layout}");
+            assert!(image.rejected[0].starts_with("attestation: "), "{layout}: {:?}", image.rejected);
+            let [said] = &image.attestations[..] else { panic!("{layout}: {:?}", image.attestations) };
+            assert_eq!((said.authority.as_str(), &said.digest), ("ci", &blobs("app").0.to_string()));
+            assert!(said.predicate_type.ends_with("/vuln/v1"), "{layout}");
+            // Of another image, or by another key, it says nothing.
+            let mut image = Image::default();
+            judge(&mut image, &signature_of(layout), blobs("other").0, &signer());
+            assert_eq!(image.attestations, [], "{layout}");
+        }
+    }
+
+    fn notary(subject: &str) -> Vec<Signer> {
+        let pem = String::from_utf8(fixture("notation/root.pem")).unwrap();
+        let trust = Trust::Roots(Notary::new(&pem, &[subject.into()], false).unwrap());
+        vec![Signer { authority: "corp".into(), trust }]
+    }
+
+    #[test]
+    fn notation_counts_under_its_root_alone() {
+        const THEN: u64 = 1_798_761_600;
+        let app = blobs("app").0;
+        let judged = |name: &str, signers: &[Signer], now: Option<u64>, expected: Digest| {
+            let bytes = fixture(&format!("notation/{name}"));
+            let source = Source::of_file(&format!("x.notation.{}", &name[name.len() - 4..].trim_start_matches('.')));
+            let Proposal::Signature(proposal) = propose(source.unwrap(), &bytes).unwrap() else { panic!() };
+            let mut image = Image::default();
+            Signed { jail: &Honest, signers, now }.judge(&mut image, &proposal, expected);
+            image
+        };
+        for name in ["p256.jws", "p256.cose", "rsa3072.jws", "rsa3072.cose"] {
+            let image = judged(name, &notary("CN=ci"), Some(THEN), app);
+            let [found] = &image.signatures[..] else { panic!("{name}: {:?}", image.rejected) };
+            assert_eq!((found.authority.as_str(), &found.repository), ("corp", &None));
+            assert!(found.format.ends_with("by C=US, ST=WA, O=corp, CN=ci, trust=jailed"), "{}", found.format);
+            for (signers, now, expected, why) in [
+                (notary("CN=cd"), Some(THEN), app, "certificate: "),
+                (notary("CN=ci"), Some(THEN * 3), app, "certificate: "),
+                (notary("CN=ci"), None, app, "certificate: "),
+                (notary("CN=ci"), Some(THEN), blobs("other").0, "other-digest: "),
+                (signer(), Some(THEN), app, "wrong-key: "),
+            ] {
+                let image = judged(name, &signers, now, expected);
+                assert!(
+                    image.signatures.is_empty() && image.rejected[0].starts_with(why),
+                    "{name}: {:?}",
+                    image.rejected
+                );
+            }
+        }
+        // A root takes no signature of cosign.
+        let mut image = Image::default();
+        judge(&mut image, &signature_of("cosign3"), app, &notary("*"));
+        assert!(image.signatures.is_empty() && image.rejected[0].starts_with("wrong-key: "), "{:?}", image.rejected);
     }
 
     #[test]

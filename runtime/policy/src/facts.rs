@@ -121,8 +121,11 @@ pub struct Image {
     pub layers: Vec<String>,
     /// Signatures that the gate verified with a key of the policy, over `target` or `manifest`.
     pub signatures: Vec<Signature>,
+    /// Statements about `target` or `manifest` that the gate verified with a key of the policy. None of them is a signature.
+    #[serde(default)]
+    pub attestations: Vec<Attestation>,
     /// Why each file that was looked at did not count, for the message; bounded. A line that begins with
-    /// `wrong-key: `, `other-digest: `, `attestation: ` or `malformed: ` gives the denial that condition.
+    /// `wrong-key: `, `other-digest: `, `attestation: `, `malformed: ` or `certificate: ` gives the denial that condition.
     pub rejected: Vec<String>,
     /// Where signature files are looked for, for the message.
     pub looked_in: String,
@@ -137,13 +140,29 @@ pub struct Image {
     pub cwd: String,
 }
 
+/// That an authority said something about the image; what it said is in the statement.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attestation {
+    /// Name of the policy's authority whose key verified it.
+    pub authority: String,
+    /// sha256 of the key's SPKI, hex.
+    pub key: String,
+    /// in-toto predicate type, as signed.
+    pub predicate_type: String,
+    /// The image, its one subject.
+    pub digest: String,
+    /// sha256 of the signed statement.
+    pub statement: String,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signature {
     /// Name of the policy's authority whose key verified it.
     pub authority: String,
     /// sha256 of the key's SPKI, hex.
     pub key: String,
-    /// `cosign-signature` (cosign 2 `.sig`) or `sigstore-bundle` (cosign 3).
+    /// `cosign-signature` (cosign 2 `.sig`), `sigstore-bundle` (cosign 3), or `notation-jws` with the signer's subject and
+    /// `trust=jailed`: what its certificates say was read by a worker.
     pub format: String,
     /// The repository inside the signed bytes; None when the format names none.
     pub repository: Option<String>,

@@ -92,13 +92,26 @@ pub struct Registries {
     pub allow: Vec<String>,
 }
 
-/// A key that may sign images.
+/// Who may sign images: a key, or whom roots of X.509 certify.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Authority {
     pub name: String,
-    /// File below `trust/`, PEM SubjectPublicKeyInfo: P-256, P-384, RSA or Ed25519.
+    /// File below `trust/`, PEM SubjectPublicKeyInfo: P-256, P-384, RSA or Ed25519. Empty with a format that has roots.
+    #[serde(default)]
     pub key: String,
+    /// `notation`; empty for a key, which signs by cosign.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub format: String,
+    /// File below `trust/`, PEM certificates of the roots that lead to signers.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub roots: String,
+    /// Subjects of signers (`C=US, O=corp, CN=ci`), of which one must match; `*` for whomever the roots certify.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub identities: Vec<String>,
+    /// Signatures are of the scheme `notary.x509.signingAuthority`, whose time of signing is believed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub signing_authority: bool,
     /// Repository prefixes that it may sign for. A format that signs no repository needs exactly one.
     pub repositories: Vec<String>,
     /// From when on its signatures count, and until when; RFC 3339 date or date-time, UTC. Windows may overlap.

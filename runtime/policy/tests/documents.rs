@@ -15,7 +15,10 @@ const EVERYTHING: &str = r#"
 version = 1
 [[authority]]
 name = "ci"
-key = "ci.pub"
+format = "notation"
+roots = "ca.pem"
+identities = ["CN=ci"]
+signing_authority = true
 repositories = ["a.io"]
 from = "2026-01-01"
 until = "2027-01-01"

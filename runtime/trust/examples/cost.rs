@@ -1,7 +1,9 @@
 //! What a start pays for its signature, microseconds: `cargo run --release -p boltseal-trust --example cost`.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, missing_docs, reason = "a measurement")]
+use boltseal_trust::notation::{Notary, accept, appraise};
 use boltseal_trust::{
-    Key, Link, Proposal, Source, bind_child, bind_config, digest, import_layout, propose, verify_signature,
+    Key, Link, Proposal, SignatureProposal, Source, bind_child, bind_config, digest, import_layout, propose,
+    verify_signature,
 };
 use std::hint::black_box;
 use std::path::Path;
@@ -38,6 +40,20 @@ fn main() {
         };
         time(&format!("gate: read key {name}"), || Key::from_spki_pem(std::str::from_utf8(&pem).unwrap()).unwrap());
         time(&format!("gate: verify {name}"), || verify_signature(&proposal, &key, &image_of_keys).unwrap());
+    }
+    let pem = String::from_utf8(read("notation/root.pem")).unwrap();
+    let notary = Notary::new(&pem, &["CN=ci".into()], false).unwrap();
+    time("gate: read a file of one root", || Notary::new(&pem, &["CN=ci".into()], false).unwrap());
+    for name in ["p256.jws", "p256.cose", "rsa3072.jws", "rsa3072.cose"] {
+        let source = if name.ends_with("jws") { Source::NotationJws } else { Source::NotationCose };
+        let bytes = read(&format!("notation/{name}"));
+        let Ok(Proposal::Signature(SignatureProposal::Notation(proposal))) = propose(source, &bytes) else { panic!() };
+        let vouched = notary.verify(&proposal, &image).unwrap();
+        let question = notary.question(&proposal, Some(1_798_761_600));
+        assert!(accept(&vouched, &appraise(&question)).is_ok());
+        time(&format!("worker: parse {name} and encode"), || propose(source, &bytes).unwrap().encode());
+        time(&format!("gate: verify {name}"), || notary.verify(&proposal, &image).unwrap());
+        time(&format!("worker: appraise {name}"), || appraise(&question));
     }
     let Ok(Proposal::Index(listed)) = propose(Source::Index, &index) else { panic!() };
     let Ok(Proposal::Manifest(parsed)) = propose(Source::Manifest, &manifest) else { panic!() };

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
 
+mod attestation;
 mod bind;
 pub mod bundle;
 mod claims;
@@ -19,6 +20,7 @@ mod digest;
 pub mod ear;
 pub mod jws;
 mod key;
+pub mod notation;
 mod pin;
 pub mod pod_token;
 mod propose;
@@ -30,6 +32,7 @@ mod token;
 mod verify;
 mod wire;
 
+pub use attestation::{Attestation, verify_attestation};
 pub use bind::{Link, Unbound, bind_child, bind_config, bind_diff_ids, chain_id};
 pub use claims::Json;
 pub use digest::{Digest, NotADigest, digest};
@@ -39,6 +42,8 @@ pub use propose::{
     Answer, Config, Descriptor, Index, IndexEntry, MAX_IMAGE_FILE, MAX_SIGNATURE_FILE, Malformed, Manifest, Placed,
     Proposal, SignatureProposal, Source, decode_answer, encode_answer, propose,
 };
-pub use store::{ImportError, Imported, StoreFile, bundle_file, import_layout, signature_file};
+pub use store::{
+    ImportError, Imported, StoreFile, attestation_file, bundle_file, import_layout, notation_file, signature_file,
+};
 pub use verify::{Claim, Format, Reject, verify_signature};
 pub use wire::{DecodeError, MAX_PROPOSAL};

@@ -3,19 +3,22 @@
 //! A policy's key says how it signs: one curve, one padding, one hash for one kind of text. Nothing beside a signature
 //! has a say in it. DER has one form, so that comparing the algorithm's bytes is parsing them.
 use ring::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ED25519, RSA_PKCS1_2048_8192_SHA256,
-    RsaPublicKeyComponents, UnparsedPublicKey,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA256_ASN1, ECDSA_P384_SHA384_ASN1,
+    ECDSA_P384_SHA384_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384,
+    RSA_PSS_2048_8192_SHA512, RsaPublicKeyComponents, UnparsedPublicKey,
 };
 
-const INTEGER: u8 = 0x02;
-const BIT_STRING: u8 = 0x03;
-const OBJECT: u8 = 0x06;
-const SEQUENCE: u8 = 0x30;
+pub(crate) const INTEGER: u8 = 0x02;
+pub(crate) const BIT_STRING: u8 = 0x03;
+pub(crate) const OBJECT: u8 = 0x06;
+pub(crate) const SEQUENCE: u8 = 0x30;
 
 /// id-ecPublicKey.
 const EC: &[u8] = &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
 /// prime256v1.
 const P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+/// secp521r1, which `ring` does not verify.
+const P521: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x23];
 /// secp384r1.
 const P384: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22];
 /// rsaEncryption.
@@ -64,6 +67,8 @@ pub(crate) enum Text {
     Payload,
     /// A DSSE envelope, which cosign 3 hashes with its curve's own hash.
     Envelope,
+    /// A Notary Project envelope: hash and padding by the kind and size of the key, ECDSA as two numbers of fixed size.
+    Notation,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +112,7 @@ impl Public {
     /// hash before it.
     pub(crate) fn signed(&self, text: Text, message: &[u8], signature: &[u8]) -> bool {
         let good = match (self, text) {
+            (_, Text::Notation) => return self.signed_notation(message, signature),
             (Self::P256(point), _) => UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point).verify(message, signature),
             (_, Text::Policy) => return false,
             (Self::P384(point), Text::Payload) => {
@@ -123,10 +129,44 @@ impl Public {
         };
         good.is_ok()
     }
+
+    fn signed_notation(&self, message: &[u8], signature: &[u8]) -> bool {
+        let good = match self {
+            Self::P256(point) => UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(message, signature),
+            Self::P384(point) => UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point).verify(message, signature),
+            Self::Rsa(n) => {
+                let key = RsaPublicKeyComponents { n: n.as_slice(), e: EXPONENT.as_slice() };
+                let padding = match n.len() {
+                    256 => &RSA_PSS_2048_8192_SHA256,
+                    384 => &RSA_PSS_2048_8192_SHA384,
+                    512 => &RSA_PSS_2048_8192_SHA512,
+                    _ => return false,
+                };
+                key.verify(padding, message, signature)
+            }
+            Self::Ed25519(_) => return false,
+        };
+        good.is_ok()
+    }
+
+    /// The algorithm of a Notary Project signature by this key, as JWS and as COSE name it (RFC 7518, RFC 9053).
+    pub(crate) fn notation(&self) -> Option<(&'static str, i64)> {
+        match self {
+            Self::P256(_) => Some(("ES256", -7)),
+            Self::P384(_) => Some(("ES384", -35)),
+            Self::Rsa(n) => match n.len() {
+                256 => Some(("PS256", -37)),
+                384 => Some(("PS384", -38)),
+                512 => Some(("PS512", -39)),
+                _ => None,
+            },
+            Self::Ed25519(_) => None,
+        }
+    }
 }
 
 /// The content of the element with this tag that `rest` begins with. Lengths up to 65535, each in its shortest form.
-fn element<'a>(tag: u8, rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+pub(crate) fn element<'a>(tag: u8, rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (&[found, first], tail) = rest.split_first_chunk()?;
     let (len, tail) = match first {
         0..=0x7f => (usize::from(first), tail),
@@ -194,6 +234,7 @@ fn natural<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 fn unusable(algorithm: &[u8]) -> &'static str {
     if let Some(curve) = algorithm.strip_prefix(EC) {
         match curve.first() {
+            _ if curve == P521 => "an EC key on P-521, which ring does not verify",
             Some(&OBJECT) => "an EC key on another curve than P-256 and P-384",
             Some(&SEQUENCE) => "an EC key with its curve spelled out instead of named",
             _ => "an EC key without a curve",

@@ -1,10 +1,10 @@
 //! From what the tools leave behind to files of the signature store. For the importer, which nobody trusts: a start
 //! verifies every file anew.
 use crate::digest::{Digest, digest};
+use crate::notation::{cose, jws};
 use crate::propose::json::{Object, object};
-use crate::propose::signature::{bundle, cosign};
-use crate::propose::{MAX_IMAGE_FILE, MAX_NAME, MAX_SIGNATURE_FILE, Malformed, SignatureProposal};
-use crate::verify::SIGN;
+use crate::propose::signature::{bundle, cosign, dsse};
+use crate::propose::{MAX_IMAGE_FILE, MAX_NAME, MAX_SIGNATURE_FILE, Malformed};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::collections::BTreeSet;
@@ -13,6 +13,11 @@ use std::fmt::{self, Display};
 const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const DSSE: &str = "application/vnd.dsse.envelope.v1+json";
+const JWS: &str = "application/jose+json";
+const COSE: &str = "application/cose";
+/// The tag 18 of CBOR.
+const COSE_SIGN1: u8 = 0xd2;
+const NOTATION: &str = "application/vnd.cncf.notary.signature";
 const SIGNATURE_ANNOTATION: &str = "dev.cosignproject.cosign/signature";
 /// Indexes inside each other.
 const MAX_NESTED: usize = 3;
@@ -26,7 +31,7 @@ const MAX_ANNOTATION: usize = 512;
 pub struct StoreFile {
     /// The image (manifest or index) that the signature names: 64 hex digits.
     pub manifest_hex: String,
-    /// `<sha256 of bytes>.sig.json` or `.bundle.json`.
+    /// `<sha256 of bytes>.sig.json`, `.bundle.json`, `.dsse.json`, `.notation.jws` or `.notation.cose`.
     pub name: String,
     pub bytes: Vec<u8>,
 }
@@ -67,35 +72,44 @@ pub fn signature_file(payload: &[u8], signature: &str) -> Result<StoreFile, Malf
     };
     let (payload, signature) = (STANDARD.encode(payload), STANDARD.encode(raw));
     let bytes = format!("{{\"payload\":\"{payload}\",\"signature\":\"{signature}\"}}\n").into_bytes();
-    let named = match cosign(&bytes)? {
-        SignatureProposal::Cosign { digest, .. } | SignatureProposal::Bundle { digest, .. } => digest,
-    };
-    Ok(store_file(named, "sig.json", bytes))
+    Ok(store_file(cosign(&bytes)?.digest(), "sig.json", bytes))
 }
 
-/// The store file of one cosign 3 bundle, as it is. Also for a blob that no index names: `cosign save` of 3.1 leaves
-/// the bundles in `blobs/` and out of `index.json`.
+/// The store file of one cosign 3 bundle, a signature or an attestation, as it is. Also for a blob that no index names:
+/// `cosign save` of 3.1 leaves the bundles in `blobs/` and out of `index.json`.
 ///
 /// # Errors
-/// [`Malformed`] when it is not a keyed signature bundle; an attestation is one of these.
+/// [`Malformed`] when it is not a keyed bundle about one image.
 pub fn bundle_file(bytes: &[u8]) -> Result<StoreFile, Malformed> {
-    match bundle(bytes)? {
-        SignatureProposal::Bundle { predicate_type, digest, .. } if predicate_type == SIGN => {
-            Ok(store_file(digest, "bundle.json", bytes.to_vec()))
-        }
-        SignatureProposal::Bundle { predicate_type, .. } => {
-            Err(Malformed::new(format!("an attestation ({predicate_type}), not a signature")))
-        }
-        SignatureProposal::Cosign { .. } => Err(Malformed::new("not a bundle")),
+    Ok(store_file(bundle(bytes)?.digest(), "bundle.json", bytes.to_vec()))
+}
+
+/// The store file of one attestation of cosign 2: the layer of an `.att` manifest, as it is.
+///
+/// # Errors
+/// [`Malformed`] when it is not a DSSE envelope about one image.
+pub fn attestation_file(bytes: &[u8]) -> Result<StoreFile, Malformed> {
+    Ok(store_file(dsse(bytes)?.digest(), "dsse.json", bytes.to_vec()))
+}
+
+/// The store file of one envelope of the Notary Project, as it is.
+///
+/// # Errors
+/// [`Malformed`] when it is none that a start could take.
+pub fn notation_file(bytes: &[u8]) -> Result<StoreFile, Malformed> {
+    // A JWS is a JSON object, a COSE_Sign1 begins with its tag.
+    if bytes.first() == Some(&COSE_SIGN1) {
+        return Ok(store_file(cose::envelope(bytes)?.digest, "notation.cose", bytes.to_vec()));
     }
+    Ok(store_file(jws::envelope(bytes)?.digest, "notation.jws", bytes.to_vec()))
 }
 
 fn store_file(named: Digest, end: &str, bytes: Vec<u8>) -> StoreFile {
     StoreFile { manifest_hex: named.hex(), name: format!("{}.{end}", digest(&bytes).hex()), bytes }
 }
 
-/// Walks an OCI image layout from its `index.json` and takes every signature: cosign 2 `.sig` manifests and cosign 3
-/// referrers, at whatever tag or depth they stand. `read_blob` gets `sha256:<hex>` and is asked for manifests (at most
+/// Walks an OCI image layout from its `index.json` and takes every signature: cosign 2 `.sig` manifests, and the
+/// referrers of cosign 3 and notation, at whatever tag or depth they stand. `read_blob` gets `sha256:<hex>` and is asked for manifests (at most
 /// 4 MiB by their descriptor) and signature layers (64 KiB) only; what it returns is hashed here.
 ///
 /// # Errors
@@ -155,8 +169,10 @@ where
             let kind = layer.text("mediaType", MAX_NAME)?;
             let taken = match kind {
                 SIMPLE_SIGNING => self.simple_signing(layer),
-                BUNDLE => self.bundle(layer, manifest),
-                DSSE => Err(Malformed::new("a cosign 2 attestation, not a signature")),
+                BUNDLE => self.referrer(layer, manifest, bundle_file),
+                JWS if notation(manifest)? => self.referrer(layer, manifest, notation_file),
+                COSE if notation(manifest)? => self.referrer(layer, manifest, notation_file),
+                DSSE => self.attestation(layer),
                 _ => continue,
             };
             if let Err(why) = taken {
@@ -175,14 +191,28 @@ where
         Ok(())
     }
 
-    fn bundle(&mut self, layer: &Object<'_>, manifest: &Object<'_>) -> Result<(), Malformed> {
+    /// An `.att` manifest refers to nothing: its tag names the image, and each layer does.
+    fn attestation(&mut self, layer: &Object<'_>) -> Result<(), Malformed> {
+        if let Some(bytes) = self.blob(layer, MAX_SIGNATURE_FILE)? {
+            self.found.files.push(attestation_file(&bytes)?);
+        }
+        Ok(())
+    }
+
+    /// A layer that is a signature as it is, of what its manifest refers to.
+    fn referrer(
+        &mut self,
+        layer: &Object<'_>,
+        manifest: &Object<'_>,
+        take: fn(&[u8]) -> Result<StoreFile, Malformed>,
+    ) -> Result<(), Malformed> {
         let Some(bytes) = self.blob(layer, MAX_SIGNATURE_FILE)? else {
             return Ok(());
         };
-        let file = bundle_file(&bytes)?;
+        let file = take(&bytes)?;
         let subject = manifest.object("subject")?.need_text("digest", MAX_NAME)?;
         if subject.strip_prefix("sha256:") != Some(&file.manifest_hex) {
-            return Err(Malformed::new("the referrer's subject is not what the bundle signs"));
+            return Err(Malformed::new("the referrer's subject is not what it signs"));
         }
         self.found.files.push(file);
         Ok(())
@@ -213,6 +243,12 @@ where
         }
         Ok(bytes)
     }
+}
+
+/// Whether a manifest is that of a Notary Project signature: by its config, or by its type where the config is empty.
+fn notation(manifest: &Object<'_>) -> Result<bool, Malformed> {
+    Ok(manifest.text("artifactType", MAX_NAME)? == NOTATION
+        || manifest.object("config")?.text("mediaType", MAX_NAME)? == NOTATION)
 }
 
 fn descriptor_digest(descriptor: &Object<'_>) -> Result<Digest, Malformed> {

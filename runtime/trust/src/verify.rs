@@ -14,7 +14,7 @@ use crate::text::Cursor;
 use std::fmt;
 
 /// DSSE payload type of an in-toto statement, the only one taken.
-const IN_TOTO: &str = "application/vnd.in-toto+json";
+pub(crate) const IN_TOTO: &str = "application/vnd.in-toto+json";
 /// Predicate type of `cosign sign`. Any other is an attestation: it says something about an image, not "I sign it".
 pub(crate) const SIGN: &str = "https://sigstore.dev/cosign/sign/v1";
 
@@ -35,6 +35,10 @@ pub enum Format {
     CosignSignature,
     /// cosign 3: names the digest alone.
     SigstoreBundle,
+    /// The Notary Project's JWS: names the digest alone.
+    NotationJws,
+    /// Its COSE envelope: the same.
+    NotationCose,
 }
 
 impl fmt::Display for Format {
@@ -42,6 +46,8 @@ impl fmt::Display for Format {
         f.write_str(match self {
             Self::CosignSignature => "cosign-signature",
             Self::SigstoreBundle => "sigstore-bundle",
+            Self::NotationJws => "notation-jws",
+            Self::NotationCose => "notation-cose",
         })
     }
 }
@@ -59,8 +65,14 @@ pub enum Reject {
     PayloadType(String),
     /// The repository cannot be compared as plain text.
     Repository(String),
-    /// Well signed, but not the text that cosign signs, or not what the worker said of it.
+    /// Well signed, but not the text that is signed in this format, or not what the worker said of it.
     Text { format: Format },
+    /// Well signed, but not a statement that attests something about this image.
+    Statement(&'static str),
+    /// Certificates, or the envelope, that no root of the authority leads to.
+    Untrusted(String),
+    /// Signed under a root, but what the certificates or the signed attributes say does not hold.
+    Certificate(String),
 }
 
 impl fmt::Display for Reject {
@@ -79,6 +91,12 @@ impl fmt::Display for Reject {
             Self::Text { format: Format::SigstoreBundle } => {
                 f.write_str("the signed statement is not what cosign 3 signs (one subject by sha256, empty predicate)")
             }
+            Self::Text { format: Format::NotationJws | Format::NotationCose } => {
+                f.write_str("the signed payload does not name its digest plainly")
+            }
+            Self::Statement(why) => write!(f, "not an attestation: {why}"),
+            Self::Untrusted(why) => write!(f, "notation: {why}"),
+            Self::Certificate(why) => write!(f, "notation: {why}"),
         }
     }
 }
@@ -117,10 +135,11 @@ pub fn verify_signature(proposal: &SignatureProposal, key: &Key, expected: &Dige
             same(digest, expected)?;
             Ok(Claim { format: Format::SigstoreBundle, repository: None, digest: *digest })
         }
+        SignatureProposal::Notation(_) => Err(Reject::Untrusted("a key is no root".into())),
     }
 }
 
-fn signed(key: &Key, text: Text, message: &[u8], signature: &[u8]) -> Result<(), Reject> {
+pub(crate) fn signed(key: &Key, text: Text, message: &[u8], signature: &[u8]) -> Result<(), Reject> {
     if key.signed(text, message, signature) { Ok(()) } else { Err(Reject::Signature { key: key.id().to_owned() }) }
 }
 
@@ -145,7 +164,7 @@ fn is_simple_signing(payload: &[u8], reference: &str, digest: &Digest) -> bool {
 }
 
 /// DSSE v1: "DSSEv1" SP LEN(type) SP type SP LEN(body) SP body.
-fn pre_authentication_encoding(payload: &[u8]) -> Vec<u8> {
+pub(crate) fn pre_authentication_encoding(payload: &[u8]) -> Vec<u8> {
     let mut message = format!("DSSEv1 {} {IN_TOTO} {} ", IN_TOTO.len(), payload.len()).into_bytes();
     message.extend_from_slice(payload);
     message

@@ -98,7 +98,10 @@ fn no_byte_of_text_or_signature_can_change() {
 
 fn with(proposal: &SignatureProposal, made: Vec<u8>) -> SignatureProposal {
     let mut proposal = proposal.clone();
-    let (SignatureProposal::Cosign { signature, .. } | SignatureProposal::Bundle { signature, .. }) = &mut proposal;
+    let (SignatureProposal::Cosign { signature, .. } | SignatureProposal::Bundle { signature, .. }) = &mut proposal
+    else {
+        panic!()
+    };
     *signature = made;
     proposal
 }
@@ -111,6 +114,7 @@ fn message(proposal: &SignatureProposal) -> Vec<u8> {
             let head = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len());
             [head.as_bytes(), payload].concat()
         }
+        SignatureProposal::Notation(_) => panic!("not of a key"),
     }
 }
 

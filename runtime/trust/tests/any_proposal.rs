@@ -64,6 +64,7 @@ fn parts(proposal: &SignatureProposal) -> (&[u8], &[u8]) {
         SignatureProposal::Cosign { payload, signature, .. } | SignatureProposal::Bundle { payload, signature, .. } => {
             (payload, signature)
         }
+        SignatureProposal::Notation(proposal) => (&proposal.payload, &proposal.signature),
     }
 }
 
@@ -158,6 +159,7 @@ fn nearly_real() -> impl Strategy<Value = SignatureProposal> {
                 3 => *digest = named,
                 _ => *predicate_type = words,
             },
+            SignatureProposal::Notation(_) => {}
         }
         proposal
     })

@@ -94,7 +94,7 @@ fn truth_table_of_what_openssl_makes() {
     }
     for (bad, named) in [
         ("-algorithm EC -pkeyopt ec_paramgen_curve:P-224", "another curve"),
-        ("-algorithm EC -pkeyopt ec_paramgen_curve:P-521", "another curve"),
+        ("-algorithm EC -pkeyopt ec_paramgen_curve:P-521", "P-521"),
         ("-algorithm EC -pkeyopt ec_paramgen_curve:secp256k1", "another curve"),
         ("-algorithm EC -pkeyopt ec_paramgen_curve:brainpoolP384r1", "another curve"),
         ("-algorithm EC -pkeyopt ec_paramgen_curve:P-256 -pkeyopt ec_param_enc:explicit", "spelled out"),

@@ -2,10 +2,11 @@
 use super::{outcome, seed, seeds};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use boltseal_trust::notation::{Notary, NotationProposal, accept, appraise};
 use boltseal_trust::{
     Config, Descriptor, Digest, Key, Link, MAX_PROPOSAL, Proposal, Reject, SignatureProposal, Source, Unbound,
     bind_child, bind_config, bind_diff_ids, bundle_file, decode_answer, digest, encode_answer, import_layout, propose,
-    verify_signature,
+    verify_attestation, verify_signature,
 };
 use std::collections::HashSet;
 use std::sync::LazyLock;
@@ -95,6 +96,8 @@ struct Signatures {
     images: Vec<Digest>,
     /// (key id, sha256 of the signed payload, image): what was truly signed.
     truths: HashSet<(String, Digest, Digest)>,
+    /// (key id, sha256 of the statement, image): what was truly attested.
+    said: HashSet<(String, Digest, Digest)>,
 }
 
 static SIGNATURES: LazyLock<Signatures> = LazyLock::new(|| {
@@ -103,31 +106,44 @@ static SIGNATURES: LazyLock<Signatures> = LazyLock::new(|| {
             Key::from_spki_pem(&String::from_utf8_lossy(seed("trust_key", name))).unwrap_or_else(|e| panic!("{e}"))
         })
         .into();
-    let mut known = Signatures { keys, images: Vec::new(), truths: HashSet::new() };
+    let mut known = Signatures { keys, images: Vec::new(), truths: HashSet::new(), said: HashSet::new() };
     for (target, source) in [("trust_sig", Source::CosignSignature), ("trust_bundle", Source::SigstoreBundle)] {
         for (name, file) in seeds(target).filter(|(name, _)| name.starts_with("real-")) {
             let Ok(Proposal::Signature(proposal)) = propose(source, file) else { panic!("{name}") };
-            let (payload, image) = match &proposal {
-                SignatureProposal::Cosign { payload, digest, .. }
-                | SignatureProposal::Bundle { payload, digest, .. } => (payload, *digest),
-            };
+            let (payload, image) = (proposal.payload(), proposal.digest());
             for key in known.keys.iter().filter(|key| verify_signature(&proposal, key, &image).is_ok()) {
                 known.truths.insert((key.id().to_owned(), digest(payload), image));
             }
             known.images.push(image);
         }
     }
+    for (target, source) in [("trust_dsse", Source::Dsse), ("trust_bundle", Source::SigstoreBundle)] {
+        for (_, file) in seeds(target).filter(|(name, _)| *name == "attestation") {
+            let Ok(Proposal::Signature(proposal)) = propose(source, file) else { panic!("{target}") };
+            for key in known.keys.iter().filter(|key| verify_attestation(&proposal, key, &proposal.digest()).is_ok()) {
+                known.said.insert((key.id().to_owned(), digest(proposal.payload()), proposal.digest()));
+            }
+            known.images.push(proposal.digest());
+        }
+    }
+    assert_eq!(known.said.len(), 2, "the seeds hold no true attestations");
     assert!(known.truths.len() >= 9, "the seeds hold no true signatures");
     known
 });
 
 /// Every verification that says yes is one that was truly signed; the reasons of the others tell inputs apart.
 fn only_truth(proposal: &SignatureProposal) -> Vec<String> {
-    let (SignatureProposal::Cosign { payload, .. } | SignatureProposal::Bundle { payload, .. }) = proposal;
+    if let SignatureProposal::Notation(proposal) = proposal {
+        return only_rooted(proposal);
+    }
+    let payload = proposal.payload();
     let known = &*SIGNATURES;
     let mut reasons = Vec::new();
     for key in &known.keys {
         for image in &known.images {
+            if let Ok(said) = verify_attestation(proposal, key, image) {
+                assert!(known.said.contains(&(key.id().to_owned(), said.statement, *image)), "forged: {proposal:?}");
+            }
             match verify_signature(proposal, key, image) {
                 Ok(claim) => {
                     assert_eq!(claim.digest, *image);
@@ -144,6 +160,71 @@ fn only_truth(proposal: &SignatureProposal) -> Vec<String> {
         }
     }
     reasons
+}
+
+/// The root of the seeds, and what was truly signed under it: attributes, payload and leaf of each.
+struct Rooted {
+    notary: Notary,
+    truths: Vec<NotationProposal>,
+}
+
+static ROOTED: LazyLock<Rooted> = LazyLock::new(|| {
+    let pem = String::from_utf8_lossy(seed("trust_roots", "root.pem"));
+    let notary = Notary::new(&pem, &["*".into()], false).unwrap_or_else(|e| panic!("{e}"));
+    let mut truths = Vec::new();
+    for (target, source) in [("trust_notation", Source::NotationJws), ("trust_cose", Source::NotationCose)] {
+        for (name, file) in seeds(target).filter(|(name, _)| name.starts_with("real-")) {
+            match propose(source, file) {
+                Ok(Proposal::Signature(SignatureProposal::Notation(proposal))) => truths.push(proposal),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    }
+    let known = Rooted { notary, truths };
+    assert!(!known.truths.is_empty(), "the seeds hold no true signature");
+    for truth in &known.truths {
+        assert!(accepted(&known.notary, truth).is_ok(), "{truth:?}");
+    }
+    known
+});
+
+/// Within the validity of the seeds' certificates.
+const THEN: u64 = 1_798_761_600;
+
+fn accepted(notary: &Notary, proposal: &NotationProposal) -> Result<(), Reject> {
+    let vouched = notary.verify(proposal, &proposal.digest)?;
+    accept(&vouched, &appraise(&notary.question(proposal, Some(THEN)))).map(|_| ())
+}
+
+fn only_rooted(proposal: &NotationProposal) -> Vec<String> {
+    let known = &*ROOTED;
+    let said = accepted(&known.notary, proposal);
+    if said.is_ok() {
+        // ECDSA has more than one signature of a text; what was signed, and by whom, is one thing.
+        let same = |truth: &NotationProposal| {
+            (&truth.protected, &truth.payload, &truth.chain, truth.digest)
+                == (&proposal.protected, &proposal.payload, &proposal.chain, proposal.digest)
+        };
+        assert!(known.truths.iter().any(same), "forged: {proposal:?}");
+    }
+    vec![format!("{said:?}")]
+}
+
+/// What certificates and attributes say, of whatever a worker could be asked; what it answers can be read.
+pub(super) fn trust_appraise(bytes: &[u8]) -> u64 {
+    let known = &*ROOTED;
+    let answer = appraise(bytes);
+    let Some(truth) = known.truths.first() else { panic!("no true signature") };
+    let Ok(vouched) = known.notary.verify(truth, &truth.digest) else { panic!("not the seed's") };
+    outcome(&accept(&vouched, &answer))
+}
+
+pub(super) fn trust_roots(bytes: &[u8]) -> u64 {
+    let read = Notary::new(&String::from_utf8_lossy(bytes), &["*".into()], false);
+    if let Ok(notary) = &read {
+        assert!(notary.ends().count() > 0);
+    }
+    outcome(&read.map(|_| ()))
 }
 
 /// What a worker says of an image's files binds only when it is what the strict parser reads there.
@@ -218,9 +299,8 @@ pub(super) fn trust_layout(bytes: &[u8]) -> u64 {
     );
     if let Ok(found) = &found {
         for file in &found.files {
-            let source =
-                if file.name.ends_with(".sig.json") { Source::CosignSignature } else { Source::SigstoreBundle };
-            assert!(propose(source, &file.bytes).is_ok(), "{}", file.name);
+            let source = Source::of_file(&file.name);
+            assert!(source.is_some_and(|source| propose(source, &file.bytes).is_ok()), "{}", file.name);
         }
     }
     outcome(&(found.map(|found| (found.files.len(), found.skipped)), bundle_file(bytes).is_ok()))

@@ -186,6 +186,15 @@ pub(super) fn copy_for(world: &World, key: &Key) -> Result<Image> {
 }
 
 pub(super) fn signed_by(world: &mut World, image: &Image, keys: &[&Key], cosign: Cosign) -> Result<()> {
+    store_anew(world, image)?;
+    for key in keys {
+        key.sign(cosign, image)?;
+    }
+    world.node.import(image)
+}
+
+/// Empties the image's folder of signatures until the case is over.
+pub(super) fn store_anew(world: &mut World, image: &Image) -> Result<()> {
     let folder = Path::new(SIGNATURES).join(image.hex());
     let kept = Path::new("/var/lib/kept-signatures").to_path_buf();
     if folder.exists() {
@@ -198,10 +207,7 @@ pub(super) fn signed_by(world: &mut World, image: &Image, keys: &[&Key], cosign:
         }
         Ok(())
     });
-    for key in keys {
-        key.sign(cosign, image)?;
-    }
-    world.node.import(image)
+    Ok(())
 }
 
 /// A policy whose key may sign for the other registry path, which is on the list of registries or not.

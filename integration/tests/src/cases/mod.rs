@@ -7,6 +7,7 @@ mod host;
 mod image;
 mod network;
 mod node;
+mod notation;
 mod programs;
 mod revoked;
 mod sensitivity;
@@ -149,6 +150,7 @@ pub fn all() -> Vec<Case> {
     let mut all = image::cases();
     all.extend(several::cases());
     all.extend(revoked::cases());
+    all.extend(notation::cases());
     all.extend(spec::cases());
     all.extend(signed::cases());
     all.extend(users::cases());

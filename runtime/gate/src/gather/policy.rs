@@ -1,6 +1,6 @@
 //! The policy bundle in force: which files, which keys, which digest.
 use crate::bundle;
-use crate::image::Signer;
+use crate::image::{Signer, Trust};
 use crate::refuse::{Result, single};
 use crate::trail::{Book, bare};
 use boltseal_message::{Code, FileStamp, Request};
@@ -8,6 +8,7 @@ use boltseal_node::measured::Log;
 use boltseal_policy::Policy;
 use boltseal_policy::facts::{Bundle, Door};
 use boltseal_trust::Key;
+use boltseal_trust::notation::Notary;
 
 /// The policy bundle in force.
 #[derive(Debug)]
@@ -41,11 +42,17 @@ fn load_policy() -> std::result::Result<InForce, String> {
     let bundle::Loaded { rules, files, fact, stamps, measured } = bundle::load()?;
     let mut signers = Vec::new();
     for authority in &rules.authorities {
-        let file = || format!("trust/{} of authority \"{}\"", authority.key, authority.name);
-        let pem = files.trust(&authority.key).ok_or_else(|| format!("{} is missing", file()))?;
+        let name = if authority.format == "notation" { &authority.roots } else { &authority.key };
+        let file = || format!("trust/{name} of authority \"{}\"", authority.name);
+        let pem = files.trust(name).ok_or_else(|| format!("{} is missing", file()))?;
         let pem = std::str::from_utf8(pem).map_err(|e| format!("{}: {e}", file()))?;
-        let key = Key::from_spki_pem(pem).map_err(|e| format!("{}: {}", file(), e.0))?;
-        signers.push(Signer { authority: authority.name.clone(), key });
+        let trust = if authority.format == "notation" {
+            let notary = Notary::new(pem, &authority.identities, authority.signing_authority);
+            Trust::Roots(notary.map_err(|e| format!("{}: {e}", file()))?)
+        } else {
+            Trust::Key(Key::from_spki_pem(pem).map_err(|e| format!("{}: {}", file(), e.0))?)
+        };
+        signers.push(Signer { authority: authority.name.clone(), trust });
     }
     let node_key = Some(&rules.node.attestation_key).filter(|name| !name.is_empty());
     let node_key = match node_key {

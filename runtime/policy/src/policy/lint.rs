@@ -45,7 +45,7 @@ impl Policy {
             if !names.insert(a.name.as_str()) {
                 out.push(format!("authority \"{name}\": the name is used twice"));
             }
-            key_file(&format!("authority \"{name}\": `key`"), &a.key, out);
+            authority(&name, a, out);
             if a.repositories.is_empty() {
                 out.push(format!("authority \"{name}\": `repositories` is empty; name what it may sign for"));
             }
@@ -86,7 +86,7 @@ impl Policy {
                 out.push(format!("{at}: no authority is named \"{}\"", text::show(name)));
             }
         }
-        self.reachable(scope, &at, |authority| Some(authority.key.clone()), out);
+        self.reachable(scope, &at, |authority| Some(format!("{}{}", authority.key, authority.roots)), out);
         modes(&at, &scope.modes, out);
         let open = Open { bind: scope.bind.clone(), connect: scope.connect.clone() };
         out.extend(open.bounds().into_iter().map(|why| format!("{at}: {why}")));
@@ -451,6 +451,42 @@ fn repository(at: &str, prefix: &str, out: &mut Vec<String>) {
     }
 }
 
+/// What an authority's format asks for, and what belongs to another.
+fn authority(name: &str, a: &Authority, out: &mut Vec<String>) {
+    let at = |key: &str| format!("authority \"{name}\": `{key}`");
+    match a.format.as_str() {
+        "" => {
+            key_file(&at("key"), &a.key, out);
+            if !a.roots.is_empty() || !a.identities.is_empty() || a.signing_authority {
+                out.push(format!(
+                    "{}: `roots`, `identities` and `signing_authority` need it to be `notation`",
+                    at("format")
+                ));
+            }
+        }
+        "notation" => {
+            key_file(&at("roots"), &a.roots, out);
+            if !a.key.is_empty() {
+                out.push(format!("{}: a notation signer's key is in its certificate; name `roots`", at("key")));
+            }
+            if a.identities.is_empty() {
+                out.push(format!(
+                    "{}: empty; name subjects, or \"*\" for whomever the roots certify",
+                    at("identities")
+                ));
+            }
+            if a.repositories.len() != 1 {
+                out.push(format!("{}: exactly one, for notation signs a digest and no repository", at("repositories")));
+            }
+        }
+        other => out.push(format!(
+            "{}: \"{}\" is none; `notation`, or leave it out for cosign",
+            at("format"),
+            text::show(other)
+        )),
+    }
+}
+
 pub(super) fn key_file(at: &str, name: &str, out: &mut Vec<String>) {
     if name.is_empty() || name.starts_with('.') || name.contains('/') || name.contains('\0') {
         out.push(format!("{at}: \"{}\" must name a file in trust/", text::show(name)));
@@ -491,6 +527,7 @@ mod tests {
         text.replace(from, to)
     }
 
+    const NOTARY: &str = "[[authority]]\nname = \"n\"\nformat = \"notation\"\nroots = \"ca.pem\"\nidentities = [\"CN=ci\"]\nrepositories = [\"ghcr.io/corp/app\"]\n";
     const AUTHORITY: &str = "[[authority]]\nname = \"ci\"\nkey = \"ci.pub\"\nrepositories = [\"ghcr.io/corp\"]\n";
 
     const SCOPE: &str = "[[scope]]\nrepository = \"ghcr.io/corp\"\nauthorities = [\"ci\"]\n";
@@ -534,6 +571,8 @@ mod tests {
     fn good_policies_have_no_problem() {
         for good in [
             String::new(),
+            NOTARY.into(),
+            format!("{NOTARY}signing_authority = true\n"),
             format!("{AUTHORITY}[[scope]]\nrepository = \"ghcr.io/corp\"\nauthorities = [\"ci\"]\nlevel = \"strict\"\nmodes = {{ BS-DEV-001 = \"warn\" }}"),
             "[[exception]]\nrule = \"BS-NOD-001\"\ncondition = \"software-tpm\"\nscope = \"*\"\nowner = \"a\"\nreason = \"b\"\nexpires = \"2027-01-01\"".into(),
             "[[exception]]\nrule = \"BS-FSY-002\"\nscope = \"ghcr.io/corp\"\nowner = \"a\"\nreason = \"b\"\nexpires = \"2027-01-01\"".into(),
@@ -619,6 +658,17 @@ mod tests {
             (AUTHORITY.replace("[\"ghcr.io/corp\"]", "[]"), "`repositories` is empty"),
             ("[[scope]]\nrepository = \"ghcr.io\"\nauthorities = [\"ci\"]".into(), "no authority is named \"ci\""),
             ("[[scope]]\nrepository = \"ghcr.io\"\nauthorities = []".into(), "nothing could start"),
+            (
+                NOTARY.replace("[\"ghcr.io/corp/app\"]", "[\"ghcr.io/a\", \"ghcr.io/b\"]"),
+                "exactly one, for notation signs a digest",
+            ),
+            (NOTARY.replace("identities = [\"CN=ci\"]\n", ""), "whomever the roots certify"),
+            (NOTARY.replace("roots = \"ca.pem\"\n", ""), "`roots`: \"\" must name a file"),
+            (NOTARY.replace("roots", "key = \"k.pub\"\nroots"), "is in its certificate"),
+            (NOTARY.replace("\"notation\"", "\"notary\""), "is none; `notation`"),
+            (NOTARY.replace("format = \"notation\"\n", "key = \"k.pub\"\n"), "need it to be `notation`"),
+            (format!("{}signing_authority = true\n", AUTHORITY), "need it to be `notation`"),
+            ("[[authority]]\nname = \"x\"\nrepositories = [\"ghcr.io\"]\n".into(), "`key`: \"\" must name a file"),
             ("[registries]\nallow = [\"ghcr.io/*\"]".into(), "no repository prefix"),
             ("[sandbox]\ndigests = [\"sha256:1\"]".into(), "64 lower-case hex"),
             ("[image]\ndeny_digests = [\"sha256:1\"]".into(), "64 lower-case hex"),

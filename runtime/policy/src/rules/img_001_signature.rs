@@ -25,6 +25,7 @@ pub(super) static RULE: Rule = Rule {
         ("other-digest", "a signature was found, but of another digest"),
         ("attestation", "an attestation was found where a signature is needed"),
         ("malformed", "a signature file was found that cannot be read"),
+        ("certificate", "a notation signature was found, but its certificates or signed attributes do not hold"),
         ("not-pinned", "the format signs no repository and the authority is not pinned to exactly one"),
         ("wrong-repository", "the authority may not sign for the signed repository"),
         ("no-scope", "no scope covers the verified repository"),
@@ -280,12 +281,16 @@ fn not_denied(list: &[String], name: &str, image: &Image) -> Result<(), Box<Find
 }
 
 fn rejected(image: &Image, line: &str) -> Finding {
-    let known = ["wrong-key", "other-digest", "attestation", "malformed"];
+    let known = ["wrong-key", "other-digest", "attestation", "malformed", "certificate"];
     let (condition, rest) = match line.split_once(": ") {
         Some((head, rest)) if known.contains(&head) => (head, rest),
         _ => ("unsigned", line),
     };
-    RULE.deny(condition, format!("{}: {}", short(&image.target), text::show(rest)))
+    let fact = format!("{}: {}", short(&image.target), text::show(rest));
+    if condition == "certificate" {
+        return RULE.deny_fix(condition, fact, "notation sign the image anew, then boltseal sig import");
+    }
+    RULE.deny(condition, fact)
 }
 
 /// `name@sha256:12ab..` for the person who reads it.

@@ -3,6 +3,7 @@ use super::{
     Answer, Config, Descriptor, Index, IndexEntry, MAX_ENTRIES, MAX_LAYERS, MAX_LIST, MAX_NAME, MAX_REPOSITORY,
     MAX_SIGNATURE, MAX_SIGNATURE_FILE, MAX_TEXT, Malformed, Manifest, Placed, Proposal, SignatureProposal,
 };
+use crate::notation::{Envelope, MAX_CERTIFICATE, MAX_CHAIN, NotationProposal};
 use crate::wire::{DecodeError, Reader, Writer};
 
 const ANSWER_MALFORMED: u8 = 0;
@@ -11,6 +12,7 @@ const MANIFEST: u8 = 2;
 const CONFIG: u8 = 3;
 const COSIGN: u8 = 4;
 const BUNDLE: u8 = 5;
+const NOTATION: u8 = 6;
 
 /// An answer as bytes.
 #[must_use]
@@ -88,6 +90,15 @@ impl Proposal {
                 w.text(predicate_type);
                 w.digest(digest);
             }
+            Self::Signature(SignatureProposal::Notation(proposal)) => {
+                w.byte(NOTATION);
+                w.byte(proposal.envelope.number());
+                w.bytes(&proposal.protected);
+                w.bytes(&proposal.payload);
+                w.bytes(&proposal.signature);
+                w.list(&proposal.chain, |w, der| w.bytes(der));
+                w.digest(&proposal.digest);
+            }
         }
         w.0
     }
@@ -139,6 +150,14 @@ impl Proposal {
                 predicate_type: r.text(MAX_NAME)?,
                 digest: r.digest()?,
             }),
+            NOTATION => Self::Signature(SignatureProposal::Notation(NotationProposal {
+                envelope: Envelope::of(r.byte()?)?,
+                protected: r.bytes(MAX_SIGNATURE_FILE)?,
+                payload: r.bytes(MAX_SIGNATURE_FILE)?,
+                signature: r.bytes(MAX_SIGNATURE)?,
+                chain: r.list(MAX_CHAIN, |r| r.bytes(MAX_CERTIFICATE))?,
+                digest: r.digest()?,
+            })),
             _ => return Err(DecodeError("unknown kind")),
         };
         r.end()?;

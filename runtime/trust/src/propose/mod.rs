@@ -5,6 +5,7 @@ pub(crate) mod json;
 pub(crate) mod signature;
 
 use crate::digest::Digest;
+use crate::notation::{NotationProposal, cose, jws};
 use std::fmt;
 
 pub use encode::{decode_answer, encode_answer};
@@ -44,6 +45,28 @@ pub enum Source {
     CosignSignature,
     /// `.bundle.json`.
     SigstoreBundle,
+    /// `.dsse.json`: an attestation of cosign 2.
+    Dsse,
+    /// `.notation.jws`.
+    NotationJws,
+    /// `.notation.cose`.
+    NotationCose,
+}
+
+impl Source {
+    /// Of a file of the signature store, by its name.
+    #[must_use]
+    pub fn of_file(name: &str) -> Option<Self> {
+        [
+            (".sig.json", Self::CosignSignature),
+            (".bundle.json", Self::SigstoreBundle),
+            (".dsse.json", Self::Dsse),
+            (".notation.jws", Self::NotationJws),
+            (".notation.cose", Self::NotationCose),
+        ]
+        .into_iter()
+        .find_map(|(end, source)| name.ends_with(end).then_some(source))
+    }
 }
 
 /// What a worker found. Digests come with the place where their text stands, for the gate to check.
@@ -141,6 +164,28 @@ pub enum SignatureProposal {
         /// sha256 of the one subject.
         digest: Digest,
     },
+    /// The Notary Project's.
+    Notation(NotationProposal),
+}
+
+impl SignatureProposal {
+    /// What was signed, as far as the worker knows.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        match self {
+            Self::Cosign { payload, .. } | Self::Bundle { payload, .. } => payload,
+            Self::Notation(proposal) => &proposal.payload,
+        }
+    }
+
+    /// The image that it names.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        match self {
+            Self::Cosign { digest, .. } | Self::Bundle { digest, .. } => *digest,
+            Self::Notation(proposal) => proposal.digest,
+        }
+    }
 }
 
 /// Why bytes are not what they are meant to be: printable ASCII, at most 160 bytes.
@@ -189,6 +234,9 @@ pub fn propose(source: Source, bytes: &[u8]) -> Result<Proposal, Malformed> {
         Source::Config => image::config(bytes).map(Proposal::Config),
         Source::CosignSignature => signature::cosign(bytes).map(Proposal::Signature),
         Source::SigstoreBundle => signature::bundle(bytes).map(Proposal::Signature),
+        Source::Dsse => signature::dsse(bytes).map(Proposal::Signature),
+        Source::NotationCose => cose::envelope(bytes).map(SignatureProposal::Notation).map(Proposal::Signature),
+        Source::NotationJws => jws::envelope(bytes).map(SignatureProposal::Notation).map(Proposal::Signature),
     }
 }
 

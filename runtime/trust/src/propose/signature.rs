@@ -47,7 +47,15 @@ pub(crate) fn bundle(bytes: &[u8]) -> Result<SignatureProposal, Malformed> {
             ));
         }
     }
-    let envelope = file.object("dsseEnvelope")?;
+    envelope(file.object("dsseEnvelope")?)
+}
+
+/// A DSSE envelope alone, as cosign 2 attests.
+pub(crate) fn dsse(bytes: &[u8]) -> Result<SignatureProposal, Malformed> {
+    envelope(&object(bytes, "envelope", MAX_SIGNATURE_FILE)?)
+}
+
+fn envelope(envelope: &Object<'_>) -> Result<SignatureProposal, Malformed> {
     let [signature] = envelope.list("signatures")? else {
         return Err(Malformed::new("not exactly one signature in the envelope"));
     };

@@ -34,6 +34,7 @@ fn truth_table() {
         ("attestation: cosign.sigstore.dev/attestation/v1 is no signature", "deny attestation"),
         ("wrong-key: sha256:ab", "deny wrong-key"),
         ("other-digest: sha256:ab", "deny other-digest"),
+        ("certificate: notation: the leaf has expired", "deny certificate"),
         ("malformed: no JSON", "deny malformed"),
         ("something else", "deny unsigned"),
         ("something: else", "deny unsigned"),
