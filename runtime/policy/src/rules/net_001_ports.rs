@@ -202,6 +202,13 @@ mod tests {
     }
 
     #[test]
+    fn what_is_open_is_said_in_words() {
+        for (ports, said) in [(None, "any TCP port"), (Some(vec![]), "no TCP port"), (Some(vec![80, 81]), "TCP 80, 81")] {
+            assert_eq!(shown(ports), said);
+        }
+    }
+
+    #[test]
     fn what_the_node_cannot_hold_denies_where_somebody_confines() {
         for (lists, level, expected) in [
             ((None, None), Level::Restricted, vec!["pass"]),
