@@ -83,6 +83,22 @@ mod tests {
         assert_eq!(outcomes(&RULE, &fixture::policy(), &facts), ["deny root"]);
     }
 
+    #[test]
+    fn an_id_is_another_where_its_range_leads_elsewhere() {
+        for (uid, map, another) in [
+            (5, (3, 100, 3), true),
+            (3, (3, 100, 3), true),
+            (6, (3, 100, 3), false),
+            (2, (3, 100, 3), false),
+            (3, (3, 0, 3), false),
+            (4, (3, 0, 3), true),
+            (0, (0, 0, 10), false),
+            (u32::MAX, (0, 1, u32::MAX), false),
+        ] {
+            assert_eq!(is_another(uid, &IdMaps { uids: vec![map], gids: Vec::new() }), another, "{uid} {map:?}");
+        }
+    }
+
     /// Where BS-PRC-010 only warns, the map itself is looked at.
     #[test]
     fn a_map_that_changes_nothing_is_no_user_namespace() {

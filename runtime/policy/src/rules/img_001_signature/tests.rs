@@ -48,6 +48,13 @@ fn truth_table() {
 }
 
 #[test]
+fn a_certificate_has_a_fix_of_its_own() {
+    let image = fixture::facts().image.is().cloned().unwrap();
+    assert!(rejected(&image, "certificate: notation: the leaf has expired").fix.contains("notation sign"));
+    assert!(!rejected(&image, "malformed: no JSON").fix.contains("notation sign"));
+}
+
+#[test]
 fn the_policy_side() {
     assert_eq!(table(|p, _| p.scopes.clear()), ["deny no-scope"]);
     assert_eq!(table(|p, _| p.scopes[0].authorities = vec!["x".into()]), ["deny wrong-authority"]);
