@@ -5,10 +5,10 @@
 //! from the starter.
 
 use std::collections::HashSet;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -66,9 +66,21 @@ pub(crate) fn check_kernel() -> Result<()> {
 
 /// Confines this process for good. `socket` is its own, `bundle` that of the pod's first container.
 pub(crate) fn confine(socket: &Path, bundle: &Path) -> Result<()> {
+    for folder in FIFOS {
+        make_as_clients_do(Path::new(folder)).with_context(|| folder.to_owned())?;
+    }
     sys::no_new_privs().context("no_new_privs")?;
     restrict(sys::landlock_abi().min(ABI), &rules(socket, bundle)).context("Landlock")?;
     sys::install_filter(FILTER).context("the seccomp filter")
+}
+
+/// A rule needs its folder, and a client makes this one with its first fifo: for an exec that may be long after this.
+fn make_as_clients_do(folder: &Path) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(0o700).create(folder) {
+        // There is one, or the client's own folder is not there, and so no client.
+        Err(e) if matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => Ok(()),
+        made => made,
+    }
 }
 
 /// Paths, and what is allowed beneath each.
@@ -114,7 +126,6 @@ const FILTER: &[libc::sock_filter] = &include!(concat!(env!("OUT_DIR"), "/filter
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
     use std::os::fd::AsFd as _;
     use std::process::Command;
 
@@ -143,6 +154,20 @@ mod tests {
         ("ioctl(TIOCSTI)", libc::SYS_ioctl, [usize::MAX, 0x5412, 0]),
         ("renameat2", libc::SYS_renameat2, [usize::MAX, 0, usize::MAX]),
     ];
+
+    #[test]
+    fn the_folder_of_fifos_is_there_before_the_first_one() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let (client, folder) = (dir.path().join("client"), dir.path().join("client/fifo"));
+        make_as_clients_do(&folder).unwrap();
+        assert!(!folder.exists(), "nobody's folder");
+        fs::create_dir(client).unwrap();
+        for _ in 0..2 {
+            make_as_clients_do(&folder).unwrap();
+            assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+        }
+    }
 
     fn refused() -> Vec<&'static str> {
         let eperm = |call: &&(&str, libc::c_long, [usize; 3])| sys::try_call(call.1, call.2) == Some(libc::EPERM);

@@ -203,7 +203,8 @@ mod tests {
 
     #[test]
     fn what_is_open_is_said_in_words() {
-        for (ports, said) in [(None, "any TCP port"), (Some(vec![]), "no TCP port"), (Some(vec![80, 81]), "TCP 80, 81")] {
+        for (ports, said) in [(None, "any TCP port"), (Some(vec![]), "no TCP port"), (Some(vec![80, 81]), "TCP 80, 81")]
+        {
             assert_eq!(shown(ports), said);
         }
     }
