@@ -179,6 +179,51 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_terms_ask_for_the_landlock_that_is_there() {
+        for (wanted, has, expected) in [
+            (6, Fact::Is(6), 6),
+            (6, Fact::Is(3), 3),
+            (3, Fact::Is(6), 3),
+            (6, Fact::Absent, 0),
+            (6, Fact::Unknown("x".into()), 0),
+        ] {
+            let mut policy = fixture::policy();
+            (policy.level, policy.landlock.abi) = (Level::Observe, wanted);
+            let facts = Facts { landlock: has, ..fixture::facts() };
+            let Verdict::Allow(permit) = decide(&policy, &facts) else { panic!("denied") };
+            assert_eq!(permit.terms().landlock.abi, expected, "{wanted}");
+        }
+    }
+
+    #[test]
+    fn what_is_watched_is_what_the_policy_says_of_those_who_are_confined() {
+        use crate::network::{Ports, Watch};
+        use crate::policy::{Watched, Whose};
+        let watch = |network, flows, confined: bool, hooks: Fact<()>| {
+            let mut policy = fixture::policy();
+            policy.level = Level::Observe;
+            (policy.anomalies.network, policy.anomalies.flows) = (network, flows);
+            policy.scopes[0].bind = confined.then(|| vec![Ports::try_from("80".to_owned()).unwrap()]);
+            let facts = Facts { network_hooks: hooks, ..fixture::facts() };
+            let Verdict::Allow(permit) = decide(&policy, &facts) else { panic!("denied") };
+            permit.terms().watch
+        };
+        let (all, none, of) = (Watched::All(true), Watched::All(false), Watched::Of(Whose::Confined));
+        let is = |told, flows| Watch { told, flows, scan: fixture::policy().anomalies.port_scan };
+        assert_ne!(is(false, false).scan, 0);
+        for confined in [false, true] {
+            assert_eq!(watch(all, none, confined, Fact::Is(())), is(true, false));
+            assert_eq!(watch(none, all, confined, Fact::Is(())), is(false, true));
+            assert_eq!(watch(none, none, confined, Fact::Is(())), Watch::default());
+            let told = if confined { is(true, true) } else { Watch::default() };
+            assert_eq!(watch(of, of, confined, Fact::Is(())), told);
+            for hooks in [Fact::Absent, Fact::Unknown("x".into())] {
+                assert_eq!(watch(all, all, confined, hooks), Watch::default());
+            }
+        }
+    }
+
     /// Files of memory are closed but where an allowance opens them, and in the node's own pid namespace, which stays as it is.
     #[test]
     fn files_of_memory_are_closed_where_nothing_opens_them() {
