@@ -168,7 +168,8 @@ fn delete_meanwhile(world: &mut World) -> Result<String> {
     for _ in 0..5 {
         // Several, so that one of them comes in the midst of it.
         let replies = gate::together(&[create.clone(), delete.clone(), delete.clone(), delete.clone()]);
-        ensure!(replies?.iter().skip(1).all(|reply| *reply == Reply::Done), "a delete failed");
+        let replies = replies?;
+        ensure!(replies.iter().skip(1).all(|reply| *reply == Reply::Done), "a delete failed: {replies:?}");
     }
     forget(world, &request, &create)?;
     Ok(String::new())

@@ -189,3 +189,23 @@ fn makes_and_deletes_in_any_order_leave_nothing() {
     remove(&place.folder, "c1").unwrap();
     assert!(!place.folder.exists());
 }
+
+/// Deletes that come in the midst of a create and of each other: each has removed what it found, or left it to the others.
+#[test]
+fn deletes_in_each_others_way_all_succeed() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("c");
+    for round in 0..300 {
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| drop(make(&folder, "c")));
+            }
+            let deletes: Vec<_> = (0..4).map(|_| scope.spawn(|| remove(&folder, "c"))).collect();
+            for delete in deletes {
+                delete.join().unwrap().unwrap_or_else(|e| panic!("round {round}: {e}"));
+            }
+        });
+        remove(&folder, "c").unwrap();
+        assert!(!folder.exists(), "round {round}");
+    }
+}
