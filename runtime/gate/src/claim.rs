@@ -11,14 +11,18 @@ use boltseal_message::Code;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const LOCK: &str = "lock";
 /// How long a delete waits for a create to end by itself, and again after it was killed.
 const PATIENCE: Duration = Duration::from_millis(50);
+/// And for another delete.
+const PATIENCE_FOR_A_DELETE: Duration = Duration::from_secs(2);
+/// What a delete writes into the lock that it holds; a create writes its pid and start time.
+const DELETE: &str = "delete";
 /// How often a folder may vanish under a create before it gives up.
 const ATTEMPTS: usize = 16;
 
@@ -167,14 +171,27 @@ impl Waiting {
     }
 
     /// The lock, or none after twice the patience.
-    fn get(mut self) -> Option<File> {
+    fn get(self) -> Option<File> {
         if !self.within(PATIENCE) {
             self.end_holder();
-            if !self.within(PATIENCE) {
+            // Another delete does what this one would, and may be waiting for a cgroup to empty: side by side they would fail.
+            let patience = if self.holder() == DELETE { PATIENCE_FOR_A_DELETE } else { PATIENCE };
+            if !self.within(patience) {
                 return None;
             }
         }
+        // For the next delete. Where nothing can be written it only waits less.
+        if let Err(e) = self.lock.set_len(0).and_then(|()| self.lock.write_all_at(DELETE.as_bytes(), 0)) {
+            tracing::debug!("the lock is not signed: {e}");
+        }
         Some(self.lock)
+    }
+
+    /// What whoever took the lock wrote into it.
+    fn holder(&self) -> String {
+        let mut text = [0; 64];
+        let read = self.lock.read_at(&mut text, 0).unwrap_or(0);
+        String::from_utf8_lossy(text.get(..read).unwrap_or_default()).into_owned()
     }
 
     fn within(&self, patience: Duration) -> bool {
@@ -190,11 +207,8 @@ impl Waiting {
     }
 
     /// Nobody wants any more what that create makes. Only the very process that signed is killed.
-    fn end_holder(&mut self) {
-        let mut text = String::new();
-        if (&mut self.lock).take(64).read_to_string(&mut text).is_err() {
-            return;
-        }
+    fn end_holder(&self) {
+        let text = self.holder();
         let Some((pid, start)) = text.split_once(' ') else { return };
         let (Ok(pid), Ok(start)) = (pid.parse::<i32>(), start.parse::<u64>()) else { return };
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

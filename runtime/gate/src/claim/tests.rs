@@ -209,3 +209,18 @@ fn deletes_in_each_others_way_all_succeed() {
         assert!(!folder.exists(), "round {round}");
     }
 }
+
+/// It waits for a container's end as well, longer than a create is waited for.
+#[test]
+fn a_delete_waits_for_another() {
+    let place = place();
+    drop(make(&place.folder, "c1").unwrap());
+    let first = Waiting::open(&place.folder).unwrap().get().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(6 * PATIENCE);
+            drop(first);
+        });
+        assert!(Waiting::open(&place.folder).unwrap().get().is_some());
+    });
+}
