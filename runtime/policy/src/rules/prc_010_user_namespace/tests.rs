@@ -238,3 +238,10 @@ fn only_a_namespace_of_ones_own_is_one() {
         assert_eq!(has_own(&facts), expected);
     }
 }
+
+#[test]
+fn a_mount_is_named_by_its_place() {
+    let mut mount = fixture::facts().mounts[0].clone();
+    mount.destination = "/data\n".into();
+    assert_eq!(at(&mount), format!("the mount at {}", text::show("/data\n")));
+}
