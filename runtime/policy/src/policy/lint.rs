@@ -668,6 +668,8 @@ mod tests {
             (NOTARY.replace("\"notation\"", "\"notary\""), "is none; `notation`"),
             (NOTARY.replace("format = \"notation\"\n", "key = \"k.pub\"\n"), "need it to be `notation`"),
             (format!("{}signing_authority = true\n", AUTHORITY), "need it to be `notation`"),
+            (format!("{}roots = \"ca.pem\"\n", AUTHORITY), "need it to be `notation`"),
+            (format!("{}identities = [\"CN=ci\"]\n", AUTHORITY), "need it to be `notation`"),
             ("[[authority]]\nname = \"x\"\nrepositories = [\"ghcr.io\"]\n".into(), "`key`: \"\" must name a file"),
             ("[registries]\nallow = [\"ghcr.io/*\"]".into(), "no repository prefix"),
             ("[sandbox]\ndigests = [\"sha256:1\"]".into(), "64 lower-case hex"),
@@ -781,6 +783,22 @@ mod tests {
         ] {
             let found = problems(&bad);
             assert!(found.iter().any(|p| p.contains(expected)), "{bad}\nexpected {expected}\nfound {found:?}");
+        }
+    }
+
+    /// kubelet's own root, by whichever name, is no reason against a driver's folder below it; what else lies there is.
+    #[test]
+    fn a_drivers_folder_below_a_root_of_ones_own() {
+        let grant = |root: &str, sensitive: &str| {
+            let mounts = format!("[mounts]\nkubelet_root = \"{root}\"\nsensitive = [\"{sensitive}\"]\n");
+            let source = format!("mounts = [{{ source = \"{root}/plugins/driver\", writable = true }}]");
+            let head = "[[allowance]]\nid = \"x\"\nauthority = \"ci\"\nrepository = \"ghcr.io/corp/x\"\n";
+            problems(&format!("{mounts}{AUTHORITY}{head}{source}"))
+        };
+        for root in ["/var/lib/kubelet", "/data/kubelet"] {
+            assert_eq!(grant(root, root), Vec::<String>::new(), "{root}");
+            let found = grant(root, &format!("{root}/plugins/driver/keys"));
+            assert!(found.len() == 1 && found[0].contains("never writable"), "{root}: {found:?}");
         }
     }
 }
