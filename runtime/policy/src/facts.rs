@@ -538,3 +538,19 @@ pub struct BoundToken {
     /// The host name of this machine.
     pub here: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A gate of the version before knows no ids: it reads a record without them.
+    #[test]
+    fn ids_are_written_where_there_are_any() {
+        for user_ids in [0, 1, 65_536] {
+            let bound = Bound { user_ids, ..Bound::default() };
+            let written = toml::Value::try_from(&bound).unwrap();
+            assert_eq!(written.get("user_ids").is_some(), user_ids != 0, "{written:?}");
+            assert_eq!(written.try_into::<Bound>().unwrap(), bound);
+        }
+    }
+}
