@@ -447,3 +447,18 @@ pub struct Exception {
     /// RFC 3339 date or date-time, UTC.
     pub expires: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_trip_wire_is_all_nothing_or_what_is_named() {
+        let named = BTreeSet::from(["mount".to_owned()]);
+        let all: BTreeSet<String> = standard::TRIP_WIRE.iter().map(ToString::to_string).collect();
+        assert_eq!(Traps::All(true).names(), all);
+        assert_eq!(Traps::All(false).names(), BTreeSet::new());
+        assert_eq!(Traps::Named(named.clone()).names(), named);
+        assert!(all.len() > 1);
+    }
+}
