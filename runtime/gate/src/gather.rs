@@ -95,7 +95,8 @@ pub(crate) fn create(
     let netns = containerd_facts(request, create, policy, &records, &mut facts, deadline);
     let (of_pod, jwks) = (&facts.subject, policy.owner_jwks.as_deref());
     facts.owner_token = owner::token(&policy.rules.owner, jwks, &policy.rules.mounts.kubelet_root, of_pod, &facts.now);
-    facts.owner = owner::owner(owner::named(parsed.annotation(owner::ANNOTATION)), &facts.owner_token);
+    let named = owner::named(parsed.annotation(owner::ANNOTATION));
+    facts.owner = owner::owner(&policy.rules.owner, named, &facts.owner_token, &facts.subject);
     facts.ports = network::named(|name| parsed.annotation(name), &facts.subject.container_name);
     facts.network_hooks = match boltseal_launch::network_hooks() {
         Ok(true) => Fact::Is(()),

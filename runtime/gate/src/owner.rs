@@ -74,11 +74,18 @@ fn proven(rules: &TokenRules, jwks: Option<&[u8]>, token: &[u8], now: &Fact<u64>
     }))
 }
 
-/// The owner as records name it: the proven one, where the policy asks for a proof and there is one.
-pub(crate) fn owner(named: Fact<String>, token: &Fact<OwnerToken>) -> Fact<String> {
+/// The owner as records name it. Where the policy asks for a proof, who is not proven is nobody: a record must not lay a pod at
+/// the door of whom its annotation names, or of whose token it carries.
+pub(crate) fn owner(
+    rules: &OwnerRules,
+    named: Fact<String>,
+    token: &Fact<OwnerToken>,
+    subject: &Subject,
+) -> Fact<String> {
     match token {
-        Fact::Is(OwnerToken::Bound(token)) => Fact::Is(token.subject.clone()),
-        _ => named,
+        _ if rules.level != "pod-token" => named,
+        Fact::Is(OwnerToken::Bound(token)) if token.is_of(subject) => Fact::Is(token.subject.clone()),
+        _ => Fact::Absent,
     }
 }
 
@@ -123,9 +130,22 @@ mod tests {
     #[test]
     fn records_name_the_proven_owner() {
         let named = || Fact::Is("says".to_owned());
-        let bound = BoundToken { subject: "proven".into(), ..BoundToken::default() };
-        assert_eq!(owner(named(), &Fact::Is(OwnerToken::Bound(bound))), Fact::Is("proven".into()));
-        assert_eq!(owner(named(), &Fact::Is(OwnerToken::Refused("x".into()))), named());
-        assert_eq!(owner(named(), &Fact::Absent), named());
+        let subject = Subject { pod_uid: "u".into(), pod_namespace: "n".into(), ..Subject::default() };
+        let bound = |uid: &str| {
+            let token = BoundToken {
+                subject: "proven".into(),
+                pod_uid: uid.into(),
+                namespace: "n".into(),
+                ..BoundToken::default()
+            };
+            Fact::Is(OwnerToken::Bound(token))
+        };
+        let of = |token: &Fact<OwnerToken>| owner(&rules(), named(), token, &subject);
+        assert_eq!(of(&bound("u")), Fact::Is("proven".into()));
+        for nobody in [bound("v"), Fact::Is(OwnerToken::Refused("x".into())), Fact::Absent, Fact::Unknown("x".into())] {
+            assert_eq!(of(&nobody), Fact::Absent, "{nobody:?}");
+        }
+        let unasked = OwnerRules { level: "annotation".into(), ..rules() };
+        assert_eq!(owner(&unasked, named(), &Fact::Absent, &subject), named());
     }
 }

@@ -539,9 +539,39 @@ pub struct BoundToken {
     pub here: String,
 }
 
+impl BoundToken {
+    /// Of this pod, whatever the node. What is empty is equal to nothing.
+    #[must_use]
+    pub fn is_of(&self, subject: &Subject) -> bool {
+        !subject.pod_uid.is_empty()
+            && !subject.pod_namespace.is_empty()
+            && (&self.pod_uid, &self.namespace) == (&subject.pod_uid, &subject.pod_namespace)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_is_of_the_pod_that_it_names() {
+        let subject = |uid: &str, namespace: &str| Subject {
+            pod_uid: uid.into(),
+            pod_namespace: namespace.into(),
+            ..Subject::default()
+        };
+        let token = |uid: &str, namespace: &str| BoundToken {
+            pod_uid: uid.into(),
+            namespace: namespace.into(),
+            ..BoundToken::default()
+        };
+        assert!(token("u", "n").is_of(&subject("u", "n")));
+        for (uid, namespace) in [("v", "n"), ("u", "m"), ("", "n"), ("u", "")] {
+            assert!(!token("u", "n").is_of(&subject(uid, namespace)), "{uid} {namespace}");
+            assert!(!token(uid, namespace).is_of(&subject("u", "n")), "{uid} {namespace}");
+        }
+        assert!(!token("", "n").is_of(&subject("", "n")) && !token("u", "").is_of(&subject("u", "")));
+    }
 
     /// A gate of the version before knows no ids: it reads a record without them.
     #[test]

@@ -22,6 +22,12 @@ pub(crate) fn fork(kept: [OwnedFd; 2]) -> io::Result<Forked> {
     if Errno::result(unsafe { libc::fork() })? > 0 {
         return Ok(Forked::Parent);
     }
+    // What fails from here on fails in the child: it must not go on as a second server, whose end would take the socket along.
+    Ok(Forked::Child(settle(kept, null).unwrap_or_else(|_| exit(1))))
+}
+
+/// The child's descriptors as [`fork`] promises them.
+fn settle(kept: [OwnedFd; 2], null: std::fs::File) -> io::Result<[OwnedFd; 2]> {
     let [first, second] = kept.map(std::mem::ManuallyDrop::new);
     let safe = [first.as_raw_fd(), second.as_raw_fd(), null.as_raw_fd()].map(|fd| {
         // SAFETY: plain integers. Numbers that none of those below are.
@@ -35,10 +41,10 @@ pub(crate) fn fork(kept: [OwnedFd; 2]) -> io::Result<Forked> {
     }
     // SAFETY: plain integers; nobody in this process uses the fds that go.
     Errno::result(unsafe { libc::syscall(libc::SYS_close_range, PASSED_FD + 2, u32::MAX, 0) })?;
-    Ok(Forked::Child([PASSED_FD, PASSED_FD + 1].map(|fd| {
+    Ok([PASSED_FD, PASSED_FD + 1].map(|fd| {
         // SAFETY: made above, and nobody else has them.
         unsafe { OwnedFd::from_raw_fd(fd) }
-    })))
+    }))
 }
 
 /// Ends this process at once: a fork's end is not its parent's.
