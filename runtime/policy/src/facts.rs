@@ -145,7 +145,7 @@ pub struct Image {
 pub struct Attestation {
     /// Name of the policy's authority whose key verified it.
     pub authority: String,
-    /// sha256 of the key's SPKI, hex.
+    /// sha256 of the key's SPKI, hex; of a signer under a root (notation) the root's.
     pub key: String,
     /// in-toto predicate type, as signed.
     pub predicate_type: String,

@@ -519,6 +519,27 @@ fn cose_envelopes_that_are_none() {
     assert!(matches!(notary.verify(&proposal, &image()), Err(Reject::Untrusted(_))));
 }
 
+/// Another CA and another leaf are no second key where several are needed: their root is the same.
+#[test]
+fn whom_one_root_certifies_is_one() {
+    let key = |given: &Given, chain: &[Vec<u8>], root: &Vec<u8>| {
+        let proposal = taken(&given.jws(chain)).unwrap();
+        notary_of(given, std::slice::from_ref(root)).verify(&proposal, &image()).unwrap().key
+    };
+    let mut given = good();
+    let chain = given.chain();
+    let root = chain[2].clone();
+    let first = key(&given, &chain, &root);
+    (given.pairs[1], given.pairs[2]) = (Pair::new(), Pair::new());
+    let mut other = given.chain();
+    other[2].clone_from(&root);
+    assert_ne!(other[0], chain[0]);
+    assert_eq!(key(&given, &other, &root), first);
+    let given = good();
+    let chain = given.chain();
+    assert_ne!(key(&given, &chain, &chain[2]), first);
+}
+
 /// Certificates and signatures by openssl: each kind of key that the Notary Project has, and what `ring` has of them.
 #[test]
 fn each_key_has_its_own_algorithm() {

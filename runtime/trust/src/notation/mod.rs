@@ -91,7 +91,8 @@ pub struct Notary {
 /// What the gate itself has verified of an envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vouched {
-    /// sha256 of the leaf's SubjectPublicKeyInfo, hex.
+    /// sha256 of the root's SubjectPublicKeyInfo, hex. Where several keys are needed, whom one root certifies is one: who holds
+    /// a CA below it makes as many leaves as he likes.
     pub key: String,
     format: Format,
     expected: Digest,
@@ -154,7 +155,8 @@ impl Notary {
         if walked.is_err() || named != [want.as_bytes()] {
             return Err(Reject::Text { format: proposal.format() });
         }
-        Ok(Vouched { key: digest(leaf.key).hex(), format: proposal.format(), expected: *expected })
+        let root = Certificate::read(last).ok_or_else(unread)?;
+        Ok(Vouched { key: digest(root.key).hex(), format: proposal.format(), expected: *expected })
     }
 
     /// What [`appraise`] is asked of a proposal that [`Notary::verify`] accepted. `now`: seconds since the epoch, None
