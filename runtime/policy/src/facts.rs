@@ -1,7 +1,12 @@
 //! What is known about one request: claims that the gate verified, plus what it observed itself.
 //!
 //! Every field that gathering can fail at is a [`Fact`]: a rule that meets `Unknown` denies and says why.
+mod image;
+mod node;
+
 pub use crate::variable::Variable;
+pub use image::{Attestation, Image, Rootfs, Signature};
+pub use node::{BoundToken, Bundle, Kexec, Neighbour, Node, OwnerToken};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -106,96 +111,6 @@ pub struct Subject {
     pub disagreements: Vec<String>,
     /// CRI: this is a container or a sandbox of a pod.
     pub is_pod: bool,
-}
-
-/// The image as the proof chain shows it: each digest is of bytes that the gate hashed itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Image {
-    /// Digest that the image record points to (index or manifest), `sha256:<hex>`.
-    pub target: String,
-    pub manifest: String,
-    pub config: String,
-    pub chain_id: String,
-    /// diff_ids of the layers, the lowest first.
-    #[serde(default)]
-    pub layers: Vec<String>,
-    /// Signatures that the gate verified with a key of the policy, over `target` or `manifest`.
-    pub signatures: Vec<Signature>,
-    /// Statements about `target` or `manifest` that the gate verified with a key of the policy. None of them is a signature.
-    #[serde(default)]
-    pub attestations: Vec<Attestation>,
-    /// Why each file that was looked at did not count, for the message; bounded. A line that begins with
-    /// `wrong-key: `, `other-digest: `, `attestation: `, `malformed: ` or `certificate: ` gives the denial that condition.
-    pub rejected: Vec<String>,
-    /// Where signature files are looked for, for the message.
-    pub looked_in: String,
-    /// The config's own process fields.
-    pub user: String,
-    /// Entrypoint, then Cmd.
-    pub args: Vec<String>,
-    /// The first of `args`. Records of a version that did not tell it have none.
-    #[serde(default)]
-    pub entrypoint: Vec<String>,
-    pub env: Vec<String>,
-    pub cwd: String,
-}
-
-/// That an authority said something about the image; what it said is in the statement.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attestation {
-    /// Name of the policy's authority whose key verified it.
-    pub authority: String,
-    /// sha256 of the key's SPKI, hex; of a signer under a root (notation) the root's.
-    pub key: String,
-    /// in-toto predicate type, as signed.
-    pub predicate_type: String,
-    /// The image, its one subject.
-    pub digest: String,
-    /// sha256 of the signed statement.
-    pub statement: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Signature {
-    /// Name of the policy's authority whose key verified it.
-    pub authority: String,
-    /// sha256 of the key's SPKI, hex.
-    pub key: String,
-    /// `cosign-signature` (cosign 2 `.sig`), `sigstore-bundle` (cosign 3), or `notation-jws` with the signer's subject and
-    /// `trust=jailed`: what its certificates say was read by a worker.
-    pub format: String,
-    /// The repository inside the signed bytes; None when the format names none.
-    pub repository: Option<String>,
-    /// The digest inside the signed bytes.
-    pub digest: String,
-    /// When it was made, seconds since the epoch, by somebody who is trusted with the time; None where nobody is, as with
-    /// every format that this version verifies.
-    #[serde(default)]
-    pub signed_at: Option<u64>,
-}
-
-/// The root file system that containerd asks to mount, against containerd's own snapshot record and the image.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rootfs {
-    pub snapshotter: String,
-    /// Parent of the container's snapshot.
-    pub parent: String,
-    /// The snapshot is active (a container's own), not a view or committed.
-    pub active: bool,
-    /// The request's mounts equal those of the snapshot service, as sets of (type, source, options).
-    pub mounts_match: bool,
-    /// Why the mounts are not of the one known form (overlay; lowerdir, upperdir, workdir, index=off, ...).
-    pub unknown_form: Vec<String>,
-    /// Lower folders, top first.
-    pub lowers: Vec<String>,
-    /// The snapshot's upper folder has no entry.
-    pub upper_empty: Fact<bool>,
-    /// How well the bytes are bound to the signature: `unpacked`, `fsverity`, `dmverity-local`, `dmverity-signed`.
-    pub integrity: String,
-    /// `/dev`, `/proc`, `/sys` of the image that are not folders (a symlink among them).
-    pub unsafe_roots: Vec<String>,
-    /// What the snapshotter asks the layers to be idmapped to (`uidmap=`, `gidmap=`).
-    pub idmap: Option<IdMaps>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -465,113 +380,9 @@ pub enum Lsm {
     Unknown(String),
 }
 
-/// The verdict on this node for this boot, re-verified for this start.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Node {
-    /// `hardware` for a kernel TPM device, `software` for a socket.
-    pub tpm: String,
-    /// The quote verifies against the enrolled key, is of this boot and of this policy.
-    pub verified: bool,
-    /// Why not, one line each: signature, boot id, policy digest, PCR value, ttl ...
-    pub problems: Vec<String>,
-    /// PCRs whose value the node policy does not accept: (index, value seen).
-    pub wrong_pcrs: Vec<(u32, String)>,
-    /// For the record, judged by nobody: why the verdict that was kept was not used, or the new one not kept.
-    pub notes: Vec<String>,
-}
-
-/// The policy bundle in force: `policy.toml`, `policy.d`, `trust`. That it is here says that it was read whole, from files
-/// that only root may write, and is well formed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Bundle {
-    /// sha256 of its files, hex.
-    pub digest: String,
-    /// Id (sha256 of the SubjectPublicKeyInfo, hex) of the signing key that this node pins. Absent: it pins none, so
-    /// that policies need no signature here.
-    pub signer: Fact<String>,
-    /// Version that the pinned key signed these files as. Absent: there is no signature. Unknown: it does not count.
-    pub signed: Fact<u64>,
-    /// Lowest version that this node still takes. Absent: nothing keeps one.
-    pub floor: Fact<u64>,
-    /// Why what lies in `/etc/boltseal` is not what judges: this is the last good bundle, kept beside it.
-    pub stale: Option<String>,
-    /// What differs from what `boltseal-attest` measured in this boot (bundle, pinned key, programs), one line each; empty
-    /// where nothing does. Absent: nothing was measured in this boot.
-    pub measured: Fact<Vec<String>>,
-}
-
-/// A container that runs, by its own sealed record.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Neighbour {
-    /// containerd namespace and id.
-    pub id: String,
-    /// As its permit says: a level, `*`, or empty where nobody asked when it started.
-    pub sensitivity: String,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kexec {
-    /// Both calls answer ENOSYS: not in this kernel.
-    pub absent: bool,
-    pub load_disabled: bool,
-    /// Lockdown mode: `none`, `integrity`, `confidentiality`.
-    pub lockdown: String,
-}
-
-/// What the cluster says of a pod.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum OwnerToken {
-    /// It proves nothing; why.
-    Refused(String),
-    Bound(BoundToken),
-}
-
-/// Of whom a token speaks whose signature, issuer, audience and time hold.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BoundToken {
-    /// `system:serviceaccount:NAMESPACE:NAME`.
-    pub subject: String,
-    pub namespace: String,
-    pub pod_uid: String,
-    /// The node that the pod was bound to; None: the cluster does not say.
-    pub node: Option<String>,
-    /// The host name of this machine.
-    pub here: String,
-}
-
-impl BoundToken {
-    /// Of this pod, whatever the node. What is empty is equal to nothing.
-    #[must_use]
-    pub fn is_of(&self, subject: &Subject) -> bool {
-        !subject.pod_uid.is_empty()
-            && !subject.pod_namespace.is_empty()
-            && (&self.pod_uid, &self.namespace) == (&subject.pod_uid, &subject.pod_namespace)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_token_is_of_the_pod_that_it_names() {
-        let subject = |uid: &str, namespace: &str| Subject {
-            pod_uid: uid.into(),
-            pod_namespace: namespace.into(),
-            ..Subject::default()
-        };
-        let token = |uid: &str, namespace: &str| BoundToken {
-            pod_uid: uid.into(),
-            namespace: namespace.into(),
-            ..BoundToken::default()
-        };
-        assert!(token("u", "n").is_of(&subject("u", "n")));
-        for (uid, namespace) in [("v", "n"), ("u", "m"), ("", "n"), ("u", "")] {
-            assert!(!token("u", "n").is_of(&subject(uid, namespace)), "{uid} {namespace}");
-            assert!(!token(uid, namespace).is_of(&subject("u", "n")), "{uid} {namespace}");
-        }
-        assert!(!token("", "n").is_of(&subject("", "n")) && !token("u", "").is_of(&subject("u", "")));
-    }
 
     /// A gate of the version before knows no ids: it reads a record without them.
     #[test]

@@ -1,0 +1,93 @@
+//! The image as the proof chain shows it, and the root file system that is to be it.
+use super::{Fact, IdMaps};
+use serde::{Deserialize, Serialize};
+
+/// The image as the proof chain shows it: each digest is of bytes that the gate hashed itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Digest that the image record points to (index or manifest), `sha256:<hex>`.
+    pub target: String,
+    pub manifest: String,
+    pub config: String,
+    pub chain_id: String,
+    /// diff_ids of the layers, the lowest first.
+    #[serde(default)]
+    pub layers: Vec<String>,
+    /// Signatures that the gate verified with a key of the policy, over `target` or `manifest`.
+    pub signatures: Vec<Signature>,
+    /// Statements about `target` or `manifest` that the gate verified with a key of the policy. None of them is a signature.
+    #[serde(default)]
+    pub attestations: Vec<Attestation>,
+    /// Why each file that was looked at did not count, for the message; bounded. A line that begins with
+    /// `wrong-key: `, `other-digest: `, `attestation: `, `malformed: ` or `certificate: ` gives the denial that condition.
+    pub rejected: Vec<String>,
+    /// Where signature files are looked for, for the message.
+    pub looked_in: String,
+    /// The config's own process fields.
+    pub user: String,
+    /// Entrypoint, then Cmd.
+    pub args: Vec<String>,
+    /// The first of `args`. Records of a version that did not tell it have none.
+    #[serde(default)]
+    pub entrypoint: Vec<String>,
+    pub env: Vec<String>,
+    pub cwd: String,
+}
+
+/// That an authority said something about the image; what it said is in the statement.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attestation {
+    /// Name of the policy's authority whose key verified it.
+    pub authority: String,
+    /// sha256 of the key's SPKI, hex; of a signer under a root (notation) the root's.
+    pub key: String,
+    /// in-toto predicate type, as signed.
+    pub predicate_type: String,
+    /// The image, its one subject.
+    pub digest: String,
+    /// sha256 of the signed statement.
+    pub statement: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signature {
+    /// Name of the policy's authority whose key verified it.
+    pub authority: String,
+    /// sha256 of the key's SPKI, hex.
+    pub key: String,
+    /// `cosign-signature` (cosign 2 `.sig`), `sigstore-bundle` (cosign 3), or `notation-jws` with the signer's subject and
+    /// `trust=jailed`: what its certificates say was read by a worker.
+    pub format: String,
+    /// The repository inside the signed bytes; None when the format names none.
+    pub repository: Option<String>,
+    /// The digest inside the signed bytes.
+    pub digest: String,
+    /// When it was made, seconds since the epoch, by somebody who is trusted with the time; None where nobody is, as with
+    /// every format that this version verifies.
+    #[serde(default)]
+    pub signed_at: Option<u64>,
+}
+
+/// The root file system that containerd asks to mount, against containerd's own snapshot record and the image.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rootfs {
+    pub snapshotter: String,
+    /// Parent of the container's snapshot.
+    pub parent: String,
+    /// The snapshot is active (a container's own), not a view or committed.
+    pub active: bool,
+    /// The request's mounts equal those of the snapshot service, as sets of (type, source, options).
+    pub mounts_match: bool,
+    /// Why the mounts are not of the one known form (overlay; lowerdir, upperdir, workdir, index=off, ...).
+    pub unknown_form: Vec<String>,
+    /// Lower folders, top first.
+    pub lowers: Vec<String>,
+    /// The snapshot's upper folder has no entry.
+    pub upper_empty: Fact<bool>,
+    /// How well the bytes are bound to the signature: `unpacked`, `fsverity`, `dmverity-local`, `dmverity-signed`.
+    pub integrity: String,
+    /// `/dev`, `/proc`, `/sys` of the image that are not folders (a symlink among them).
+    pub unsafe_roots: Vec<String>,
+    /// What the snapshotter asks the layers to be idmapped to (`uidmap=`, `gidmap=`).
+    pub idmap: Option<IdMaps>,
+}
