@@ -73,15 +73,30 @@ impl Sink {
         }
     }
 
-    async fn deliver(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    async fn deliver(&mut self, bytes: &[u8], on_loss: &OnLoss) -> io::Result<()> {
         let Self::Stream(fd) = self else { return Ok(()) };
-        while !bytes.is_empty() {
+        let mut rest = Rest { bytes, on_loss };
+        while !rest.bytes.is_empty() {
             let mut ready = fd.writable().await?;
-            if let Ok(taken) = ready.try_io(|fd| Ok(nix::unistd::write(fd.get_ref(), bytes)?)) {
-                bytes = bytes.get(taken?..).unwrap_or_default();
+            if let Ok(taken) = ready.try_io(|fd| Ok(nix::unistd::write(fd.get_ref(), rest.bytes)?)) {
+                rest.bytes = rest.bytes.get(taken?..).unwrap_or_default();
             }
         }
         Ok(())
+    }
+}
+
+/// What is still to be delivered. Whoever lets go of it, by an error or because nobody waits any longer, has lost it.
+struct Rest<'a> {
+    bytes: &'a [u8],
+    on_loss: &'a OnLoss,
+}
+
+impl Drop for Rest<'_> {
+    fn drop(&mut self) {
+        if !self.bytes.is_empty() {
+            (self.on_loss)(self.bytes.len() as u64);
+        }
     }
 }
 
@@ -122,7 +137,7 @@ impl Log {
     }
 }
 
-/// Copies until the source ends or the sink is gone.
+/// Copies until the source ends or the sink is gone. What was read and reaches nobody is told as lost.
 pub(crate) async fn copy(source: Arc<AsyncFd<OwnedFd>>, mut sink: Sink, on_loss: OnLoss) {
     enum Step {
         Again,
@@ -143,7 +158,10 @@ pub(crate) async fn copy(source: Arc<AsyncFd<OwnedFd>>, mut sink: Sink, on_loss:
                     match sink.offer(bytes, &on_loss) {
                         Ok(taken) if taken == bytes.len() => Step::Again,
                         Ok(taken) => Step::Left(bytes.get(taken..).unwrap_or_default().to_vec()),
-                        Err(_) => Step::End,
+                        Err(_) => {
+                            on_loss(bytes.len() as u64);
+                            Step::End
+                        }
                     }
                 }
             }
@@ -152,7 +170,7 @@ pub(crate) async fn copy(source: Arc<AsyncFd<OwnedFd>>, mut sink: Sink, on_loss:
         match step {
             Step::Again => {}
             Step::Left(bytes) => {
-                if sink.deliver(&bytes).await.is_err() {
+                if sink.deliver(&bytes, &on_loss).await.is_err() {
                     break;
                 }
             }
@@ -171,16 +189,87 @@ mod tests {
     use nix::unistd::pipe2;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    #[tokio::test]
-    async fn a_full_disk_loses_bytes_and_counts_them() {
-        let (read, mut write) = (pipe2(OFlag::O_CLOEXEC).unwrap(), 0u64);
-        let (ours, theirs) = read;
-        unblock(&ours).unwrap();
+    type Pipe = (OwnedFd, OwnedFd);
+
+    fn pipes() -> (Pipe, Pipe) {
+        let pipe = || pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).unwrap();
+        (pipe(), pipe())
+    }
+
+    fn counted() -> (Arc<AtomicU64>, OnLoss) {
         let lost = Arc::new(AtomicU64::new(0));
         let counter = lost.clone();
         let on_loss: OnLoss = Arc::new(move |bytes| {
             counter.fetch_add(bytes, Ordering::Relaxed);
         });
+        (lost, on_loss)
+    }
+
+    /// A reader that does not read, and nobody who waits for it any longer; or one that has gone.
+    #[tokio::test]
+    async fn what_a_reader_never_takes_is_counted() {
+        for gone in [false, true] {
+            let ((ours, theirs), (reader, sink)) = pipes();
+            let (lost, on_loss) = counted();
+            // As much as the pipe towards the reader takes, and so much more.
+            let mut written = 0;
+            for _ in 0..4 {
+                written += nix::unistd::write(&sink, &[7; STEP]).unwrap();
+            }
+            assert_eq!(nix::unistd::write(&sink, &[7]), Err(Errno::EAGAIN), "{written} of a pipe's bytes");
+            assert_eq!(nix::unistd::write(&theirs, &[7; 2398]).unwrap(), 2398);
+            let source = Arc::new(sys::asynchronous(ours, Interest::READABLE).unwrap());
+            let task = tokio::spawn(copy(source, Sink::stream(sink).unwrap(), on_loss));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            assert_eq!(lost.load(Ordering::Relaxed), 0);
+            if gone {
+                drop(reader);
+                task.await.unwrap();
+            } else {
+                task.abort();
+                assert!(task.await.unwrap_err().is_cancelled());
+            }
+            assert_eq!(lost.load(Ordering::Relaxed), 2398, "gone: {gone}");
+        }
+    }
+
+    /// And what a slow reader takes in the end is not.
+    #[tokio::test]
+    async fn what_a_slow_reader_takes_is_not_lost() {
+        let ((ours, theirs), (reader, sink)) = pipes();
+        let (lost, on_loss) = counted();
+        let source = Arc::new(sys::asynchronous(ours, Interest::READABLE).unwrap());
+        let task = tokio::spawn(copy(source, Sink::stream(sink).unwrap(), on_loss));
+        let (mut written, mut read, mut buffer) = (0, 0, [0; 1000]);
+        while written < 300_000 {
+            match nix::unistd::write(&theirs, &[7; 2398]) {
+                Ok(count) => written += count,
+                Err(Errno::EAGAIN) => {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    read += nix::unistd::read(&reader, &mut buffer).unwrap_or(0);
+                }
+                Err(e) => panic!("{e}"),
+            }
+        }
+        drop(theirs);
+        loop {
+            match nix::unistd::read(&reader, &mut buffer) {
+                Ok(0) => break,
+                Ok(count) => read += count,
+                Err(Errno::EAGAIN) => tokio::time::sleep(Duration::from_millis(1)).await,
+                Err(e) => panic!("{e}"),
+            }
+        }
+        task.await.unwrap();
+        assert_eq!((read, lost.load(Ordering::Relaxed)), (written, 0));
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_loses_bytes_and_counts_them() {
+        let (read, mut write) = (pipe2(OFlag::O_CLOEXEC).unwrap(), 0u64);
+        let (ours, theirs) = read;
+        unblock(&ours).unwrap();
+        let (lost, on_loss) = counted();
         let source = Arc::new(sys::asynchronous(ours, Interest::READABLE).unwrap());
         let full = Sink::File(Log::new(File::options().write(true).open("/dev/full").unwrap()));
         let task = tokio::spawn(copy(source, full, on_loss));

@@ -190,7 +190,11 @@ impl Streams {
     pub(crate) async fn drain(mut self, at_most: Duration) {
         let deadline = tokio::time::Instant::now() + at_most;
         for output in &mut self.outputs {
-            let _in_time = tokio::time::timeout_at(deadline, output).await.is_ok();
+            if tokio::time::timeout_at(deadline, &mut *output).await.is_err() {
+                // What it held is told as lost before anybody goes on.
+                output.abort();
+                let _cancelled = output.await.is_err();
+            }
         }
     }
 }

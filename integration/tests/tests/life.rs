@@ -232,8 +232,13 @@ fn terminal(world: &mut World) -> Result<String> {
 
 fn fifos(world: &mut World) -> Result<String> {
     let said = ctr(world, &["--rm"], "life-fifo", &["/bin/seq", "1", "20000"])?;
-    ensure!(said.lines().count() == 20000, "{} lines", said.lines().count());
-    ensure!(said.lines().last() == Some("20000"), "the last line is lost");
+    let (lines, last) = (said.lines().count(), said.lines().last().unwrap_or_default());
+    let lost = trail()?.iter().rev().take(8).map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    ensure!(
+        (lines, last) == (20000, "20000"),
+        "{lines} lines, {} bytes, the last {last:?}; the trail: {lost}",
+        said.len()
+    );
     Ok(String::new())
 }
 
