@@ -28,8 +28,10 @@ mod update;
 use anyhow::{Context, bail};
 use boltseal_message::{Operation, Reply};
 
-/// musl's allocator maps and unmaps for every larger buffer; a start is shorter than what that costs.
-#[global_allocator]
+/// musl's allocator maps and unmaps for every larger buffer; a start is shorter than what that costs. Not for the tests: they
+/// have threads, and a fork would find the heap taken for ever by one that it has not.
+#[cfg_attr(not(test), global_allocator)]
+#[cfg_attr(test, expect(dead_code, reason = "see above"))]
 static HEAP: sys::Heap = sys::Heap::new();
 
 fn main() -> anyhow::Result<()> {
