@@ -35,6 +35,16 @@ pub fn verify_attestation(proposal: &SignatureProposal, key: &Key, expected: &Di
         return Err(Reject::PayloadType(printable(payload_type)));
     }
     signed(key, Text::Envelope, &pre_authentication_encoding(payload), signature)?;
+    about(payload, predicate_type, named, expected)
+}
+
+/// What a signed payload attests: a statement of `predicate_type` about exactly `expected`.
+pub(crate) fn about(
+    payload: &[u8],
+    predicate_type: &str,
+    named: &Digest,
+    expected: &Digest,
+) -> Result<Attestation, Reject> {
     if predicate_type == SIGN {
         return Err(Reject::Statement("it is a signature, which attests nothing more"));
     }
@@ -55,5 +65,5 @@ pub fn verify_attestation(proposal: &SignatureProposal, key: &Key, expected: &Di
     if !once(&["subject", "*", "digest", "sha256"], &|raw| raw == hex.as_bytes()) {
         return Err(Reject::Statement("it is not about one image by its sha256"));
     }
-    Ok(Attestation { predicate_type: predicate_type.clone(), digest: *expected, statement: digest(payload) })
+    Ok(Attestation { predicate_type: predicate_type.to_owned(), digest: *expected, statement: digest(payload) })
 }

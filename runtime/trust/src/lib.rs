@@ -20,6 +20,7 @@ mod digest;
 pub mod ear;
 pub mod jws;
 mod key;
+pub mod keyless;
 pub mod notation;
 mod pin;
 pub mod pod_token;

@@ -35,6 +35,8 @@ pub enum Format {
     CosignSignature,
     /// cosign 3: names the digest alone.
     SigstoreBundle,
+    /// cosign 3 with a certificate of Fulcio's: the same.
+    SigstoreKeyless,
     /// The Notary Project's JWS: names the digest alone.
     NotationJws,
     /// Its COSE envelope: the same.
@@ -46,6 +48,7 @@ impl fmt::Display for Format {
         f.write_str(match self {
             Self::CosignSignature => "cosign-signature",
             Self::SigstoreBundle => "sigstore-bundle",
+            Self::SigstoreKeyless => "sigstore-keyless",
             Self::NotationJws => "notation-jws",
             Self::NotationCose => "notation-cose",
         })
@@ -73,6 +76,10 @@ pub enum Reject {
     Untrusted(String),
     /// Signed under a root, but what the certificates or the signed attributes say does not hold.
     Certificate(String),
+    /// Keyless: not by a certificate of the authority's trusted root.
+    Uncertified(String),
+    /// Keyless: by one, but certificate, log, time or identity do not hold.
+    Keyless(String),
 }
 
 impl fmt::Display for Reject {
@@ -88,7 +95,7 @@ impl fmt::Display for Reject {
             Self::Text { format: Format::CosignSignature } => {
                 f.write_str("the signed payload is not what cosign 2 signs (identity, image, type, flat annotations)")
             }
-            Self::Text { format: Format::SigstoreBundle } => {
+            Self::Text { format: Format::SigstoreBundle | Format::SigstoreKeyless } => {
                 f.write_str("the signed statement is not what cosign 3 signs (one subject by sha256, empty predicate)")
             }
             Self::Text { format: Format::NotationJws | Format::NotationCose } => {
@@ -97,6 +104,7 @@ impl fmt::Display for Reject {
             Self::Statement(why) => write!(f, "not an attestation: {why}"),
             Self::Untrusted(why) => write!(f, "notation: {why}"),
             Self::Certificate(why) => write!(f, "notation: {why}"),
+            Self::Uncertified(why) | Self::Keyless(why) => write!(f, "keyless: {why}"),
         }
     }
 }
@@ -126,17 +134,29 @@ pub fn verify_signature(proposal: &SignatureProposal, key: &Key, expected: &Dige
                 return Err(Reject::PayloadType(printable(payload_type)));
             }
             signed(key, Text::Envelope, &pre_authentication_encoding(payload), signature)?;
-            if predicate_type != SIGN {
-                return Err(Reject::NotASignature { predicate_type: printable(predicate_type) });
-            }
-            if !is_sign_statement(payload, digest) {
-                return Err(Reject::Text { format: Format::SigstoreBundle });
-            }
-            same(digest, expected)?;
-            Ok(Claim { format: Format::SigstoreBundle, repository: None, digest: *digest })
+            sign_claim(Format::SigstoreBundle, payload, predicate_type, digest, expected)
         }
         SignatureProposal::Notation(_) => Err(Reject::Untrusted("a key is no root".into())),
+        SignatureProposal::Certified { .. } => Err(Reject::Uncertified("a key is no trusted root".into())),
     }
+}
+
+/// The claim of a signed in-toto statement: that of `cosign sign`, about exactly `expected`.
+pub(crate) fn sign_claim(
+    format: Format,
+    payload: &[u8],
+    predicate_type: &str,
+    named: &Digest,
+    expected: &Digest,
+) -> Result<Claim, Reject> {
+    if predicate_type != SIGN {
+        return Err(Reject::NotASignature { predicate_type: printable(predicate_type) });
+    }
+    if !is_sign_statement(payload, named) {
+        return Err(Reject::Text { format });
+    }
+    same(named, expected)?;
+    Ok(Claim { format, repository: None, digest: *named })
 }
 
 pub(crate) fn signed(key: &Key, text: Text, message: &[u8], signature: &[u8]) -> Result<(), Reject> {

@@ -114,7 +114,7 @@ fn message(proposal: &SignatureProposal) -> Vec<u8> {
             let head = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len());
             [head.as_bytes(), payload].concat()
         }
-        SignatureProposal::Notation(_) => panic!("not of a key"),
+        SignatureProposal::Notation(_) | SignatureProposal::Certified { .. } => panic!("not of a key"),
     }
 }
 

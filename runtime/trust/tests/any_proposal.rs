@@ -65,6 +65,7 @@ fn parts(proposal: &SignatureProposal) -> (&[u8], &[u8]) {
             (payload, signature)
         }
         SignatureProposal::Notation(proposal) => (&proposal.payload, &proposal.signature),
+        SignatureProposal::Certified { envelope, .. } => parts(envelope),
     }
 }
 
@@ -136,6 +137,10 @@ fn any_proposal() -> impl Strategy<Value = SignatureProposal> {
                 digest,
             }
         ),
+        (bytes(), 0..WORLD.real.len()).prop_map(|(certificate, i)| SignatureProposal::Certified {
+            certificate,
+            envelope: Box::new(WORLD.real[i].0.clone()),
+        }),
     ]
 }
 
@@ -159,7 +164,7 @@ fn nearly_real() -> impl Strategy<Value = SignatureProposal> {
                 3 => *digest = named,
                 _ => *predicate_type = words,
             },
-            SignatureProposal::Notation(_) => {}
+            SignatureProposal::Notation(_) | SignatureProposal::Certified { .. } => {}
         }
         proposal
     })

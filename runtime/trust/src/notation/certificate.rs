@@ -18,7 +18,7 @@ const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
 const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
 
 /// How a certificate may be signed: what `ring` verifies, SHA-1 not among it.
-pub(super) static ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[
+pub(crate) static ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[
     webpki::ring::ECDSA_P256_SHA256,
     webpki::ring::ECDSA_P256_SHA384,
     webpki::ring::ECDSA_P384_SHA256,
@@ -32,48 +32,48 @@ pub(super) static ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[
 ];
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Certificate<'a> {
+pub(crate) struct Certificate<'a> {
     /// What the issuer signed.
     signed: &'a [u8],
     algorithm: &'a [u8],
     signature: &'a [u8],
     /// The names, without their outermost tag.
-    pub(super) issuer: &'a [u8],
-    pub(super) subject: &'a [u8],
+    pub(crate) issuer: &'a [u8],
+    pub(crate) subject: &'a [u8],
     /// Seconds since the epoch, both within.
-    pub(super) not_before: u64,
-    pub(super) not_after: u64,
+    pub(crate) not_before: u64,
+    pub(crate) not_after: u64,
     /// The SubjectPublicKeyInfo.
-    pub(super) key: &'a [u8],
+    pub(crate) key: &'a [u8],
     extensions: &'a [u8],
 }
 
 /// The three extensions that the Notary Project honours.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Extensions<'a> {
-    pub(super) constraints: Option<Constraints>,
-    pub(super) usage: Option<Usage>,
+pub(crate) struct Extensions<'a> {
+    pub(crate) constraints: Option<Constraints>,
+    pub(crate) usage: Option<Usage>,
     /// The content of the list of purposes.
-    pub(super) purposes: Option<&'a [u8]>,
+    pub(crate) purposes: Option<&'a [u8]>,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Constraints {
-    pub(super) critical: bool,
-    pub(super) is_ca: bool,
-    pub(super) path_length: Option<u8>,
+pub(crate) struct Constraints {
+    pub(crate) critical: bool,
+    pub(crate) is_ca: bool,
+    pub(crate) path_length: Option<u8>,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Usage {
-    pub(super) critical: bool,
+pub(crate) struct Usage {
+    pub(crate) critical: bool,
     /// Bit 0 of RFC 5280, digitalSignature, is the highest.
-    pub(super) bits: u16,
+    pub(crate) bits: u16,
 }
 
 impl<'a> Certificate<'a> {
     /// The whole of `der`; None when it is no certificate, or has what no certificate of a chain needs.
-    pub(super) fn read(der: &'a [u8]) -> Option<Self> {
+    pub(crate) fn read(der: &'a [u8]) -> Option<Self> {
         let mut rest = der;
         let mut outer = element(SEQUENCE, &mut rest).filter(|_| rest.is_empty())?;
         let (signed, mut body) = whole(SEQUENCE, &mut outer)?;
@@ -108,7 +108,7 @@ impl<'a> Certificate<'a> {
     }
 
     /// Whether the key of `issuer` signed it, by an algorithm that `ring` has.
-    pub(super) fn is_signed_by(&self, issuer: &Self) -> bool {
+    pub(crate) fn is_signed_by(&self, issuer: &Self) -> bool {
         let mut rest = issuer.key;
         let Some((algorithm, point)) = element(SEQUENCE, &mut rest).and_then(|mut key| {
             let algorithm = element(SEQUENCE, &mut key)?;
@@ -125,7 +125,7 @@ impl<'a> Certificate<'a> {
     }
 
     /// None when one of the three cannot be read or stands there twice. Others are webpki's business.
-    pub(super) fn extensions(&self) -> Option<Extensions<'a>> {
+    pub(crate) fn extensions(&self) -> Option<Extensions<'a>> {
         let (mut found, mut rest) = (Extensions::default(), self.extensions);
         while !rest.is_empty() {
             let mut extension = element(SEQUENCE, &mut rest)?;

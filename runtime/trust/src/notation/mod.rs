@@ -11,7 +11,7 @@
 //!    signed by a holder of a certificate of the authority's root, or by that root.
 mod appraise;
 mod cbor;
-mod certificate;
+pub(crate) mod certificate;
 pub(crate) mod cose;
 mod identity;
 pub(crate) mod jws;

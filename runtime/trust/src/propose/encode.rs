@@ -13,6 +13,7 @@ const CONFIG: u8 = 3;
 const COSIGN: u8 = 4;
 const BUNDLE: u8 = 5;
 const NOTATION: u8 = 6;
+const CERTIFIED: u8 = 7;
 
 /// An answer as bytes.
 #[must_use]
@@ -82,13 +83,14 @@ impl Proposal {
                 w.text(reference);
                 w.digest(digest);
             }
-            Self::Signature(SignatureProposal::Bundle { payload_type, payload, signature, predicate_type, digest }) => {
+            Self::Signature(envelope @ SignatureProposal::Bundle { .. }) => {
                 w.byte(BUNDLE);
-                w.text(payload_type);
-                w.bytes(payload);
-                w.bytes(signature);
-                w.text(predicate_type);
-                w.digest(digest);
+                put_envelope(&mut w, envelope);
+            }
+            Self::Signature(SignatureProposal::Certified { certificate, envelope }) => {
+                w.byte(CERTIFIED);
+                w.bytes(certificate);
+                put_envelope(&mut w, envelope);
             }
             Self::Signature(SignatureProposal::Notation(proposal)) => {
                 w.byte(NOTATION);
@@ -143,12 +145,10 @@ impl Proposal {
                 reference: r.text(MAX_REPOSITORY)?,
                 digest: r.digest()?,
             }),
-            BUNDLE => Self::Signature(SignatureProposal::Bundle {
-                payload_type: r.text(MAX_NAME)?,
-                payload: r.bytes(MAX_SIGNATURE_FILE)?,
-                signature: r.bytes(MAX_SIGNATURE)?,
-                predicate_type: r.text(MAX_NAME)?,
-                digest: r.digest()?,
+            BUNDLE => Self::Signature(envelope(&mut r)?),
+            CERTIFIED => Self::Signature(SignatureProposal::Certified {
+                certificate: r.bytes(MAX_CERTIFICATE)?,
+                envelope: Box::new(envelope(&mut r)?),
             }),
             NOTATION => Self::Signature(SignatureProposal::Notation(NotationProposal {
                 envelope: Envelope::of(r.byte()?)?,
@@ -163,6 +163,28 @@ impl Proposal {
         r.end()?;
         Ok(proposal)
     }
+}
+
+/// A DSSE envelope; anything else is written as nothing, which cannot be read again.
+fn put_envelope(w: &mut Writer, proposal: &SignatureProposal) {
+    let SignatureProposal::Bundle { payload_type, payload, signature, predicate_type, digest } = proposal else {
+        return;
+    };
+    w.text(payload_type);
+    w.bytes(payload);
+    w.bytes(signature);
+    w.text(predicate_type);
+    w.digest(digest);
+}
+
+fn envelope(r: &mut Reader<'_>) -> Result<SignatureProposal, DecodeError> {
+    Ok(SignatureProposal::Bundle {
+        payload_type: r.text(MAX_NAME)?,
+        payload: r.bytes(MAX_SIGNATURE_FILE)?,
+        signature: r.bytes(MAX_SIGNATURE)?,
+        predicate_type: r.text(MAX_NAME)?,
+        digest: r.digest()?,
+    })
 }
 
 fn put_placed(w: &mut Writer, placed: &Placed) {

@@ -166,6 +166,12 @@ pub enum SignatureProposal {
     },
     /// The Notary Project's.
     Notation(NotationProposal),
+    /// A [`SignatureProposal::Bundle`] whose key is in a certificate beside it (keyless).
+    Certified {
+        /// The leaf, DER.
+        certificate: Vec<u8>,
+        envelope: Box<SignatureProposal>,
+    },
 }
 
 impl SignatureProposal {
@@ -175,6 +181,7 @@ impl SignatureProposal {
         match self {
             Self::Cosign { payload, .. } | Self::Bundle { payload, .. } => payload,
             Self::Notation(proposal) => &proposal.payload,
+            Self::Certified { envelope, .. } => envelope.payload(),
         }
     }
 
@@ -184,6 +191,7 @@ impl SignatureProposal {
         match self {
             Self::Cosign { digest, .. } | Self::Bundle { digest, .. } => *digest,
             Self::Notation(proposal) => proposal.digest,
+            Self::Certified { envelope, .. } => envelope.digest(),
         }
     }
 }

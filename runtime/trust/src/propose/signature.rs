@@ -5,6 +5,7 @@
 use super::json::{Object, object};
 use super::{MAX_NAME, MAX_REPOSITORY, MAX_SIGNATURE, MAX_SIGNATURE_FILE, Malformed, SignatureProposal};
 use crate::digest::Digest;
+use crate::notation::MAX_CERTIFICATE;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -40,14 +41,20 @@ pub(crate) fn bundle(bytes: &[u8]) -> Result<SignatureProposal, Malformed> {
         return Err(Malformed::new("a bundle of cosign sign-blob, which signs a file, not an image"));
     }
     let material = file.object("verificationMaterial")?;
-    for name in ["certificate", "x509CertificateChain"] {
-        if material.has(name)? {
-            return Err(Malformed::new(
-                "signed with a certificate (keyless), which this build does not take. Fix: cosign sign --key",
-            ));
-        }
+    if material.has("x509CertificateChain")? {
+        return Err(Malformed::new(
+            "a chain of certificates, which bundles of v0.3 have no more. Fix: sign with cosign 3",
+        ));
     }
-    envelope(file.object("dsseEnvelope")?)
+    let envelope = envelope(file.object("dsseEnvelope")?)?;
+    if !material.has("certificate")? {
+        return Ok(envelope);
+    }
+    if material.has("publicKey")? {
+        return Err(Malformed::new("signed with a key and with a certificate"));
+    }
+    let certificate = base64(material.object("certificate")?, "rawBytes", MAX_CERTIFICATE)?;
+    Ok(SignatureProposal::Certified { certificate, envelope: Box::new(envelope) })
 }
 
 /// A DSSE envelope alone, as cosign 2 attests.
@@ -125,7 +132,19 @@ mod tests {
         assert_eq!(envelope(&good, stamped), envelope(&good, |b| b));
         for (bad, why) in [
             (envelope(&good, |b| b.replace("v0.3", "v0.2")), "cosign 3"),
-            (envelope(&good, |b| b.replace("publicKey", "certificate")), "keyless"),
+            (envelope(&good, |b| b.replace("publicKey", "x509CertificateChain")), "no more"),
+            (
+                envelope(&good, |b| {
+                    b.replace("{\"publicKey\"", "{\"certificate\":{\"rawBytes\":\"AAAA\"},\"publicKey\"")
+                }),
+                "and with a certificate",
+            ),
+            (
+                envelope(&good, |b| {
+                    b.replace("{\"publicKey\":{\"hint\":\"\"}", "{\"certificate\":{\"rawBytes\":\"A\"}")
+                }),
+                "base64",
+            ),
             (envelope(&good, |b| b.replace("[{\"sig\"", "[{},{\"sig\"")), "exactly one signature"),
             (envelope(&good, |b| b.replace("\"dsse", "\"messageSignature\":{},\"dsse")), "sign-blob"),
             (envelope(&good, |b| b.replace("AAAA", "A")), "base64"),
