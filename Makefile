@@ -9,6 +9,8 @@ TARGET := x86_64-unknown-linux-musl
 CARGO := cargo
 BUILD := $(CARGO) build --locked --target $(TARGET)
 PROGRAMS := -p containerd-shim-boltseal -p boltseal-gate -p boltseal-cli
+# FEATURES=keyless: signatures by certificates of Sigstore's CA.
+FEATURES ?=
 
 all: build
 
@@ -17,7 +19,7 @@ setup:
 
 # Static binaries in target/$(TARGET)/release/.
 build: setup
-	$(BUILD) --release $(PROGRAMS)
+	$(BUILD) --release $(PROGRAMS) $(if $(FEATURES),--features boltseal-gate/$(FEATURES) --features boltseal-cli/$(FEATURES))
 
 check: setup
 	$(CARGO) fmt --all --check

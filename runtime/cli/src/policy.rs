@@ -9,6 +9,7 @@ use boltseal_evidence::policy_files::{self, PolicyBundle};
 use boltseal_policy::facts::Bundle;
 use boltseal_policy::policy::{Authority, Closed, Level};
 use boltseal_policy::{Fact, Policy};
+use boltseal_trust::keyless::{Demands, Fulcio};
 use boltseal_trust::notation::Notary;
 use boltseal_trust::{Key, KeyError};
 use ring::agreement::{ECDH_P256, ECDH_P384, EphemeralPrivateKey, UnparsedPublicKey, agree_ephemeral};
@@ -86,8 +87,9 @@ fn read(dir: &Path, owner: Owner) -> Result<Loaded, Bad> {
 fn keys(policy: &Policy, bundle: &PolicyBundle) -> Vec<String> {
     type Read = fn(&str) -> Result<Key, KeyError>;
     let (any, p256): (Read, Read) = (Key::from_spki_pem, Key::p256_from_spki_pem);
-    let (rooted, keyed): (Vec<_>, Vec<_>) = policy.authorities.iter().partition(|a| a.format == "notation");
-    let named = keyed.iter().map(|a| (format!("authority \"{}\"", a.name), &a.key, any));
+    let of = |format: &'static str| policy.authorities.iter().filter(move |a| a.format == format);
+    let (rooted, keyed) = (of("notation"), of(""));
+    let named = keyed.map(|a| (format!("authority \"{}\"", a.name), &a.key, any));
     let node = Some(&policy.node.attestation_key)
         .filter(|key| !key.is_empty())
         .map(|key| ("node.attestation_key".to_owned(), key, p256));
@@ -117,12 +119,26 @@ fn keys(policy: &Policy, bundle: &PolicyBundle) -> Vec<String> {
             problems.push(format!("authority \"{}\": trust/{}: {why}", a.name, a.roots));
         }
     }
+    for a in of("keyless") {
+        let read = |bytes: &[u8]| Fulcio::new(bytes, demands(a)).map(drop);
+        let found = bundle.trust(&a.trusted_root).ok_or_else(|| "is missing".to_owned()).and_then(read);
+        if let Err(why) = found {
+            problems.push(format!("authority \"{}\": trust/{}: {why}", a.name, a.trusted_root));
+        }
+        if !cfg!(feature = "keyless") {
+            problems.push(format!(
+                "authority \"{}\": this boltseal was built without `keyless`, and its gate starts nothing under such a policy. \
+                 Fix: make build FEATURES=keyless",
+                a.name
+            ));
+        }
+    }
     if problems.is_empty() {
         let key = |pem: &[u8]| Key::from_spki_pem(std::str::from_utf8(pem).ok()?).ok();
         // Whom roots certify has keys that nobody knows beforehand: they count as one.
         problems = policy.unreachable(|a| match a.format.as_str() {
             "" => Some(key(bundle.trust(&a.key)?)?.id().to_owned()),
-            _ => Some(format!("roots {}", a.roots)),
+            _ => Some(format!("roots {}{}", a.roots, a.trusted_root)),
         });
     }
     let ear = policy.node.ear.as_ref().map(|ear| ("node.ear.jwks", &ear.jwks));
@@ -135,6 +151,11 @@ fn keys(policy: &Policy, bundle: &PolicyBundle) -> Vec<String> {
         }
     }
     problems
+}
+
+/// What must stand beside a keyless certificate.
+fn demands(authority: &Authority) -> Demands {
+    Demands { log: authority.log.unwrap_or(true), sct: authority.sct.unwrap_or(true) }
 }
 
 /// Whether an EC key's point lies on its curve. `ring` says so of a point that it agrees on a secret with; a start does

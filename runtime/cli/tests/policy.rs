@@ -224,6 +224,35 @@ fn keys_of_every_kind_are_good() {
     }
 }
 
+/// A policy that the gate of this build would refuse is told before it is applied.
+#[test]
+fn a_keyless_authority_needs_a_trusted_root_and_a_build_that_takes_it() {
+    let root = include_str!("../../keyless/tests/data/public-good.json");
+    let keyless = POLICY.replace(
+        "key = \"ci.pem\"",
+        "format = \"keyless\"\ntrusted_root = \"root.json\"\nidentities = [\"ci@corp.example\"]\nissuers = [\"https://i\"]",
+    );
+    let without = "built without `keyless`";
+    for (file, policy, says) in [
+        (Some(root), keyless.as_str(), None),
+        (Some("{}"), keyless.as_str(), Some("mediaType")),
+        (None, keyless.as_str(), Some("trust/root.json: is missing")),
+        (Some(root), POLICY, None),
+    ] {
+        let node = node();
+        node.write("etc/boltseal/policy.toml", policy);
+        if let Some(file) = file {
+            node.write("etc/boltseal/trust/root.json", file);
+        }
+        let (_, out, _) = node.run(&["policy", "lint"]);
+        assert_eq!(out.contains(without), policy != POLICY && !cfg!(feature = "keyless"), "{out}");
+        match says {
+            Some(says) => assert!(out.contains(says), "{out}"),
+            None => assert!(!out.contains("trust/root.json"), "{out}"),
+        }
+    }
+}
+
 #[test]
 fn lint_of_another_folder() {
     let node = node();

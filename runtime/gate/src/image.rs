@@ -2,6 +2,8 @@
 //!
 //! record -> target digest -> (index) -> manifest -> config -> diff_ids -> chain id == parent of the container's snapshot.
 //! Every digest is computed here over raw bytes; a worker only proposes where things stand in them.
+mod keyless;
+
 use crate::paths;
 use boltseal_evidence::containerd::{Client, Container, Error};
 use boltseal_evidence::signatures;
@@ -14,6 +16,7 @@ use boltseal_trust::{
     Source, bind_child, bind_config, bind_diff_ids, chain_id, decode_answer, digest, encode_answer, propose,
     verify_attestation, verify_signature,
 };
+pub(crate) use keyless::Keyless;
 use std::path::Path;
 
 /// Most verifications of one start. Beyond what any policy needs; with every key P-384 it is less than a second.
@@ -30,7 +33,12 @@ pub(crate) struct Signer {
 pub(crate) enum Trust {
     Key(Key),
     Roots(Notary),
+    Keyless(Keyless),
 }
+
+/// What a signature's verification brings: its format as it is recorded, the key that it counts as, what it claims, and when
+/// it was made, where somebody vouches for that.
+type Counted = (String, String, Claim, Option<u64>);
 
 /// What signatures are judged with.
 pub(crate) struct Signed<'a> {
@@ -204,7 +212,7 @@ impl Signed<'_> {
                 }
                 let Some(source) = Source::of_file(&file.name) else { continue };
                 match ask(self.jail, source, &file.bytes) {
-                    Ok(Proposal::Signature(proposal)) => self.judge(image, &proposal, digest),
+                    Ok(Proposal::Signature(proposal)) => self.judge(image, &proposal, &file.bytes, digest),
                     Ok(_) => image.rejected.push("malformed: the worker answered something else".into()),
                     Err(NoProof::Why(text)) => image.rejected.push(format!("malformed: {text}")),
                     Err(other) => return Err(other),
@@ -215,9 +223,12 @@ impl Signed<'_> {
         Ok(())
     }
 
-    fn judge(&self, image: &mut Image, proposal: &SignatureProposal, expected: Digest) {
+    fn judge(&self, image: &mut Image, proposal: &SignatureProposal, file: &[u8], expected: Digest) {
         let mut reason = match proposal {
             SignatureProposal::Notation(_) => "wrong-key: no authority of the policy has format notation".to_owned(),
+            SignatureProposal::Certified { .. } => {
+                "wrong-key: no authority of the policy has format keyless".to_owned()
+            }
             _ => "wrong-key: the policy has no key".to_owned(),
         };
         let before = image.signatures.len();
@@ -227,37 +238,42 @@ impl Signed<'_> {
                 (SignatureProposal::Notation(proposal), Trust::Roots(notary)) => {
                     self.vouched(notary, proposal, &expected)
                 }
-                (SignatureProposal::Notation(_), Trust::Key(_)) | (_, Trust::Roots(_)) => continue,
+                (SignatureProposal::Certified { .. }, Trust::Keyless(keyless)) => {
+                    self.certified(keyless, proposal, file, &expected)
+                }
+                (SignatureProposal::Notation(_) | SignatureProposal::Certified { .. }, Trust::Key(_))
+                | (_, Trust::Roots(_) | Trust::Keyless(_)) => continue,
                 (proposal, Trust::Key(key)) => verify_signature(proposal, key, &expected)
-                    .map(|claim| (claim.format.to_string(), key.id().to_owned(), claim)),
+                    .map(|claim| (claim.format.to_string(), key.id().to_owned(), claim, None)),
             };
             match said {
-                Ok((format, key, claim)) => {
+                Ok((format, key, claim, signed_at)) => {
                     image.signatures.push(Signature {
                         authority: signer.authority.clone(),
                         key,
                         format,
                         repository: claim.repository,
                         digest: claim.digest.to_string(),
-                        // No format says who saw when it was made.
-                        signed_at: None,
+                        signed_at,
                     });
                 }
                 // What another key says of its own signature is worth more than that this one did not sign.
-                Err(reject @ (Reject::Signature { .. } | Reject::Untrusted(_))) if reason.starts_with("wrong-key") => {
+                Err(reject @ (Reject::Signature { .. } | Reject::Untrusted(_) | Reject::Uncertified(_)))
+                    if reason.starts_with("wrong-key") =>
+                {
                     reason = format!("wrong-key: {reject}");
                 }
-                Err(Reject::Signature { .. } | Reject::Untrusted(_)) => {}
+                Err(Reject::Signature { .. } | Reject::Untrusted(_) | Reject::Uncertified(_)) => {}
                 Err(reject @ Reject::OtherImage { .. }) => reason = format!("other-digest: {reject}"),
                 Err(reject @ Reject::NotASignature { .. }) => {
                     reason = format!("attestation: {reject}");
-                    if let Trust::Key(key) = &signer.trust
-                        && let Err(why) = attested(image, proposal, &signer.authority, key, &expected)
-                    {
+                    if let Err(why) = self.attested(image, proposal, file, signer, &expected) {
                         reason = format!("malformed: {why}");
                     }
                 }
-                Err(reject @ Reject::Certificate(_)) => reason = format!("certificate: {reject}"),
+                Err(reject @ (Reject::Certificate(_) | Reject::Keyless(_))) => {
+                    reason = format!("certificate: {reject}");
+                }
                 Err(reject) => reason = format!("malformed: {reject}"),
             }
         }
@@ -268,38 +284,38 @@ impl Signed<'_> {
 
     /// The signatures are verified here. What the certificates say is a worker's word, so the record says: one that saw
     /// nothing that was not signed under the authority's root.
-    fn vouched(
-        &self,
-        notary: &Notary,
-        proposal: &NotationProposal,
-        expected: &Digest,
-    ) -> Result<(String, String, Claim), Reject> {
+    fn vouched(&self, notary: &Notary, proposal: &NotationProposal, expected: &Digest) -> Result<Counted, Reject> {
         let vouched = notary.verify(proposal, expected)?;
         self.jail.afresh();
         let answer = self.jail.parse(judge_certificates, 0, &notary.question(proposal, self.now));
         self.jail.afresh();
         let (claim, subject) = accept(&vouched, &answer.map_err(Reject::Certificate)?)?;
-        Ok((format!("{} by {subject}, trust=jailed", claim.format), vouched.key, claim))
+        Ok((format!("{} by {subject}, trust=jailed", claim.format), vouched.key, claim, None))
     }
-}
 
-/// Adds what `key` attests. It says something about an image, and is never a signature of it.
-fn attested(
-    image: &mut Image,
-    proposal: &SignatureProposal,
-    authority: &str,
-    key: &Key,
-    expected: &Digest,
-) -> Result<(), Reject> {
-    let found = verify_attestation(proposal, key, expected)?;
-    image.attestations.push(Attestation {
-        authority: authority.to_owned(),
-        key: key.id().to_owned(),
-        predicate_type: found.predicate_type,
-        digest: found.digest.to_string(),
-        statement: found.statement.to_string(),
-    });
-    Ok(())
+    /// Adds what an authority attests. It says something about an image, and is never a signature of it.
+    fn attested(
+        &self,
+        image: &mut Image,
+        proposal: &SignatureProposal,
+        file: &[u8],
+        signer: &Signer,
+        expected: &Digest,
+    ) -> Result<(), Reject> {
+        let (found, key) = match &signer.trust {
+            Trust::Key(key) => (verify_attestation(proposal, key, expected)?, key.id().to_owned()),
+            Trust::Keyless(keyless) => self.attested_keyless(keyless, proposal, file, expected)?,
+            Trust::Roots(_) => return Ok(()),
+        };
+        image.attestations.push(Attestation {
+            authority: signer.authority.clone(),
+            key,
+            predicate_type: found.predicate_type,
+            digest: found.digest.to_string(),
+            statement: found.statement.to_string(),
+        });
+        Ok(())
+    }
 }
 
 /// What the worker of [`Signed::vouched`] does.

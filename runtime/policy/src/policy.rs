@@ -100,15 +100,28 @@ pub struct Authority {
     /// File below `trust/`, PEM SubjectPublicKeyInfo: P-256, P-384, RSA or Ed25519. Empty with a format that has roots.
     #[serde(default)]
     pub key: String,
-    /// `notation`; empty for a key, which signs by cosign.
+    /// `notation` or `keyless`; empty for a key, which signs by cosign.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub format: String,
     /// File below `trust/`, PEM certificates of the roots that lead to signers.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub roots: String,
-    /// Subjects of signers (`C=US, O=corp, CN=ci`), of which one must match; `*` for whomever the roots certify.
+    /// notation: subjects of signers (`C=US, O=corp, CN=ci`), of which one must match; `*` for whomever the roots certify.
+    /// keyless: patterns for the certificate's identity, an email address or a workflow's URI.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub identities: Vec<String>,
+    /// File below `trust/`, a Sigstore trusted root: the CAs, logs and time stamp authorities of keyless signers.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub trusted_root: String,
+    /// Patterns for the OIDC issuer that a keyless certificate names, of which one must match.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub issuers: Vec<String>,
+    /// Inclusion in the transparency log must be shown; None: it must.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<bool>,
+    /// The certificate log's promise must stand in the certificate; None: it must.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sct: Option<bool>,
     /// Signatures are of the scheme `notary.x509.signingAuthority`, whose time of signing is believed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub signing_authority: bool,

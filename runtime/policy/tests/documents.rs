@@ -10,7 +10,7 @@ const RESTRICTED: &str = include_str!("../../../profiles/policy/restricted.toml"
 const STRICT: &str = include_str!("../../../profiles/policy/strict.toml");
 const DOCUMENT: &str = include_str!("../../../integration/docs/policy.md");
 
-/// One of every table, every key set.
+/// One of every table, or several, every key set.
 const EVERYTHING: &str = r#"
 version = 1
 [[authority]]
@@ -23,6 +23,15 @@ repositories = ["a.io"]
 from = "2026-01-01"
 until = "2027-01-01"
 min_signing_time = "2026-01-01"
+[[authority]]
+name = "person"
+format = "keyless"
+trusted_root = "root.json"
+identities = ["a@b"]
+issuers = ["https://i"]
+log = true
+sct = true
+repositories = ["a.io"]
 [[scope]]
 repository = "a.io"
 authorities = ["ci"]
@@ -91,7 +100,7 @@ fn keys(value: &Value, path: &str, out: &mut BTreeMap<String, BTreeSet<String>>)
                 if !path.is_empty() {
                     out.entry(path.to_owned()).or_default().insert(key.clone());
                 }
-                keys(&items[0], &here, out);
+                items.iter().for_each(|item| keys(item, &here, out));
             }
             _ => {
                 out.entry(path.to_owned()).or_default().insert(key.clone());

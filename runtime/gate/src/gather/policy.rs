@@ -1,6 +1,6 @@
 //! The policy bundle in force: which files, which keys, which digest.
 use crate::bundle;
-use crate::image::{Signer, Trust};
+use crate::image::{Keyless, Signer, Trust};
 use crate::refuse::{Result, single};
 use crate::trail::{Book, bare};
 use boltseal_message::{Code, FileStamp, Request};
@@ -42,15 +42,21 @@ fn load_policy() -> std::result::Result<InForce, String> {
     let bundle::Loaded { rules, files, fact, stamps, measured } = bundle::load()?;
     let mut signers = Vec::new();
     for authority in &rules.authorities {
-        let name = if authority.format == "notation" { &authority.roots } else { &authority.key };
-        let file = || format!("trust/{name} of authority \"{}\"", authority.name);
-        let pem = files.trust(name).ok_or_else(|| format!("{} is missing", file()))?;
-        let pem = std::str::from_utf8(pem).map_err(|e| format!("{}: {e}", file()))?;
-        let trust = if authority.format == "notation" {
-            let notary = Notary::new(pem, &authority.identities, authority.signing_authority);
-            Trust::Roots(notary.map_err(|e| format!("{}: {e}", file()))?)
-        } else {
-            Trust::Key(Key::from_spki_pem(pem).map_err(|e| format!("{}: {}", file(), e.0))?)
+        let name = match authority.format.as_str() {
+            "notation" => &authority.roots,
+            "keyless" => &authority.trusted_root,
+            _ => &authority.key,
+        };
+        let bad = |why: &dyn std::fmt::Display| format!("trust/{name} of authority \"{}\": {why}", authority.name);
+        let bytes = files.trust(name).ok_or_else(|| bad(&"is missing"))?;
+        let pem = || std::str::from_utf8(bytes).map_err(|e| bad(&e));
+        let trust = match authority.format.as_str() {
+            "notation" => {
+                let notary = Notary::new(pem()?, &authority.identities, authority.signing_authority);
+                Trust::Roots(notary.map_err(|e| bad(&e))?)
+            }
+            "keyless" => Trust::Keyless(Keyless::new(bytes, authority).map_err(|e| bad(&e))?),
+            _ => Trust::Key(Key::from_spki_pem(pem()?).map_err(|e| bad(&e.0))?),
         };
         signers.push(Signer { authority: authority.name.clone(), trust });
     }

@@ -34,7 +34,7 @@ fn signer() -> Vec<Signer> {
 }
 
 fn judge(image: &mut Image, proposal: &SignatureProposal, expected: Digest, signers: &[Signer]) {
-    Signed { jail: &Honest, signers, now: Some(0) }.judge(image, proposal, expected);
+    Signed { jail: &Honest, signers, now: Some(0) }.judge(image, proposal, &[], expected);
 }
 
 fn signature_of(layout: &str) -> SignatureProposal {
@@ -234,7 +234,7 @@ fn notation_counts_under_its_root_alone() {
         let source = Source::of_file(&format!("x.notation.{}", &name[name.len() - 4..].trim_start_matches('.')));
         let Proposal::Signature(proposal) = propose(source.unwrap(), &bytes).unwrap() else { panic!() };
         let mut image = Image::default();
-        Signed { jail: &Honest, signers, now }.judge(&mut image, &proposal, expected);
+        Signed { jail: &Honest, signers, now }.judge(&mut image, &proposal, &[], expected);
         image
     };
     for name in ["p256.jws", "p256.cose", "rsa3072.jws", "rsa3072.cose"] {

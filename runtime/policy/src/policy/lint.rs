@@ -86,7 +86,12 @@ impl Policy {
                 out.push(format!("{at}: no authority is named \"{}\"", text::show(name)));
             }
         }
-        self.reachable(scope, &at, |authority| Some(format!("{}{}", authority.key, authority.roots)), out);
+        self.reachable(
+            scope,
+            &at,
+            |authority| Some(format!("{}{}{}", authority.key, authority.roots, authority.trusted_root)),
+            out,
+        );
         modes(&at, &scope.modes, out);
         let open = Open { bind: scope.bind.clone(), connect: scope.connect.clone() };
         out.extend(open.bounds().into_iter().map(|why| format!("{at}: {why}")));
@@ -459,11 +464,12 @@ fn authority(name: &str, a: &Authority, out: &mut Vec<String>) {
             key_file(&at("key"), &a.key, out);
             if !a.roots.is_empty() || !a.identities.is_empty() || a.signing_authority {
                 out.push(format!(
-                    "{}: `roots`, `identities` and `signing_authority` need it to be `notation`",
+                    "{}: `roots`, `identities` and `signing_authority` need it to be `notation` (`identities`: or `keyless`)",
                     at("format")
                 ));
             }
         }
+        "keyless" => keyless(&at, a, out),
         "notation" => {
             key_file(&at("roots"), &a.roots, out);
             if !a.key.is_empty() {
@@ -480,10 +486,37 @@ fn authority(name: &str, a: &Authority, out: &mut Vec<String>) {
             }
         }
         other => out.push(format!(
-            "{}: \"{}\" is none; `notation`, or leave it out for cosign",
+            "{}: \"{}\" is none; `notation`, `keyless`, or leave it out for a key of cosign's",
             at("format"),
             text::show(other)
         )),
+    }
+    let certified = !a.trusted_root.is_empty() || !a.issuers.is_empty() || a.log.is_some() || a.sct.is_some();
+    if a.format != "keyless" && certified {
+        out.push(format!("{}: `trusted_root`, `issuers`, `log` and `sct` need it to be `keyless`", at("format")));
+    }
+}
+
+/// Signers that Fulcio certifies by an OIDC identity.
+fn keyless(at: &impl Fn(&str) -> String, a: &Authority, out: &mut Vec<String>) {
+    key_file(&at("trusted_root"), &a.trusted_root, out);
+    if !a.key.is_empty() || !a.roots.is_empty() || a.signing_authority {
+        out.push(format!("{}: a keyless signer has neither `key`, `roots` nor `signing_authority`", at("format")));
+    }
+    for (name, list) in [("identities", &a.identities), ("issuers", &a.issuers)] {
+        if list.is_empty() {
+            out.push(format!("{}: empty; name patterns, of which one must match", at(name)));
+        }
+        if let Some(all) = list.iter().find(|pattern| pattern.bytes().all(|byte| byte == b'*')) {
+            out.push(format!(
+                "{}: \"{}\" is everybody whom the CA certifies; name whom you mean",
+                at(name),
+                text::show(all)
+            ));
+        }
+    }
+    if a.repositories.len() != 1 {
+        out.push(format!("{}: exactly one, for a bundle signs a digest and no repository", at("repositories")));
     }
 }
 

@@ -25,7 +25,10 @@ pub(super) static RULE: Rule = Rule {
         ("other-digest", "a signature was found, but of another digest"),
         ("attestation", "an attestation was found where a signature is needed"),
         ("malformed", "a signature file was found that cannot be read"),
-        ("certificate", "a notation signature was found, but its certificates or signed attributes do not hold"),
+        (
+            "certificate",
+            "a signature with certificates was found (notation, keyless), but they, what was signed beside the image, the log or the time do not hold",
+        ),
         ("not-pinned", "the format signs no repository and the authority is not pinned to exactly one"),
         ("wrong-repository", "the authority may not sign for the signed repository"),
         ("no-scope", "no scope covers the verified repository"),
@@ -288,7 +291,12 @@ fn rejected(image: &Image, line: &str) -> Finding {
     };
     let fact = format!("{}: {}", short(&image.target), text::show(rest));
     if condition == "certificate" {
-        return RULE.deny_fix(condition, fact, "notation sign the image anew, then boltseal sig import");
+        let fix = if rest.starts_with("keyless") {
+            "cosign sign the image as somebody whom the policy names, then boltseal sig import"
+        } else {
+            "notation sign the image anew, then boltseal sig import"
+        };
+        return RULE.deny_fix(condition, fact, fix);
     }
     RULE.deny(condition, fact)
 }

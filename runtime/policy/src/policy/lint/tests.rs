@@ -7,6 +7,7 @@ fn token(from: &str, to: &str) -> String {
 }
 
 const NOTARY: &str = "[[authority]]\nname = \"n\"\nformat = \"notation\"\nroots = \"ca.pem\"\nidentities = [\"CN=ci\"]\nrepositories = [\"ghcr.io/corp/app\"]\n";
+const KEYLESS: &str = "[[authority]]\nname = \"k\"\nformat = \"keyless\"\ntrusted_root = \"root.json\"\nidentities = [\"ci@*\"]\nissuers = [\"https://a\"]\nrepositories = [\"ghcr.io/corp/app\"]\n";
 const AUTHORITY: &str = "[[authority]]\nname = \"ci\"\nkey = \"ci.pub\"\nrepositories = [\"ghcr.io/corp\"]\n";
 
 const SCOPE: &str = "[[scope]]\nrepository = \"ghcr.io/corp\"\nauthorities = [\"ci\"]\n";
@@ -145,6 +146,21 @@ fn each_mistake_is_named() {
         (NOTARY.replace("roots = \"ca.pem\"\n", ""), "`roots`: \"\" must name a file"),
         (NOTARY.replace("roots", "key = \"k.pub\"\nroots"), "is in its certificate"),
         (NOTARY.replace("\"notation\"", "\"notary\""), "is none; `notation`"),
+        (KEYLESS.replace("trusted_root = \"root.json\"\n", ""), "`trusted_root`: \"\" must name a file"),
+        (KEYLESS.replace("trusted_root", "key = \"k.pub\"\ntrusted_root"), "has neither `key`"),
+        (KEYLESS.replace("trusted_root", "roots = \"ca.pem\"\ntrusted_root"), "has neither `key`"),
+        (KEYLESS.replace("trusted_root", "signing_authority = true\ntrusted_root"), "has neither `key`"),
+        (KEYLESS.replace("identities = [\"ci@*\"]\n", ""), "`identities`: empty; name patterns"),
+        (KEYLESS.replace("issuers = [\"https://a\"]\n", ""), "`issuers`: empty; name patterns"),
+        (KEYLESS.replace("\"ci@*\"", "\"x\", \"**\""), "everybody whom the CA certifies"),
+        (KEYLESS.replace("\"https://a\"", "\"*\""), "everybody whom the CA certifies"),
+        (KEYLESS.replace("\"https://a\"", "\"\""), "everybody whom the CA certifies"),
+        (KEYLESS.replace("[\"ghcr.io/corp/app\"]", "[\"ghcr.io/a\", \"ghcr.io/b\"]"), "exactly one, for a bundle"),
+        (KEYLESS.replace("format = \"keyless\"\n", "key = \"k.pub\"\n"), "need it to be `keyless`"),
+        (format!("{NOTARY}log = false\n"), "need it to be `keyless`"),
+        (format!("{AUTHORITY}sct = true\n"), "need it to be `keyless`"),
+        (format!("{AUTHORITY}issuers = [\"i\"]\n"), "need it to be `keyless`"),
+        (format!("{AUTHORITY}trusted_root = \"r\"\n"), "need it to be `keyless`"),
         (NOTARY.replace("format = \"notation\"\n", "key = \"k.pub\"\n"), "need it to be `notation`"),
         (format!("{}signing_authority = true\n", AUTHORITY), "need it to be `notation`"),
         (format!("{}roots = \"ca.pem\"\n", AUTHORITY), "need it to be `notation`"),

@@ -51,6 +51,7 @@ fn truth_table() {
 fn a_certificate_has_a_fix_of_its_own() {
     let image = fixture::facts().image.is().cloned().unwrap();
     assert!(rejected(&image, "certificate: notation: the leaf has expired").fix.contains("notation sign"));
+    assert!(rejected(&image, "certificate: keyless: signed by nobody").fix.contains("cosign sign"));
     assert!(!rejected(&image, "malformed: no JSON").fix.contains("notation sign"));
 }
 
