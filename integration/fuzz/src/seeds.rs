@@ -8,6 +8,7 @@ use boltseal_message::{
 };
 use boltseal_node::quote::Clock;
 use boltseal_node::verdict::Verdict;
+use boltseal_trust::keyless::{Demands, Fulcio};
 use boltseal_trust::notation::Notary;
 use boltseal_trust::{Malformed, Proposal, SignatureProposal, Source, encode_answer, import_layout, propose};
 use std::io;
@@ -108,6 +109,7 @@ fn trust() -> io::Result<()> {
         }
     }
     notation(&fixtures.join("notation"))?;
+    keyless(&fixtures.join("../../../keyless/tests/data"))?;
     for entry in std::fs::read_dir(fixtures.join("layouts/cosign2-attest/blobs/sha256"))? {
         let blob = std::fs::read(entry?.path())?;
         if propose(Source::Dsse, &blob).is_ok() {
@@ -120,6 +122,21 @@ fn trust() -> io::Result<()> {
             put("trust_bundle", "attestation", &blob)?;
             put("trust_answer", "attestation", &encode_answer(&propose(Source::SigstoreBundle, &blob)))?;
         }
+    }
+    Ok(())
+}
+
+fn keyless(data: &Path) -> io::Result<()> {
+    for (root, bundle) in [("public-good.json", "rekor-v1.json"), ("staging.json", "rekor-v2.json")] {
+        let (trusted, file) = (std::fs::read(data.join(root))?, std::fs::read(data.join(bundle))?);
+        put("keyless_root", root, &trusted)?;
+        put("keyless_bundle", bundle, &file)?;
+        put("trust_bundle", bundle, &file)?;
+        let answer = propose(Source::SigstoreBundle, &file);
+        put("trust_answer", bundle, &encode_answer(&answer))?;
+        let Ok(Proposal::Signature(proposal)) = answer else { continue };
+        let fulcio = Fulcio::new(&trusted, Demands { log: true, sct: true }).map_err(io::Error::other)?;
+        put("keyless_judge", bundle, &fulcio.question(&file, &proposal.digest()))?;
     }
     Ok(())
 }

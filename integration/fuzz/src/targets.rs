@@ -2,6 +2,7 @@
 //! that an input with a new one is mutated further.
 #![allow(clippy::panic, reason = "a target panics when its property does not hold")]
 mod files;
+mod keyless;
 mod start;
 mod trust;
 
@@ -9,6 +10,7 @@ use files::{
     audit_line, audit_text, evidence_cri, evidence_rootfs, import_policy, node_reply, node_verdict, policy_network,
     policy_pattern, policy_signed, policy_toml,
 };
+use keyless::{keyless_bundle, keyless_judge, keyless_root};
 use trust::{image, signature, trust_answer, trust_appraise, trust_bind, trust_key, trust_layout, trust_roots};
 
 use boltseal_evidence as evidence;
@@ -48,6 +50,9 @@ pub(crate) const ALL: &[Target] = &[
         holds: "the gate binds every text that the worker reads",
         run: |b| image(Source::Config, b),
     },
+    Target { name: "keyless_root", holds: "what is no trusted root is refused", run: keyless_root },
+    Target { name: "keyless_bundle", holds: "only true statements are taken", run: keyless_bundle },
+    Target { name: "keyless_judge", holds: "nobody signs but who did", run: keyless_judge },
     Target {
         name: "trust_bind",
         holds: "the gate binds nothing that the strict parser reads otherwise",

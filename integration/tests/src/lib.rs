@@ -8,6 +8,7 @@ pub mod client;
 pub mod containerd;
 pub mod cri;
 pub mod csi;
+pub mod fulcio;
 pub mod gate;
 pub mod given;
 pub mod image;

@@ -32,7 +32,7 @@ fn format(cosign: Cosign) -> &'static str {
 }
 
 /// A copy of the image in a repository of its own, where no other case's signature is found.
-fn copy(image: &Image, name: &str, cosign: Cosign) -> Result<Image> {
+pub(crate) fn copy(image: &Image, name: &str, cosign: Cosign) -> Result<Image> {
     let version = if cosign == Cosign::V2 { 2 } else { 3 };
     let repository = format!("{}-{name}-{version}", image.repository);
     skopeo(&["--preserve-digests"], &format!("{}@{}", image.repository, image.manifest), &format!("{repository}:1"))?;
@@ -47,7 +47,7 @@ fn skopeo(options: &[&str], from: &str, to: &str) -> Result<()> {
 }
 
 /// Everything that lies beside the image, as the importer takes it.
-fn files(work: &Path, image: &Image) -> Result<Vec<StoreFile>> {
+pub(crate) fn files(work: &Path, image: &Image) -> Result<Vec<StoreFile>> {
     let folder = work.join(image.repository.replace(['/', ':'], "-"));
     std::fs::create_dir_all(&folder)?;
     let layouts = fetch(&folder, image)?;

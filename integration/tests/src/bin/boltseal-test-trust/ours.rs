@@ -1,8 +1,9 @@
 //! boltseal's verdict on files of the signature store: the steps of a start, without the jail.
 use anyhow::{Context, Result};
+use boltseal_trust::keyless::{Certified, Fulcio};
 use boltseal_trust::notation::{Notary, accept, appraise};
 use boltseal_trust::{
-    Digest, Key, Proposal, SignatureProposal, Source, StoreFile, import_layout, propose, verify_attestation,
+    Digest, Key, Proposal, Reject, SignatureProposal, Source, StoreFile, import_layout, propose, verify_attestation,
     verify_signature,
 };
 use stack::image::Image;
@@ -14,6 +15,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(crate) enum Trust {
     Key(Key),
     Roots(Notary),
+    /// A trusted root, and the identity and issuer that are meant.
+    Keyless(Fulcio, &'static str, &'static str),
 }
 
 impl Trust {
@@ -74,10 +77,37 @@ fn one(file: &StoreFile, trust: &Trust, expected: &Digest) -> Result<Result<Opti
                 accept(&vouched, &answer).map(|(claim, _)| claim)
             })
         }
+        (proposal, Trust::Keyless(fulcio, identity, issuer)) => fulcio
+            .verify(proposal, expected)
+            .and_then(|certified| named(certified, &fulcio.question(&file.bytes, expected), identity, issuer)),
         (proposal, Trust::Key(key)) => verify_signature(proposal, key, expected),
         (_, Trust::Roots(_)) => return Ok(Err("a signature by a key, not under a root".into())),
     };
     Ok(claim.map(|claim| claim.repository).map_err(|why| why.to_string()))
+}
+
+/// What the worker says of a certificate, and whether it names whom the policy means.
+fn named<T>(certified: Certified<T>, question: &[u8], identity: &str, issuer: &str) -> Result<T, Reject> {
+    let (claim, _, who) = certified.accept(&boltseal_keyless::judge(question))?;
+    if who.identity != identity || who.issuer != issuer {
+        return Err(Reject::Keyless(format!("signed by {} of {}", who.identity, who.issuer)));
+    }
+    Ok(claim)
+}
+
+/// Whether this bundle is a statement about `subject` by whom the policy means.
+pub(crate) fn stated(
+    bundle: &[u8],
+    fulcio: &Fulcio,
+    (identity, issuer): (&str, &str),
+    subject: &Digest,
+) -> Result<(), String> {
+    let proposal = match propose(Source::SigstoreBundle, bundle) {
+        Ok(Proposal::Signature(proposal)) => proposal,
+        other => return Err(format!("{other:?}")),
+    };
+    let certified = fulcio.verify_attestation(&proposal, subject).map_err(|why| why.to_string())?;
+    named(certified, &fulcio.question(bundle, subject), identity, issuer).map(drop).map_err(|why| why.to_string())
 }
 
 /// Whether any of these files attests something of this kind.

@@ -1,0 +1,119 @@
+//! Signatures by certificates that Fulcio gives out ("keyless"): made by cosign 3.1 with a CA and a time stamp authority of our own, which
+//! have no log; and statements that were made with Sigstore's own CA and logs, which cannot be had here but as files.
+use crate::cosign::{copy, files};
+use crate::ours::{Trust, signed, stated};
+use crate::{Case, Given};
+use anyhow::{Result, anyhow};
+use boltseal_trust::Digest;
+use boltseal_trust::keyless::{Demands, Fulcio};
+use stack::fulcio::{self, IDENTITY, ISSUER, Signer, certified_anew};
+use stack::image::Image;
+use stack::process::output;
+use stack::sign::Cosign;
+use std::fs;
+
+const FORMAT: &str = "keyless (3.1)";
+const NO_LOG: Demands = Demands { log: false, sct: false };
+const WORKFLOW: &str = "https://github.com/prefix-dev/sigstore-example/.github/workflows/action.yaml@refs/heads/main";
+const INTERN: &str = "https://git.corp.example/intern/app";
+
+type Fault = (&'static str, &'static str, fn(&mut Signer));
+
+/// The accepted twin of each is the first case.
+const SIGNED: [Fault; 2] = [
+    ("certified by another CA with the same identity", "ca", |s| s.ca = "other"),
+    ("without a time stamp", "unstamped", |s| s.stamped = false),
+];
+
+type Replaced = (&'static str, bool, fn(&mut Signer));
+
+/// Another certificate of the same key, put into the good one's place: cosign does not sign with each.
+const REPLACED: [Replaced; 3] = [
+    ("another certificate of the same kind", true, |_| {}),
+    ("a certificate for servers", false, |s| s.usage = "serverAuth"),
+    ("a certificate that had ended when it signed", false, |s| s.ended = true),
+];
+
+pub(crate) fn cases(given: &Given<'_>) -> Result<Vec<Case>> {
+    let fulcio = fulcio::Fulcio::start(given.work)?;
+    let root = fulcio.trusted_root("fulcio")?;
+    let trust = |identity: &'static str, issuer: &'static str| -> Result<Trust> {
+        let read = Fulcio::new(&fs::read(&root)?, NO_LOG).map_err(|why| anyhow!("{why}"))?;
+        Ok(Trust::Keyless(read, identity, issuer))
+    };
+    let tool = |image: &Image, identity: &str, issuer: &str| -> Result<Option<Result<(), String>>> {
+        let mut command = fulcio.verify(&root, identity, issuer);
+        let said = output(command.arg(format!("{}@{}", image.repository, image.manifest)))?;
+        let last = said.stderr.lines().rev().find(|line| line.starts_with("Error")).unwrap_or(&said.stderr).to_owned();
+        Ok(Some(if said.ok() { Ok(()) } else { Err(last) }))
+    };
+    let mut all = Vec::new();
+    let mut add = |name, accept, ours, tool, note| all.push(Case { format: FORMAT, name, accept, ours, tool, note });
+    let own = trust(IDENTITY, ISSUER)?;
+
+    // Made before the signature, so that they are valid then.
+    let made = |fault: fn(&mut Signer)| {
+        let mut signer = Signer::default();
+        fault(&mut signer);
+        fulcio.certificate(&signer)
+    };
+    let certificates = REPLACED.iter().map(|(_, _, fault)| made(*fault)).collect::<Result<Vec<_>>>()?;
+    let app = copy(&given.app, "keyless", Cosign::V3)?;
+    fulcio.sign(&Signer::default(), &app)?;
+    let found = files(given.work, &app)?;
+    add("signed by the identity that is named", true, signed(&found, &own, &app)?, tool(&app, IDENTITY, ISSUER)?, "");
+    let (intern, elsewhere) = (trust(INTERN, ISSUER)?, trust(IDENTITY, "https://accounts.example")?);
+    add("the same, another identity named", false, signed(&found, &intern, &app)?, tool(&app, INTERN, ISSUER)?, "");
+    let other_issuer = tool(&app, IDENTITY, "https://accounts.example")?;
+    add("the same, another issuer named", false, signed(&found, &elsewhere, &app)?, other_issuer, "");
+    let other = signed(&found, &own, &given.other)?;
+    add("the same, of another image", false, other, None, "cosign is not handed a file");
+    for (name, repository, fault) in SIGNED {
+        let mut signer = Signer::default();
+        fault(&mut signer);
+        let image = copy(&given.app, repository, Cosign::V3)?;
+        fulcio.sign(&signer, &image)?;
+        let ours = signed(&files(given.work, &image)?, &own, &image)?;
+        add(name, false, ours, tool(&image, IDENTITY, ISSUER)?, "");
+    }
+    for ((name, accept, _), certificate) in REPLACED.iter().zip(&certificates) {
+        let mut found = found.clone();
+        for file in &mut found {
+            file.bytes = certified_anew(&file.bytes, certificate)?;
+        }
+        add(name, *accept, signed(&found, &own, &app)?, None, "cosign is not handed a file");
+    }
+    all.extend(public()?);
+    Ok(all)
+}
+
+/// With Rekor of versions 1 and 2, and the CT log's promise: files, see `runtime/keyless/tests/data/SOURCE`.
+fn public() -> Result<Vec<Case>> {
+    const NOTE: &str = "it asks for the package that the statement is about";
+    let data = stack::private::project().join("runtime/keyless/tests/data");
+    let read = |name: &str| fs::read(data.join(name));
+    let digest = |hex: &str| hex.parse::<Digest>().map_err(|why| anyhow!("{why}"));
+    let subject = digest("sha256:54303491a8418fbed24344b513546182c29b43bf282ceb433af65e2299f9271f")?;
+    let other = digest(&format!("sha256:{}", "0".repeat(64)))?;
+    let mut all = Vec::new();
+    for (format, root, bundle, who) in [
+        (
+            "keyless, Rekor v1",
+            "public-good.json",
+            "rekor-v1.json",
+            (WORKFLOW, "https://token.actions.githubusercontent.com"),
+        ),
+        ("keyless, Rekor v2", "staging.json", "rekor-v2.json", ("jku@goto.fi", "https://github.com/login/oauth")),
+    ] {
+        let (root, bundle) = (read(root)?, read(bundle)?);
+        let fulcio = Fulcio::new(&root, Demands { log: true, sct: true }).map_err(|why| anyhow!("{why}"))?;
+        let mut add = |name, accept, ours| all.push(Case { format, name, accept, ours, tool: None, note: NOTE });
+        add("a statement by the identity that is named", true, stated(&bundle, &fulcio, who, &subject));
+        add("the same, another identity named", false, stated(&bundle, &fulcio, (INTERN, who.1), &subject));
+        add("the same, another issuer named", false, stated(&bundle, &fulcio, (who.0, ISSUER), &subject));
+        add("the same, of another image", false, stated(&bundle, &fulcio, who, &other));
+        let unlogged = String::from_utf8_lossy(&bundle).replacen("\"inclusionProof\"", "\"inclusionproof\"", 1);
+        add("the same, without its proof of inclusion", false, stated(unlogged.as_bytes(), &fulcio, who, &subject));
+    }
+    Ok(all)
+}
