@@ -36,11 +36,12 @@ fn main() -> ExitCode {
     stack::private::machine(bench)
 }
 
-/// What the trail says of each start: sealing, the inspection from inside, the one from outside, in microseconds.
-fn confinement() -> Result<Vec<[f64; 3]>> {
-    let cost = |record: &Value| -> Option<[f64; 3]> {
-        let cost = record.get("cost")?;
-        Some([cost["seal_us"].as_f64()?, cost["inside_us"].as_f64()?, cost["outside_us"].as_f64()?])
+/// What the trail says of each start: sealing, the inspection from inside, the one from outside, and before them image and
+/// owner, in microseconds.
+fn confinement() -> Result<Vec<[f64; 4]>> {
+    let cost = |record: &Value| -> Option<[f64; 4]> {
+        let of = |name: &str| record.get("cost")?[name].as_f64();
+        Some([of("seal_us")?, of("inside_us")?, of("outside_us")?, of("image_us")?])
     };
     let all: Vec<_> = trail()?.iter().filter_map(cost).collect();
     ensure!(!all.is_empty(), "no start in the trail tells its cost");

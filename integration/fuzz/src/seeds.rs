@@ -319,7 +319,7 @@ fn audit() -> io::Result<()> {
         ms: Some(7),
         ..Entry::default()
     };
-    let cost = Some(Cost { seal_us: 90, inside_us: 400, outside_us: 300 });
+    let cost = Some(Cost { image_us: 3000, seal_us: 90, inside_us: 400, outside_us: 300 });
     let started = Entry { ev: AuditEvent::Started, cost, pid: Some(7), ..Entry::default() };
     let exited = Entry { ev: AuditEvent::Exited, pid: Some(7), status: Some(137), ..Entry::default() };
     for entry in [decision, started, exited] {

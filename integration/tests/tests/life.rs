@@ -25,6 +25,7 @@ pub(crate) fn all(world: &mut World, report: &mut Report, name: &dyn Fn(&str) ->
     check("a terminal", terminal);
     check("stdio over fifos", fifos);
     check("the shim is killed: nothing stays", shim_killed);
+    check("the shim's starter is killed: what runs goes on, and can be ended", starter_killed);
     check("containerd is killed and comes back: the container runs on", containerd_killed);
     check("a policy that is gone does not stop kill and delete", no_policy_no_harm);
 }
@@ -262,6 +263,47 @@ fn shim_killed(world: &mut World) -> Result<String> {
     })?;
     world.client.remove(&request)?;
     Ok(String::new())
+}
+
+fn starter_killed(world: &mut World) -> Result<String> {
+    let request = world.request("app", &["/bin/sleep", "600"])?;
+    let (id, pid) = (request.id.clone(), world.run(&request)?);
+    let outcome = (|| -> Result<()> {
+        let client = &world.client;
+        let exec = |exec: &str| {
+            client.exec(&id, exec, &spec::process(&["/bin/true"]), "").and_then(|()| client.start(&id, exec))
+        };
+        exec("before")?;
+        ensure!(client.wait(&id, "before")? == 0 && client.delete_exec(&id, "before")? == 0, "the exec before it");
+        let shim = parent(pid)?;
+        let starter = children(shim)?.into_iter().find(|child| {
+            fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|name| name.trim() == "shim-starter")
+        });
+        let starter = starter.context("the shim has no starter")?;
+        run(std::process::Command::new("kill").args(["-9", &starter.to_string()]))?;
+        poll("the starter does not end", Duration::from_secs(5), || {
+            (!children(shim).ok()?.contains(&starter)).then_some(())
+        })?;
+        let refused = exec("after").err().context("an exec without a starter")?;
+        ensure!(refused.message().contains("starter") && refused.message().contains("Fix:"), "{refused}");
+        ensure!(client.state(&id)? == 2 && fs::exists(format!("/proc/{pid}"))?, "it does not run on");
+        client.kill(&id, "", 9, false)?;
+        ensure!(client.wait(&id, "")? == 137, "not killed");
+        // Nobody can remove what the gate keeps: the shim ends, and containerd removes it.
+        let delete = client.delete_task(&id).err().context("a delete without a starter")?;
+        ensure!(delete.message().contains("delete again"), "{delete}");
+        poll("containerd does not remove it", Duration::from_secs(10), || match client.delete_task(&id) {
+            Err(status) if status.code() == Code::NotFound => Some(()),
+            _ => None,
+        })
+    })();
+    world.client.remove(&request)?;
+    outcome.map(|()| String::new())
+}
+
+fn children(pid: u32) -> Result<Vec<u32>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    text.split_whitespace().map(|word| Ok(word.parse()?)).collect()
 }
 
 fn containerd_killed(world: &mut World) -> Result<String> {

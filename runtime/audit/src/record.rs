@@ -74,9 +74,13 @@ pub enum Event {
     Rotate,
 }
 
-/// What it cost to close a container and to prove it (`started` of a create): microseconds of wall clock.
+/// What it cost to prove whose image a container is, to close it and to prove that (`started` of a create): microseconds of
+/// wall clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cost {
+    /// containerd's records, the image's chain and signatures, the owner. Records of an earlier version have 0.
+    #[serde(default)]
+    pub image_us: u32,
     pub seal_us: u32,
     /// The two inspections.
     pub inside_us: u32,

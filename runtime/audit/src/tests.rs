@@ -364,7 +364,7 @@ fn the_manual_page_names_every_field() {
         spec: t(),
         version: t(),
         ms: Some(1),
-        cost: Some(Cost { seal_us: u32::MAX, inside_us: u32::MAX, outside_us: u32::MAX }),
+        cost: Some(Cost { image_us: u32::MAX, seal_us: u32::MAX, inside_us: u32::MAX, outside_us: u32::MAX }),
         pid: Some(1),
         status: Some(1),
         bytes: Some(1),

@@ -38,6 +38,8 @@ pub(crate) struct Gathered {
     pub(crate) code: Option<Code>,
     /// Held until the container has its record.
     pub(crate) turn: Option<Turn>,
+    /// What image and owner took, containerd's records among it.
+    pub(crate) image: Duration,
     /// Copies of the hooks' files, which the facts name: they last as long as this.
     pub(crate) hooks: Vec<OwnedFd>,
 }
@@ -92,11 +94,13 @@ pub(crate) fn create(
     facts.sensitivity = sensitivity::named(parsed.annotation(sensitivity::ANNOTATION));
     facts.neighbours = sensitivity::neighbours(request, &records, &turn);
     facts.subject = subject(request, &parsed);
+    let begun = Instant::now();
     let netns = containerd_facts(request, create, policy, &records, &mut facts, deadline);
     let (of_pod, jwks) = (&facts.subject, policy.owner_jwks.as_deref());
     facts.owner_token = owner::token(&policy.rules.owner, jwks, &policy.rules.mounts.kubelet_root, of_pod, &facts.now);
     let named = owner::named(parsed.annotation(owner::ANNOTATION));
     facts.owner = owner::owner(&policy.rules.owner, named, &facts.owner_token, &facts.subject);
+    let image = begun.elapsed();
     facts.ports = network::named(|name| parsed.annotation(name), &facts.subject.container_name);
     facts.network_hooks = match boltseal_launch::network_hooks() {
         Ok(true) => Fact::Is(()),
@@ -122,7 +126,7 @@ pub(crate) fn create(
             container_name: &facts.subject.container_name,
         },
     );
-    Ok(Gathered { facts, spec: parsed.spec, code: None, hooks, turn: turn.ok().flatten() })
+    Ok(Gathered { facts, spec: parsed.spec, code: None, hooks, turn: turn.ok().flatten(), image })
 }
 
 /// What every door asks: the trail, the clock, the node.

@@ -33,7 +33,7 @@ pub(crate) fn create(
     let mut book = Book::open();
 
     let policy = gather::policy(request, &mut book, Door::Create, "")?;
-    let Gathered { facts, spec, code, hooks: _hooks, turn: _turn } =
+    let Gathered { facts, spec, code, hooks: _hooks, turn: _turn, image } =
         gather::create(request, create, &mut book, &policy, deadline)?;
 
     let permit = match decide(&policy.rules, &facts) {
@@ -72,7 +72,12 @@ pub(crate) fn create(
         state::save(&folder, &record, &sealed.table, facts.image.is().unwrap_or(&Default::default()))?;
         // One flush makes the decision and its end durable, before Create answers and long before init may run.
         let [inside, outside] = parked.inspections;
-        let cost = Cost { seal_us: micros(sealing), inside_us: micros(inside), outside_us: micros(outside) };
+        let cost = Cost {
+            image_us: micros(image),
+            seal_us: micros(sealing),
+            inside_us: micros(inside),
+            outside_us: micros(outside),
+        };
         let started = Entry { cost: Some(cost), ..entry(request, &facts) };
         book.end(started, &decision.id, Event::Started, Some(parked.pid), "")?;
         Ok(parked)
