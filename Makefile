@@ -8,7 +8,7 @@ TARGET := x86_64-unknown-linux-musl
 # One target folder, one target triple, so that nothing is built twice.
 CARGO := cargo
 BUILD := $(CARGO) build --locked --target $(TARGET)
-PROGRAMS := -p containerd-shim-boltseal -p boltseal-gate -p boltseal-cli
+PROGRAMS := -p containerd-shim-boltseal -p boltseal-gate -p boltseal-cli -p boltseal-fetch
 # FEATURES=keyless: signatures by certificates of Sigstore's CA.
 FEATURES ?=
 

@@ -20,7 +20,7 @@ pub const OUTPUT: &str = "/var/log/pods";
 pub const NAMESPACE: &str = "tests";
 pub const CRI_NAMESPACE: &str = "k8s.io";
 pub const SIGNATURES: &str = "/var/lib/boltseal/sig/sha256";
-pub const BINARIES: [&str; 3] = ["containerd-shim-boltseal-v1", "boltseal-runtime", "boltseal"];
+pub const BINARIES: [&str; 4] = ["containerd-shim-boltseal-v1", "boltseal-runtime", "boltseal", "boltseal-fetch"];
 
 /// What is made once and serves every containerd that is started on it.
 #[derive(Debug)]
@@ -99,7 +99,7 @@ impl Node {
     }
 }
 
-/// The three programs, as `make build` left them, where an operator would put them. `BOLTSEAL_PROFILE` names another
+/// The four programs, as `make build` left them, where an operator would put them. `BOLTSEAL_PROFILE` names another
 /// build (`quick`) for a shorter wait while developing.
 pub fn install() -> Result<()> {
     let profile = std::env::var("BOLTSEAL_PROFILE").unwrap_or_else(|_| "release".into());

@@ -3,25 +3,31 @@
 //! The importer is not trusted: every start verifies what it reads. It only takes what a start could use, and says what
 //! it left.
 mod layout;
-mod store;
 
 use crate::paths::SIGNATURES;
 use crate::screen::{Colour, Exit, Failure, Screen, count, talk};
+use boltseal_evidence::signatures::MAX_FILES;
+use boltseal_store::{Put, Store};
 use boltseal_trust::{Imported, import_layout};
 use layout::Layout;
 use serde_json::json;
 use std::path::Path;
-use store::Store;
 
 pub(crate) fn import(path: &Path, screen: &mut Screen) -> Result<Exit, Failure> {
     let layout = Layout::open(path).map_err(Failure::undecided)?;
     talk(&format!("reading {}, {}", path.display(), count(layout.blobs().len(), "blob")));
-    let found = collect(&layout).map_err(Failure::undecided)?;
+    let mut found = collect(&layout).map_err(Failure::undecided)?;
     let store = Store::open(Path::new(SIGNATURES)).map_err(Failure::undecided)?;
     let mut taken = Vec::new();
-    for file in &found.files {
-        let new = store.put(file).map_err(Failure::undecided)?;
-        taken.push((file, new));
+    let files = std::mem::take(&mut found.files);
+    for file in &files {
+        match store.put(file, MAX_FILES).map_err(Failure::undecided)? {
+            Put::Full => found.skipped.push(format!(
+                "sha256:{}  {}: there is no room. Fix: remove what is not needed there, or boltseal sig gc",
+                file.manifest_hex, file.name
+            )),
+            put => taken.push((file, put == Put::New)),
+        }
     }
     let exit = if taken.is_empty() { Exit::Findings } else { Exit::Ok };
     if screen.json() {

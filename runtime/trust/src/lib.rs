@@ -44,7 +44,8 @@ pub use propose::{
     Proposal, SignatureProposal, Source, decode_answer, encode_answer, propose,
 };
 pub use store::{
-    ImportError, Imported, StoreFile, attestation_file, bundle_file, import_layout, notation_file, signature_file,
+    ImportError, Imported, Referrer, StoreFile, attestation_file, bundle_file, import_layout, import_manifest,
+    notation_file, referrers, signature_file,
 };
 pub use verify::{Claim, Format, Reject, verify_signature};
 pub use wire::{DecodeError, MAX_PROPOSAL};

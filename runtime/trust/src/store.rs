@@ -126,6 +126,62 @@ pub fn import_layout<E: Display>(
     Ok(found)
 }
 
+/// The signatures of one manifest that a registry keeps beside an image: a cosign 2 `.sig` or `.att`, or a referrer, which
+/// must refer to `subject` where one is given.
+///
+/// # Errors
+/// [`Malformed`] when it is no manifest, or refers to something else. What is wrong with a layer is a line of `skipped`.
+pub fn import_manifest<E: Display>(
+    read_blob: impl FnMut(&str) -> Result<Vec<u8>, E>,
+    manifest: &[u8],
+    subject: Option<&Digest>,
+) -> Result<Imported, Malformed> {
+    let file = object(manifest, "manifest", MAX_IMAGE_FILE)?;
+    if let Some(subject) = subject {
+        let said = file.object("subject")?.need_text("digest", MAX_NAME)?;
+        if said != subject.to_string() {
+            return Err(Malformed::new("the manifest refers to another image"));
+        }
+    }
+    let mut walk = Walk { read_blob, seen: BTreeSet::new(), reads: 0, found: Imported::default() };
+    walk.manifest(&file)?;
+    Ok(walk.found)
+}
+
+/// One entry of an index of referrers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Referrer {
+    pub digest: Digest,
+    /// Bytes, as the index has it.
+    pub size: u64,
+    /// Its type does not say that it is something else than a signature. cosign 3.1 writes another type than its own into
+    /// the index that it keeps under a tag, so that only the manifest itself tells.
+    pub likely: bool,
+}
+
+/// The entries of an index of referrers, those that may be signatures first. An entry that cannot be read is left out.
+///
+/// # Errors
+/// [`Malformed`] when it is no index.
+pub fn referrers(index: &[u8]) -> Result<Vec<Referrer>, Malformed> {
+    const LIKELY: [&str; 5] = ["", "application/vnd.oci.empty.v1+json", BUNDLE, NOTATION, DSSE];
+    let file = object(index, "index of referrers", MAX_IMAGE_FILE)?;
+    let mut found = Vec::new();
+    for entry in file.list("manifests")? {
+        let Ok(entry) = entry.object("manifests") else { continue };
+        let read = || {
+            let kind = entry.text("artifactType", MAX_NAME)?;
+            let likely = LIKELY.contains(&kind) || kind.starts_with("application/vnd.dev.cosign.");
+            let size = entry.need("size")?.number("size")?;
+            Ok::<_, Malformed>(Referrer { digest: descriptor_digest(entry)?, size, likely })
+        };
+        found.extend(read());
+    }
+    // Stable: otherwise the order is the index's.
+    found.sort_by_key(|referrer| !referrer.likely);
+    Ok(found)
+}
+
 struct Walk<R> {
     read_blob: R,
     seen: BTreeSet<Digest>,
@@ -312,5 +368,31 @@ mod tests {
     fn what_is_not_an_index_is_an_error() {
         let error = import_layout(|_| Err::<Vec<u8>, _>(""), b"[]").unwrap_err().to_string();
         assert!(error.contains("index.json") && error.contains("Fix:"), "{error}");
+    }
+
+    #[test]
+    fn referrers_that_may_be_signatures_come_first_and_what_is_no_entry_goes() {
+        let (a, b, c) = (digest(b"a"), digest(b"b"), digest(b"c"));
+        let index = format!(
+            r#"{{"manifests":[7,{{"digest":"sha512:00","size":1}},
+               {{"digest":"{a}","size":1,"artifactType":"application/spdx+json"}},
+               {{"digest":"{b}","size":2,"artifactType":"application/vnd.oci.empty.v1+json"}},
+               {{"digest":"{c}","size":-3}}, {{"digest":"{c}","size":3,"artifactType":"{NOTATION}"}}]}}"#
+        );
+        let found = referrers(index.as_bytes()).unwrap();
+        let said: Vec<_> = found.iter().map(|r| (r.digest, r.size, r.likely)).collect();
+        assert_eq!(said, [(b, 2, true), (c, 3, true), (a, 1, false)]);
+        assert!(referrers(b"{}").is_err() && referrers(b"[]").is_err());
+    }
+
+    #[test]
+    fn a_manifest_that_refers_to_another_image_is_refused() {
+        let (image, other) = (digest(b"image"), digest(b"other"));
+        let manifest = format!(r#"{{"layers":[],"subject":{{"digest":"{image}"}}}}"#);
+        let read = |_: &str| Err::<Vec<u8>, _>("nothing to read");
+        assert_eq!(import_manifest(read, manifest.as_bytes(), Some(&image)), Ok(Imported::default()));
+        assert_eq!(import_manifest(read, manifest.as_bytes(), None), Ok(Imported::default()));
+        assert!(import_manifest(read, manifest.as_bytes(), Some(&other)).is_err());
+        assert!(import_manifest(read, br#"{"layers":[]}"#, Some(&image)).is_err());
     }
 }
