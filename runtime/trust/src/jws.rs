@@ -4,6 +4,8 @@
 //! parsed. What is parsed afterwards is what a pinned signer wrote. There is no symmetric algorithm and no `none`; a token
 //! names no key of its own: `jwk` and `x5c` are not looked at, `jku` and `x5u` are refused with `crit` (RFC 8725, section 3).
 use crate::claims::Json;
+use crate::key::Key;
+use crate::spki;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256,
@@ -83,6 +85,8 @@ pub struct Verified {
     pub key_id: Option<String>,
     /// The claims, as signed.
     pub claims: Json,
+    /// `typ` of the header.
+    pub kind: Option<String>,
 }
 
 impl Jwks {
@@ -109,6 +113,18 @@ impl Jwks {
             keys.push((id.map(str::to_owned), public(key).map_err(|why| at(&why))?));
         }
         Ok(Self { keys })
+    }
+
+    /// The set of this one key, if a token can be signed by it: of an RSA key nobody says which padding is its own.
+    #[must_use]
+    pub fn of_key(key: &Key) -> Option<Self> {
+        let public = match key.public() {
+            spki::Public::P256(point) => Public::Es256(*point),
+            spki::Public::P384(point) => Public::Es384(*point),
+            spki::Public::Ed25519(point) => Public::EdDsa(*point),
+            spki::Public::Rsa(_) => return None,
+        };
+        Some(Self { keys: vec![(None, public)] })
     }
 
     /// Verifies a token; its claims are not looked at.
@@ -139,8 +155,9 @@ impl Jwks {
             (Some(named), Some(id)) if named == Some(id.as_str()) => {}
             _ => return error("the token names another key than the one that signed it"),
         }
+        let kind = header.get("typ").and_then(Json::text).map(str::to_owned);
         let claims = Json::parse(&decode(payload)?).map_err(|why| JwsError(format!("the token's claims: {why}")))?;
-        Ok(Verified { key_id: id.clone(), claims })
+        Ok(Verified { key_id: id.clone(), claims, kind })
     }
 }
 

@@ -98,6 +98,10 @@ impl Key {
         !matches!(self.public, Public::Ed25519(_))
     }
 
+    pub(crate) fn public(&self) -> &Public {
+        &self.public
+    }
+
     /// Whether `signature` is this key's over `message`. The algorithm comes from the key and the kind of text, never
     /// from what is signed.
     pub(crate) fn signed(&self, text: Text, message: &[u8], signature: &[u8]) -> bool {

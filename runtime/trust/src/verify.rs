@@ -185,7 +185,12 @@ fn is_simple_signing(payload: &[u8], reference: &str, digest: &Digest) -> bool {
 
 /// DSSE v1: "DSSEv1" SP LEN(type) SP type SP LEN(body) SP body.
 pub(crate) fn pre_authentication_encoding(payload: &[u8]) -> Vec<u8> {
-    let mut message = format!("DSSEv1 {} {IN_TOTO} {} ", IN_TOTO.len(), payload.len()).into_bytes();
+    pae(IN_TOTO, payload)
+}
+
+/// The same for any type.
+pub(crate) fn pae(kind: &str, payload: &[u8]) -> Vec<u8> {
+    let mut message = format!("DSSEv1 {} {kind} {} ", kind.len(), payload.len()).into_bytes();
     message.extend_from_slice(payload);
     message
 }
