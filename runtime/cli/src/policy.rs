@@ -9,6 +9,7 @@ use boltseal_evidence::policy_files::{self, PolicyBundle};
 use boltseal_policy::facts::Bundle;
 use boltseal_policy::policy::{Authority, Closed, Level};
 use boltseal_policy::{Fact, Policy};
+use boltseal_trust::grant::Keys;
 use boltseal_trust::keyless::{Demands, Fulcio};
 use boltseal_trust::notation::Notary;
 use boltseal_trust::{Key, KeyError};
@@ -150,12 +151,30 @@ fn keys(policy: &Policy, bundle: &PolicyBundle) -> Vec<String> {
             Some(Ok(_)) => {}
         }
     }
+    problems.extend(grantors(policy, bundle).err());
     problems
 }
 
 /// What must stand beside a keyless certificate.
 fn demands(authority: &Authority) -> Demands {
     Demands { log: authority.log.unwrap_or(true), sct: authority.sct.unwrap_or(true) }
+}
+
+/// What the policy's grants are verified by.
+pub(crate) fn grantors(policy: &Policy, bundle: &PolicyBundle) -> Result<Vec<(String, Keys)>, String> {
+    let authorities = policy.owner.grant.iter().flat_map(|grant| &grant.authorities);
+    authorities
+        .map(|a| {
+            let file = || format!("owner.grant.authority \"{}\": trust/{}", a.name, a.file());
+            let bytes = bundle.trust(a.file()).ok_or_else(|| format!("{} is missing", file()))?;
+            let keys = if a.key.is_empty() {
+                Keys::from_jwks(bytes)
+            } else {
+                std::str::from_utf8(bytes).map_err(|e| e.to_string()).and_then(Keys::from_pem)
+            };
+            keys.map(|keys| (a.name.clone(), keys)).map_err(|why| format!("{}: {why}", file()))
+        })
+        .collect()
 }
 
 /// Whether an EC key's point lies on its curve. `ring` says so of a point that it agrees on a secret with; a start does

@@ -15,11 +15,11 @@ use crate::image::{self, NoProof};
 use crate::refuse::{Refused, Result, single};
 use crate::sensitivity::{self, Turn};
 use crate::trail::{Book, bare};
-use crate::{node, owner, paths, sys};
+use crate::{grant, node, owner, paths, sys};
 use boltseal_evidence::containerd::{self, Client};
 use boltseal_evidence::record::{Records, load_node};
 use boltseal_evidence::{hooks, host, mountinfo, mounts, rootfs, spec, spec_facts};
-use boltseal_jail::Jail;
+use boltseal_jail::{Jail, Parse};
 use boltseal_message::{Code, Create, Request, Stdio};
 use boltseal_policy::Fact;
 use boltseal_policy::facts::{Door, Facts, Rootfs, Subject};
@@ -98,8 +98,11 @@ pub(crate) fn create(
     let netns = containerd_facts(request, create, policy, &records, &mut facts, deadline);
     let (of_pod, jwks) = (&facts.subject, policy.owner_jwks.as_deref());
     facts.owner_token = owner::token(&policy.rules.owner, jwks, &policy.rules.mounts.kubelet_root, of_pod, &facts.now);
-    let named = owner::named(parsed.annotation(owner::ANNOTATION));
-    facts.owner = owner::owner(&policy.rules.owner, named, &facts.owner_token, &facts.subject);
+    let environment = parsed.spec.process().as_ref().and_then(|process| process.env().as_deref()).unwrap_or_default();
+    let carried = parsed.annotation(grant::ANNOTATION);
+    facts.owner_grant = grant::fact(&policy.rules.owner, &policy.grantors, carried, environment, || {
+        Jail::new(deadline).map(|jail| Box::new(jail) as Box<dyn Parse>)
+    });
     let image = begun.elapsed();
     facts.ports = network::named(|name| parsed.annotation(name), &facts.subject.container_name);
     facts.network_hooks = match boltseal_launch::network_hooks() {
@@ -126,6 +129,9 @@ pub(crate) fn create(
             container_name: &facts.subject.container_name,
         },
     );
+    // Last of all: a grant speaks of mounts.
+    let named = owner::named(parsed.annotation(owner::ANNOTATION));
+    facts.owner = owner::owner(&policy.rules, named, &facts);
     Ok(Gathered { facts, spec: parsed.spec, code: None, hooks, turn: turn.ok().flatten(), image })
 }
 
@@ -170,6 +176,7 @@ fn common(door: Door, book: &Book, policy: &InForce) -> Facts {
         label: Default::default(),
         owner: Fact::Absent,
         owner_token: Fact::Absent,
+        owner_grant: Fact::Absent,
         sensitivity: Fact::Absent,
         neighbours: Fact::Absent,
         ports: Fact::Absent,

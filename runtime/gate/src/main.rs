@@ -11,6 +11,7 @@ mod claim;
 mod exec;
 mod frame;
 mod gather;
+mod grant;
 mod image;
 mod log;
 mod node;

@@ -1,6 +1,7 @@
 //! Who answers for a pod: what it says itself, or what its token proves.
 use boltseal_evidence::file::{Folder, Owner};
-use boltseal_policy::facts::{BoundToken, Fact, OwnerToken, Subject};
+use boltseal_policy::Policy;
+use boltseal_policy::facts::{BoundToken, Fact, Facts, OwnerToken, Subject};
 use boltseal_policy::policy::{OwnerRules, TokenRules};
 use boltseal_trust::jws::{Jwks, MAX_TOKEN};
 use boltseal_trust::pod_token::{Expected, accept};
@@ -75,16 +76,14 @@ fn proven(rules: &TokenRules, jwks: Option<&[u8]>, token: &[u8], now: &Fact<u64>
 }
 
 /// The owner as records name it. Where the policy asks for a proof, who is not proven is nobody: a record must not lay a pod at
-/// the door of whom its annotation names, or of whose token it carries.
-pub(crate) fn owner(
-    rules: &OwnerRules,
-    named: Fact<String>,
-    token: &Fact<OwnerToken>,
-    subject: &Subject,
-) -> Fact<String> {
-    match token {
-        _ if rules.level != "pod-token" => named,
-        Fact::Is(OwnerToken::Bound(token)) if token.is_of(subject) => Fact::Is(token.subject.clone()),
+/// the door of whom its annotation names, or of whose token or grant it carries.
+pub(crate) fn owner(policy: &Policy, named: Fact<String>, facts: &Facts) -> Fact<String> {
+    if let Some(owner) = boltseal_policy::rules::owner_named(policy, facts) {
+        return Fact::Is(owner);
+    }
+    match &facts.owner_token {
+        _ if policy.owner.level == "annotation" => named,
+        Fact::Is(OwnerToken::Bound(token)) if token.is_of(&facts.subject) => Fact::Is(token.subject.clone()),
         _ => Fact::Absent,
     }
 }
@@ -92,10 +91,11 @@ pub(crate) fn owner(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use boltseal_policy::fixture;
 
     fn rules() -> OwnerRules {
         let token = TokenRules { jwks: "c.jwks".into(), ..TokenRules::default() };
-        OwnerRules { level: "pod-token".into(), patterns: Vec::new(), token: Some(token) }
+        OwnerRules { level: "pod-token".into(), token: Some(token), ..OwnerRules::default() }
     }
 
     fn of(uid: &str, root: &Path, jwks: Option<&[u8]>) -> Fact<OwnerToken> {
@@ -130,7 +130,6 @@ mod tests {
     #[test]
     fn records_name_the_proven_owner() {
         let named = || Fact::Is("says".to_owned());
-        let subject = Subject { pod_uid: "u".into(), pod_namespace: "n".into(), ..Subject::default() };
         let bound = |uid: &str| {
             let token = BoundToken {
                 subject: "proven".into(),
@@ -140,12 +139,17 @@ mod tests {
             };
             Fact::Is(OwnerToken::Bound(token))
         };
-        let of = |token: &Fact<OwnerToken>| owner(&rules(), named(), token, &subject);
-        assert_eq!(of(&bound("u")), Fact::Is("proven".into()));
+        let at = |level: &str, token: &Fact<OwnerToken>| {
+            let policy = Policy { owner: OwnerRules { level: level.into(), ..rules() }, ..fixture::policy() };
+            let mut facts = Facts { owner_token: token.clone(), ..fixture::facts() };
+            (facts.subject.pod_uid, facts.subject.pod_namespace) = ("u".into(), "n".into());
+            owner(&policy, named(), &facts)
+        };
+        assert_eq!(at("pod-token", &bound("u")), Fact::Is("proven".into()));
         for nobody in [bound("v"), Fact::Is(OwnerToken::Refused("x".into())), Fact::Absent, Fact::Unknown("x".into())] {
-            assert_eq!(of(&nobody), Fact::Absent, "{nobody:?}");
+            assert_eq!(at("pod-token", &nobody), Fact::Absent, "{nobody:?}");
         }
-        let unasked = OwnerRules { level: "annotation".into(), ..rules() };
-        assert_eq!(owner(&unasked, named(), &Fact::Absent, &subject), named());
+        assert_eq!(at("annotation", &Fact::Absent), named());
+        assert_eq!(at("grant", &Fact::Absent), Fact::Absent, "no grant, and the annotation is nobody's word");
     }
 }

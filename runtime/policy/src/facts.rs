@@ -1,10 +1,12 @@
 //! What is known about one request: claims that the gate verified, plus what it observed itself.
 //!
 //! Every field that gathering can fail at is a [`Fact`]: a rule that meets `Unknown` denies and says why.
+mod grant;
 mod image;
 mod node;
 
 pub use crate::variable::Variable;
+pub use grant::{Grant, GrantedContainer, GrantedMount, OwnerGrant};
 pub use image::{Attestation, Image, Rootfs, Signature};
 pub use node::{BoundToken, Bundle, Kexec, Neighbour, Node, OwnerToken};
 use serde::{Deserialize, Serialize};
@@ -75,6 +77,9 @@ pub struct Facts {
     pub owner: Fact<String>,
     /// The pod's token, where the policy asks for one. Absent: it has none.
     pub owner_token: Fact<OwnerToken>,
+    /// The pod's grant, where the policy asks for one. Absent: it has none.
+    #[serde(default)]
+    pub owner_grant: Fact<OwnerGrant>,
     pub node: Fact<Node>,
     /// The policy bundle that judges. One that does not load at all denies before there are facts.
     pub bundle: Fact<Bundle>,

@@ -1,8 +1,10 @@
 //! The policy's typed form. Unknown keys are refused. One bundle: `policy.toml`, `policy.d/*.toml`, `trust/`.
 mod defaults;
 mod lint;
+mod owner;
 mod window;
 pub(crate) use lint::INTEGRITY;
+pub use owner::{GrantAuthority, GrantRules, SystemPods};
 pub use window::Closed;
 mod node;
 mod parse;
@@ -241,12 +243,17 @@ pub struct DeviceRules {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OwnerRules {
-    /// `annotation`: the pod says it. `pod-token`: the cluster does, by a token that it bound to the pod.
+    /// `annotation`: the pod says it. `pod-token`: the cluster does, by a token that it bound to the pod. `grant`: the owner
+    /// does, and signs for what runs.
     pub level: String,
     /// Patterns with `*`; the owner must match one. Empty allows none.
     pub patterns: Vec<String>,
     /// For the level `pod-token`.
     pub token: Option<TokenRules>,
+    /// For the level `grant`.
+    pub grant: Option<GrantRules>,
+    /// Pods that no person starts.
+    pub system: Vec<SystemPods>,
 }
 
 /// The projected service-account token of a pod.

@@ -49,6 +49,7 @@ pub(crate) fn gather(bundle: &Path, parsed: &ParsedSpec, chosen: &Chosen) -> Res
         seccomp: spec.seccomp,
         label: spec.label,
         owner_token: Fact::Absent,
+        owner_grant: Fact::Absent,
         owner: parsed
             .annotation(OWNER)
             .filter(|owner| !owner.is_empty())

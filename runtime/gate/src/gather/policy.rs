@@ -1,5 +1,6 @@
 //! The policy bundle in force: which files, which keys, which digest.
 use crate::bundle;
+use crate::grant::Grantor;
 use crate::image::{Keyless, Signer, Trust};
 use crate::refuse::{Result, single};
 use crate::trail::{Book, bare};
@@ -8,6 +9,7 @@ use boltseal_node::measured::Log;
 use boltseal_policy::Policy;
 use boltseal_policy::facts::{Bundle, Door};
 use boltseal_trust::Key;
+use boltseal_trust::grant::Keys;
 use boltseal_trust::notation::Notary;
 
 /// The policy bundle in force.
@@ -20,6 +22,7 @@ pub(crate) struct InForce {
     pub(super) node_key: Option<Vec<u8>>,
     pub(super) node_jwks: Option<Vec<u8>>,
     pub(super) owner_jwks: Option<Vec<u8>>,
+    pub(super) grantors: Vec<Grantor>,
     pub(super) bundle: Bundle,
     pub(super) measured: Option<Log>,
 }
@@ -67,6 +70,18 @@ fn load_policy() -> std::result::Result<InForce, String> {
     };
     let node_jwks = rules.node.ear.as_ref().and_then(|ear| files.trust(&ear.jwks)).map(<[u8]>::to_vec);
     let owner_jwks = rules.owner.token.as_ref().and_then(|token| files.trust(&token.jwks)).map(<[u8]>::to_vec);
+    let mut grantors = Vec::new();
+    for authority in rules.owner.grant.iter().flat_map(|grant| &grant.authorities) {
+        let file = || format!("trust/{} of owner.grant.authority \"{}\"", authority.file(), authority.name);
+        let bytes = files.trust(authority.file()).ok_or_else(|| format!("{} is missing", file()))?;
+        let keys = if authority.key.is_empty() {
+            Keys::from_jwks(bytes)
+        } else {
+            std::str::from_utf8(bytes).map_err(|e| e.to_string()).and_then(Keys::from_pem)
+        };
+        let keys = keys.map_err(|why| format!("{}: {why}", file()))?;
+        grantors.push(Grantor { authority: authority.name.clone(), keys });
+    }
     Ok(InForce {
         digest: files.digest,
         stamps,
@@ -75,6 +90,7 @@ fn load_policy() -> std::result::Result<InForce, String> {
         node_key,
         node_jwks,
         owner_jwks,
+        grantors,
         bundle: fact,
         measured,
     })

@@ -87,7 +87,7 @@ impl Default for MountRules {
 
 impl Default for OwnerRules {
     fn default() -> Self {
-        Self { level: "annotation".into(), patterns: Vec::new(), token: None }
+        Self { level: "annotation".into(), patterns: Vec::new(), token: None, grant: None, system: Vec::new() }
     }
 }
 

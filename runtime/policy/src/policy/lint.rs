@@ -237,8 +237,12 @@ impl Policy {
                     }
                 }
             }
-            _ => out.push("owner.level: this version knows `annotation` and `pod-token`".into()),
+            ("grant", None) => {}
+            ("grant", Some(_)) => out.push("owner.token: no token is read at owner.level \"grant\"".into()),
+            _ => out.push("owner.level: this version knows `annotation`, `pod-token` and `grant`".into()),
         }
+        self.owner.grants(out);
+        self.system_pods(out);
         if self.owner.patterns.iter().any(String::is_empty) {
             out.push("owner.patterns: an empty pattern matches nobody".into());
         }
@@ -447,7 +451,7 @@ fn modes(at: &str, modes: &std::collections::BTreeMap<String, Mode>, out: &mut V
     }
 }
 
-fn repository(at: &str, prefix: &str, out: &mut Vec<String>) {
+pub(super) fn repository(at: &str, prefix: &str, out: &mut Vec<String>) {
     if !pattern::is_repository(prefix) {
         out.push(format!(
             "{at}: \"{}\" is no repository prefix (as ghcr.io/corp: no scheme, tag, pattern or trailing `/`)",
@@ -547,7 +551,7 @@ fn sysctl(at: &str, name: &str, out: &mut Vec<String>) {
     }
 }
 
-fn plain_name(name: &str) -> bool {
+pub(super) fn plain_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 

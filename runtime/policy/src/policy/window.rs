@@ -20,13 +20,7 @@ impl Authority {
     /// closes the window: lint refuses it before.
     #[must_use]
     pub fn closed(&self, now: u64) -> Option<Closed<'_>> {
-        if let Some(from) = self.from.as_deref()
-            && date::begin_of(from).is_none_or(|begin| now < begin)
-        {
-            return Some(Closed::NotYet(from));
-        }
-        let until = self.until.as_deref()?;
-        date::end_of(until).is_none_or(|end| now >= end).then_some(Closed::Over(until))
+        closed(self.from.as_deref(), self.until.as_deref(), now)
     }
 
     /// Whether a signature of that trusted time is one of those that count.
@@ -37,17 +31,34 @@ impl Authority {
     }
 
     pub(super) fn window(&self, at: &str, out: &mut Vec<String>) {
-        for (key, value) in [("from", &self.from), ("until", &self.until), ("min_signing_time", &self.min_signing_time)]
-        {
-            if value.as_deref().is_some_and(|text| date::end_of(text).is_none()) {
-                out.push(format!("{at}: `{key}` must be YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ"));
-            }
+        dates(at, self.from.as_deref(), self.until.as_deref(), out);
+        if self.min_signing_time.as_deref().is_some_and(|text| date::end_of(text).is_none()) {
+            out.push(format!("{at}: `min_signing_time` must be YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ"));
         }
-        let (from, until) =
-            (self.from.as_deref().and_then(date::begin_of), self.until.as_deref().and_then(date::end_of));
-        if from.zip(until).is_some_and(|(from, until)| from >= until) {
-            out.push(format!("{at}: `until` is over before `from`; nothing that it signs would ever count"));
+    }
+}
+
+/// Why a window is closed at `now`.
+pub(super) fn closed<'a>(from: Option<&'a str>, until: Option<&'a str>, now: u64) -> Option<Closed<'a>> {
+    if let Some(from) = from
+        && date::begin_of(from).is_none_or(|begin| now < begin)
+    {
+        return Some(Closed::NotYet(from));
+    }
+    let until = until?;
+    date::end_of(until).is_none_or(|end| now >= end).then_some(Closed::Over(until))
+}
+
+/// Both ends of a window are dates, in their order.
+pub(super) fn dates(at: &str, from: Option<&str>, until: Option<&str>, out: &mut Vec<String>) {
+    for (key, value) in [("from", from), ("until", until)] {
+        if value.is_some_and(|text| date::end_of(text).is_none()) {
+            out.push(format!("{at}: `{key}` must be YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ"));
         }
+    }
+    let (from, until) = (from.and_then(date::begin_of), until.and_then(date::end_of));
+    if from.zip(until).is_some_and(|(from, until)| from >= until) {
+        out.push(format!("{at}: `until` is over before `from`; nothing that it signs would ever count"));
     }
 }
 

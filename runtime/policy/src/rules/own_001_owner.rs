@@ -1,7 +1,13 @@
 //! BS-OWN-001: somebody is accountable.
+mod grant;
+mod system;
+pub(super) use grant::container as granted_container;
+#[cfg(test)]
+pub(super) use grant::tests as grants;
+
 use super::{CREATE, Ctx, Rule, TIMEOUT_ROW, UNKNOWN_ROW};
-use crate::facts::{BoundToken, Fact, OwnerToken};
-use crate::policy::Level;
+use crate::facts::{BoundToken, Fact, Facts, OwnerToken};
+use crate::policy::{Level, Policy};
 use crate::verdict::Finding;
 use crate::{pattern, text};
 
@@ -12,16 +18,24 @@ pub(super) static RULE: Rule = Rule {
     from: Level::Baseline,
     misfit: "deny",
     doors: CREATE,
-    reads: "owner, owner_token, subject, policy owner.{level,patterns,token}",
+    reads: "owner, owner_token, owner_grant, subject, image, mounts, policy owner.{level,patterns,token,grant,system}",
     predicate: "an owner is named, on one line, and matches a pattern of owner.patterns: the annotation boltseal.dev/owner (level annotation), or the service account \
-                of a token that the cluster bound to this pod, its namespace and this node (level pod-token).",
+                of a token that the cluster bound to this pod, its namespace and this node (level pod-token), or whom an authority of owner.grant \
+                signed a grant for that is in force and names this audience, namespace, pod, container, image and each of its mounts (level grant). \
+                A pod that owner.system lists by namespace and image has the owner that the policy names.",
     fix: "set the annotation boltseal.dev/owner to an owner of owner.patterns",
     conditions: &[
         ("missing", "no owner is named"),
         ("not-allowed", "the owner matches no pattern"),
         ("no-token", "the pod has no token that proves its owner"),
         ("token", "the pod's token proves nothing: its signature, issuer, audience or time do not hold"),
-        ("other-pod", "the token is bound to another pod, namespace or node"),
+        ("other-pod", "the token or the grant is for another pod, namespace or node"),
+        ("no-grant", "the pod has no grant of its owner"),
+        (
+            "grant",
+            "the pod's grant counts for nothing: its signature, authority, issuer, audience, time or authentication do not hold",
+        ),
+        ("beyond-grant", "the grant names no such container, or another image, or not that mount"),
         ("level", "the policy demands a proof that this version cannot check"),
         UNKNOWN_ROW,
         TIMEOUT_ROW,
@@ -33,13 +47,18 @@ pub(super) static RULE: Rule = Rule {
 const FIX_TOKEN: &str = "give the pod a projected volume boltseal-owner with a serviceAccountToken of the audience owner.token.audience at the path token";
 
 fn check(ctx: &Ctx<'_>) -> Vec<Finding> {
+    if let Some(system) = system::of(ctx) {
+        let fact = format!("{} (system pod of {})", text::show(&system.owner), text::show(&system.namespace));
+        return vec![RULE.allowed_by(&format!("system {}", system.id), "system", fact)];
+    }
     let finding = match ctx.policy.owner.level.as_str() {
         "annotation" => annotation(ctx),
         "pod-token" => token(ctx),
+        "grant" => grant::check(ctx),
         other => RULE.deny_fix(
             "level",
             format!("owner.level \"{}\" cannot be checked", text::show(other)),
-            "set owner.level = \"annotation\" or \"pod-token\"",
+            "set owner.level = \"annotation\", \"pod-token\" or \"grant\"",
         ),
     };
     vec![finding]
@@ -76,6 +95,14 @@ fn token(ctx: &Ctx<'_>) -> Finding {
     }
 }
 
+/// The owner that the policy or a grant that holds names, for the record; None where neither does.
+#[must_use]
+pub fn named(policy: &Policy, facts: &Facts) -> Option<String> {
+    let ctx = Ctx::new(policy, facts);
+    let system = system::of(&ctx).map(|system| system.owner.clone());
+    system.or_else(|| grant::holds(&ctx).ok().map(|grant| grant.subject.clone()))
+}
+
 /// What of the token is not this pod, where and as it runs.
 fn unbound(ctx: &Ctx<'_>, token: &BoundToken) -> Option<String> {
     let subject = &ctx.facts.subject;
@@ -103,9 +130,8 @@ fn is_allowed(ctx: &Ctx<'_>, owner: &str) -> bool {
 mod tests {
     use super::super::outcomes;
     use super::*;
-    use crate::facts::Facts;
     use crate::fixture;
-    use crate::policy::{Policy, TokenRules};
+    use crate::policy::TokenRules;
 
     #[test]
     fn truth_table() {

@@ -1,9 +1,10 @@
 //! BS-PRC-009: what runs is what was signed: program, arguments, environment, working folder and user of the image's config.
 //!
 //! A value of the environment and an argument may be a secret: findings name variables, places and lengths, never them.
-//! `covered` is where a difference is granted. An owner's signed grant over the whole spec will be asked there, too.
+//! `covered` is where a difference is granted: by an allowance, or by an owner's grant that BS-OWN-001 found to hold.
+use super::own_001_owner::granted_container;
 use super::{Ctx, Identity, PROCESSES, Rule, TIMEOUT_ROW, UNKNOWN_ROW};
-use crate::facts::{Door, Fact, Image, Variable};
+use crate::facts::{Door, Fact, GrantedContainer, Image, Variable};
 use crate::policy::{Allowance, Level};
 use crate::verdict::Finding;
 use crate::{pattern, text};
@@ -16,11 +17,11 @@ pub(super) static RULE: Rule = Rule {
     from: Level::Strict,
     misfit: "deny",
     doors: PROCESSES,
-    reads: "image.{args,entrypoint,env,cwd,user,signatures}, process.{args,env,cwd,uid,gid}, allowance args, env, cwd, users",
+    reads: "image.{args,entrypoint,env,cwd,user,signatures}, process.{args,env,cwd,uid,gid}, owner_grant, allowance args, env, cwd, users",
     predicate: "the arguments are the signed config's Entrypoint and Cmd, the working folder its WorkingDir, user and group its User, \
-        each variable of the environment one of its Env with the same value; or an allowance covers the difference. What kubelet and \
+        each variable of the environment one of its Env with the same value; or an allowance or the owner's grant covers the difference. What kubelet and \
         containerd put in themselves is known by name and form. A variable from which loaders and interpreters take code (LD_PRELOAD, \
-        JAVA_TOOL_OPTIONS, NODE_OPTIONS, PYTHONPATH, BASH_ENV ...) is the config's, with the same value, whatever an allowance says; \
+        JAVA_TOOL_OPTIONS, NODE_OPTIONS, PYTHONPATH, BASH_ENV ...) is the config's, with the same value, whatever an allowance or a grant says; \
         of an exec, whose command is its own, this alone is asked. A pod's sandbox runs as the pod's user.",
     fix: "set it in the image and sign that, or grant it by an [[allowance]]",
     conditions: &[
@@ -105,14 +106,21 @@ fn config(ctx: &Ctx<'_>, signed: &Signed) -> Vec<Finding> {
 
 const START: &str = "start it from an image: see BS-IMG-001";
 
-/// The allowance that covers a difference.
-fn covered<'a>(ctx: &Ctx<'a>, grants: impl Fn(&Allowance) -> bool) -> Option<&'a Allowance> {
-    ctx.allowed(grants)
+/// What covers a difference: the id of an allowance, or of the owner's grant.
+fn covered(
+    ctx: &Ctx<'_>,
+    allows: impl Fn(&Allowance) -> bool,
+    grants: impl Fn(&GrantedContainer) -> bool,
+) -> Option<String> {
+    ctx.allowed(allows).map(|allowance| allowance.id.clone()).or_else(|| {
+        let (grant, _) = granted_container(ctx).filter(|(_, container)| grants(container))?;
+        Some(format!("grant {}", grant.id))
+    })
 }
 
-fn settle(ctx: &Ctx<'_>, condition: &str, fact: String, grants: impl Fn(&Allowance) -> bool) -> Finding {
-    match covered(ctx, grants) {
-        Some(by) => RULE.allowed(by, condition, fact),
+fn settle(condition: &str, fact: String, by: Option<String>) -> Finding {
+    match by {
+        Some(by) => RULE.allowed_by(&by, condition, fact),
         None => RULE.deny(condition, fact),
     }
 }
@@ -136,7 +144,26 @@ fn command(ctx: &Ctx<'_>, image: &Image) -> Option<Finding> {
         ("command", "another command than the signed one")
     };
     let fact = format!("{what}, from argument {same} on");
-    Some(settle(ctx, condition, fact, |a| a.args.iter().any(|granted| is_command(granted, args))))
+    let by = covered(
+        ctx,
+        |a| a.args.iter().any(|granted| is_command(granted, args)),
+        |container| is_granted(container, entrypoint, whole, args),
+    );
+    Some(settle(condition, fact, by))
+}
+
+/// Kubernetes' way, with the grant's words in the place of the manifest's; of a word None is any.
+fn is_granted(container: &GrantedContainer, entrypoint: &[String], whole: &[String], args: &[String]) -> bool {
+    // Absent and empty are the same to CRI.
+    let given = |words: &Option<Vec<Option<String>>>| words.clone().filter(|words| !words.is_empty());
+    let signed = |words: &[String]| words.iter().cloned().map(Some).collect::<Vec<_>>();
+    let expected = match (given(&container.command), given(&container.args)) {
+        (Some(command), more) => [command, more.unwrap_or_default()].concat(),
+        (None, Some(more)) => [signed(entrypoint), more].concat(),
+        (None, None) => signed(whole),
+    };
+    let same = |(word, arg): (&Option<String>, &String)| word.as_ref().is_none_or(|word| word == arg);
+    !args.is_empty() && expected.len() == args.len() && expected.iter().zip(args).all(same)
 }
 
 /// One pattern per argument; [`MORE`] at the end stands for any number of them.
@@ -161,7 +188,9 @@ fn folder(ctx: &Ctx<'_>, image: &Image) -> Option<Finding> {
     let fact = format!("works in {}, not in the signed {}", text::show(ours), text::show(signed));
     let grants =
         |a: &Allowance| plain.as_ref().is_some_and(|p| a.cwd.iter().any(|granted| pattern::matches(granted, p)));
-    Some(settle(ctx, "cwd", fact, grants))
+    let of_grant =
+        |c: &GrantedContainer| plain.is_some() && c.cwd.as_deref().map(pattern::normal) == Some(plain.clone());
+    Some(settle("cwd", fact, covered(ctx, grants, of_grant)))
 }
 
 fn user(ctx: &Ctx<'_>, image: &Image) -> Option<Finding> {
@@ -179,7 +208,12 @@ fn user(ctx: &Ctx<'_>, image: &Image) -> Option<Finding> {
             ("user-name", format!("runs as {ours}; the signed user is \"{shown}\", without both numbers"))
         }
     };
-    let mut finding = settle(ctx, condition, fact, |a| a.users.iter().any(|granted| pattern::matches(granted, &ours)));
+    let by = covered(
+        ctx,
+        |a| a.users.iter().any(|granted| pattern::matches(granted, &ours)),
+        |container| container.user.as_deref() == Some(ours.as_str()),
+    );
+    let mut finding = settle(condition, fact, by);
     if condition == "user-name" && !finding.fix.is_empty() {
         finding.fix = "name USER as uid:gid in the image, or grant users by an [[allowance]]".into();
     }
@@ -207,20 +241,22 @@ fn variables(ctx: &Ctx<'_>, signed: &Signed) -> Vec<Finding> {
     let here: BTreeSet<&str> = env.iter().map(|v| v.name.as_str()).collect();
     let others = env.iter().filter(|v| !known(v)).map(|v| v.name.as_str());
     let missing = signed.keys().map(String::as_str).filter(|name| !here.contains(name));
-    let mut by: BTreeMap<Option<&str>, (Option<&Allowance>, BTreeSet<&str>)> = BTreeMap::new();
+    let mut by: BTreeMap<Option<String>, BTreeSet<&str>> = BTreeMap::new();
     for name in others.chain(missing) {
-        let allowance = covered(ctx, |a| a.env.iter().any(|granted| pattern::matches(granted, name)));
-        by.entry(allowance.map(|a| a.id.as_str())).or_insert((allowance, BTreeSet::new())).1.insert(name);
+        let by_whom = covered(
+            ctx,
+            |a| a.env.iter().any(|granted| pattern::matches(granted, name)),
+            |container| here.contains(name) && container.env.contains(name),
+        );
+        by.entry(by_whom).or_default().insert(name);
     }
-    let finding = |(allowance, names): (Option<&Allowance>, BTreeSet<&str>)| {
-        let fact = format!("not as the signed config has it: {}", text::list(names));
-        match allowance {
-            Some(by) => RULE.allowed(by, "env", fact),
-            None => RULE.deny("env", fact),
-        }
+    let finding = |(by, names): (Option<String>, BTreeSet<&str>)| {
+        settle("env", format!("not as the signed config has it: {}", text::list(names)), by)
     };
-    by.into_values().map(finding).collect()
+    by.into_iter().map(finding).collect()
 }
 
+#[cfg(test)]
+mod grants;
 #[cfg(test)]
 mod tests;

@@ -129,7 +129,8 @@ fn a_token_of_another_kind_or_key_is_no_grant() {
     refused(&signer.sign(HEAD, &twice), "twice");
     refused(&signer.sign(HEAD, &format!("{}x", claims())), "not JSON");
     // The public key as the secret of an HMAC.
-    let message = format!("{}.{}", b64(HEAD.replace("ES256", "HS256").as_bytes()), b64(claims().to_string().as_bytes()));
+    let message =
+        format!("{}.{}", b64(HEAD.replace("ES256", "HS256").as_bytes()), b64(claims().to_string().as_bytes()));
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, signer.jwk("v1").as_bytes()), message.as_bytes());
     refused(&format!("{message}.{}", b64(tag.as_ref())), "none of the pinned keys");
 }

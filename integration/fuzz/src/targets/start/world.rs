@@ -107,6 +107,7 @@ impl World {
             user_namespace: of_spec.user_namespace,
             foreign_fields: of_spec.foreign_fields,
             owner_token: Fact::Absent,
+            owner_grant: Fact::Absent,
             owner: parsed.annotation("boltseal.dev/owner").map_or(Fact::Absent, |o| Fact::Is(o.into())),
             sensitivity: parsed.annotation("boltseal.dev/sensitivity").map_or(Fact::Absent, |s| Fact::Is(s.into())),
             ports: network::named(|name| parsed.annotation(name), "app"),
