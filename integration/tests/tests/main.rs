@@ -1,12 +1,13 @@
 //! The main job and everything that is refused, on containerd 1.6 and 2.1, each in a private machine of its own, beside each other:
 //!
-//!   cargo test -p boltseal-integration-tests [-- PART..]     parts: life, cri, owner, users (user-namespace: without pods), cases, warn, hooks, node, policies, signed, network, listed, anomalies, watch, odd, mutated; 1.6, 2.1; a part of a case's name
+//!   cargo test -p boltseal-integration-tests [-- PART..]     parts: life, cri, owner, grants, users (user-namespace: without pods), cases, warn, hooks, node, policies, signed, network, listed, anomalies, watch, odd, mutated; 1.6, 2.1; a part of a case's name
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod anomalies;
 mod checks;
 mod cri;
 mod damaged;
+mod grants;
 mod hooks;
 mod life;
 mod listed;
@@ -85,10 +86,11 @@ impl Report {
 }
 
 /// Parts of the tests, as the command line names them.
-const PARTS: [&str; 17] = [
+const PARTS: [&str; 18] = [
     "life",
     "cri",
     "owner",
+    "grants",
     "users",
     "user-namespace",
     "cases",
@@ -168,6 +170,9 @@ fn on(world: &mut World, version: Version, choice: &Choice, report: &mut Report)
     }
     if choice.wants("owner") {
         owner::all(world, report, &name);
+    }
+    if choice.wants("grants") {
+        grants::all(world, report, &name);
     }
     if choice.wants("users") {
         users::all(world, version, report, &name);

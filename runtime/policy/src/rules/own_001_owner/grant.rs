@@ -7,8 +7,7 @@ use crate::facts::{Fact, Grant, GrantedContainer, Image, Mount, Origin, OwnerGra
 use crate::policy::{Closed, GrantAuthority, GrantRules};
 use crate::{pattern, text};
 
-const FIX: &str =
-    "boltseal grant generate and sign; put what it prints into the pod's annotation boltseal.dev/owner-grant";
+const FIX: &str = "boltseal grant generate, sign; annotate the pod";
 /// Seconds that clocks may differ.
 const SKEW: u64 = 60;
 const DAY: u64 = 86_400;

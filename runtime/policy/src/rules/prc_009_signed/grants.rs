@@ -111,14 +111,15 @@ fn a_grant_that_does_not_hold_covers_nothing() {
         })
     };
     assert_eq!(with(&|_, _| {}), BY);
-    let bad: [&dyn Fn(&mut Policy, &mut Facts); 7] = [
-        &|_, f| grant(f).until = 0,
-        &|_, f| grant(f).by.clear(),
-        &|_, f| f.subject.pod_namespace = "bank".into(),
-        &|_, f| f.subject.container_name = "other".into(),
-        &|p, _| p.owner.patterns.clear(),
-        &|p, _| p.owner.level = "annotation".into(),
-        &|_, f| f.owner_grant = Fact::Absent,
+    type Change = fn(&mut Policy, &mut Facts);
+    let bad: [Change; 7] = [
+        |_, f| grant(f).until = 0,
+        |_, f| grant(f).by.clear(),
+        |_, f| f.subject.pod_namespace = "bank".into(),
+        |_, f| f.subject.container_name = "other".into(),
+        |p, _| p.owner.patterns.clear(),
+        |p, _| p.owner.level = "annotation".into(),
+        |_, f| f.owner_grant = Fact::Absent,
     ];
     for (number, change) in bad.iter().enumerate() {
         assert_eq!(with(change), "deny cwd", "{number}");

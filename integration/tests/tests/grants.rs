@@ -1,0 +1,297 @@
+//! Grants of owners, on pods as kubelet asks for them: each that is refused has a twin with an honest one, which starts.
+use crate::Report;
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use stack::cri::{Cri, container, pod, v1};
+use stack::jws::{Signer, now, unsigned};
+use stack::leak::Snapshot;
+use stack::node::{World, trail};
+use stack::policy::{self, OWNER};
+use std::fs;
+use std::path::Path;
+
+const JWKS: &str = "people.jwks";
+const ANNOTATION: &str = "boltseal.dev/owner-grant";
+const SUBJECT: &str = "ann@example.com";
+const HEAD: &str = r#"{"alg":"ES256","typ":"boltseal-grant+jwt"}"#;
+const COMMAND: [&str; 2] = ["/bin/sleep", "600"];
+
+/// What is wrong with a pod's grant, or with the pod; the rule and the words of the refusal.
+type Fault = (&'static str, fn(&People, &mut Pod) -> Result<()>, &'static str, &'static str);
+
+const OWN: &str = "BS-OWN-001";
+
+const FAULTS: [Fault; 19] = [
+    ("no grant, whatever the annotation says", |_, p| p.carry(None), OWN, "no annotation boltseal.dev/owner-grant"),
+    (
+        "a grant for another namespace",
+        |w, p| w.with(p, |c| granted(c)["namespaces"] = json!(["bank"])),
+        OWN,
+        "for namespace bank",
+    ),
+    ("a grant for another pod", |w, p| w.with(p, |c| granted(c)["pods"] = json!(["db-*"])), OWN, "for pods db-*"),
+    (
+        "a grant for another image",
+        |w, p| w.with(p, |c| first(c)["images"] = json!([digest('a')])),
+        OWN,
+        "for other images",
+    ),
+    (
+        "a grant for another container",
+        |w, p| w.with(p, |c| first(c)["name"] = "other".into()),
+        OWN,
+        "no container \"app\"",
+    ),
+    ("a grant that has expired", |w, p| w.with(p, |c| c["exp"] = (now() - 1).into()), OWN, "has expired"),
+    ("a grant that is not valid yet", |w, p| w.with(p, |c| c["nbf"] = (now() + 3600).into()), OWN, "not valid yet"),
+    ("a grant that lives for years", |w, p| w.with(p, |c| c["exp"] = (now() + 400 * 86_400).into()), OWN, "max_days"),
+    (
+        "a grant for another cluster",
+        |w, p| w.with(p, |c| c["aud"] = json!(["boltseal:test"])),
+        OWN,
+        "owner.grant.audiences",
+    ),
+    ("a grant of another issuer", |w, p| w.with(p, |c| c["iss"] = "https://other.test".into()), OWN, "`iss`"),
+    ("a grant of somebody else", |w, p| w.with(p, |c| c["sub"] = "eve@evil.test".into()), OWN, "does not speak for"),
+    ("a grant without a second factor", |w, p| w.with(p, |c| c["amr"] = json!(["pwd"])), OWN, "`amr`"),
+    (
+        "a grant by a key that is no more in the set",
+        |w, p| p.carry(Some(Signer::new()?.sign(HEAD, &w.claims(p))?)),
+        OWN,
+        "none of the pinned keys",
+    ),
+    ("a grant that nobody signed", |w, p| p.carry(Some(unsigned(&w.claims(p)))), OWN, "the pod's grant"),
+    (
+        "a token of another kind by the same key",
+        |w, p| p.carry(Some(w.key.sign(r#"{"alg":"ES256","typ":"JWT"}"#, &w.claims(p))?)),
+        OWN,
+        "another kind",
+    ),
+    (
+        "a grant with bytes behind it",
+        |w, p| p.carry(Some(format!("{}.e30", w.key.sign(HEAD, &w.claims(p))?))),
+        OWN,
+        "three parts",
+    ),
+    (
+        "an envelope that is none",
+        |_, p| p.carry(Some(r#"{"payload":"e30=","payload":"e30=","payloadType":"t","signatures":[]}"#.into())),
+        OWN,
+        "twice",
+    ),
+    (
+        "a command that the grant does not have",
+        |w, p| w.with(p, |c| first(c)["command"] = json!(["/bin/sleep", "601"])),
+        "BS-PRC-009",
+        "another command than the signed one",
+    ),
+    (
+        "a value that the grant does not have",
+        |w, p| {
+            w.with(p, |_| {})?;
+            p.mode = "other";
+            Ok(())
+        },
+        "BS-PRC-009",
+        "MODE",
+    ),
+];
+
+fn granted(claims: &mut Value) -> &mut Value {
+    &mut claims["boltseal.dev/grant"]
+}
+
+fn first(claims: &mut Value) -> &mut Value {
+    &mut granted(claims)["containers"][0]
+}
+
+fn digest(digit: char) -> String {
+    format!("sha256:{}", digit.to_string().repeat(64))
+}
+
+pub(crate) fn all(world: &mut World, report: &mut Report, name: &dyn Fn(&str) -> String) {
+    let people = match People::new(world) {
+        Ok(people) => people,
+        Err(error) => return report.check(&name("grants: a policy with people's keys"), || Err(error)),
+    };
+    report
+        .check(&name("grants: an owner's grant covers what runs, and the trail names her"), || proven(world, &people));
+    for (number, (what, fault, rule, says)) in FAULTS.iter().enumerate() {
+        report.check(&name(&format!("refused: {what}")), || {
+            let clean = Snapshot::take()?;
+            let refused = Pod { name: format!("web-{number}"), grant: None, mode: "prod" };
+            self::refused(world, &people, refused, *fault, rule, says)?;
+            clean.compare()?;
+            Ok(String::new())
+        });
+    }
+    report.check(&name("grants: a system pod needs none"), || system(world));
+    report.check(&name("grants: the policy as it was"), || {
+        fs::remove_file(Path::new(policy::FOLDER).join("trust").join(JWKS))?;
+        world.node.policy.write()?;
+        Ok(String::new())
+    });
+}
+
+/// Who signs grants here; their keys are pinned in the policy.
+struct People {
+    key: Signer,
+    image: String,
+    manifest: String,
+}
+
+fn bent(world: &World) -> Result<policy::Policy> {
+    let mut bent = world.node.policy.clone();
+    bent.set("owner.level", "grant")?;
+    bent.set("owner.patterns", vec![toml::Value::from("*")])?;
+    bent.enforce("BS-PRC-009")?;
+    let rules: toml::Table = toml::from_str(&format!(
+        r#"
+audiences = ["boltseal:here"]
+[[authority]]
+name = "people"
+jwks = "{JWKS}"
+issuer = "https://idp.test"
+identities = ["*@example.com"]
+namespaces = ["demo"]
+amr = ["mfa"]
+"#
+    ))?;
+    bent.set("owner.grant", rules)?;
+    Ok(bent)
+}
+
+impl People {
+    fn new(world: &World) -> Result<Self> {
+        let key = Signer::new()?;
+        let file = world.node.work.join(JWKS);
+        fs::write(&file, key.jwks()?)?;
+        policy::trust(JWKS, &file)?;
+        bent(world)?.write()?;
+        let image = world.node.images.get("app")?;
+        Ok(Self { key, image: image.name.clone(), manifest: image.manifest.clone() })
+    }
+
+    fn claims(&self, pod: &Pod) -> Value {
+        let mode = ring::digest::digest(&ring::digest::SHA256, b"prod");
+        let hex: String = mode.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        json!({
+            "iss": "https://idp.test", "sub": SUBJECT, "aud": ["boltseal:here"], "amr": ["pwd", "mfa"],
+            "nbf": now(), "exp": now() + 3600,
+            "boltseal.dev/grant": {
+                "version": 1, "namespaces": ["demo"], "pods": [pod.name],
+                "containers": [{
+                    "name": "app", "images": [self.manifest], "command": COMMAND,
+                    "env": { "MODE": format!("sha256:{hex}"), "ANYTHING": "any" },
+                }],
+            },
+        })
+    }
+
+    fn with(&self, pod: &mut Pod, change: impl Fn(&mut Value)) -> Result<()> {
+        let mut claims = self.claims(pod);
+        change(&mut claims);
+        pod.carry(Some(self.key.sign(HEAD, &claims)?))
+    }
+}
+
+struct Pod {
+    name: String,
+    grant: Option<String>,
+    /// Value of the variable MODE.
+    mode: &'static str,
+}
+
+impl Pod {
+    fn carry(&mut self, grant: Option<String>) -> Result<()> {
+        self.grant = grant;
+        Ok(())
+    }
+}
+
+/// Runs the pod and its container; both are gone afterwards.
+fn run(world: &World, image: &str, of: &Pod, change: impl Fn(&mut v1::PodSandboxConfig)) -> Result<()> {
+    let cri = Cri::new()?;
+    let logs = world.node.work.join(format!("logs-{}", of.name));
+    fs::create_dir_all(&logs)?;
+    let mut config = pod(&of.name, &logs, Some(OWNER));
+    config.annotations.extend(of.grant.iter().map(|grant| (ANNOTATION.to_owned(), grant.clone())));
+    change(&mut config);
+    let id = cri.run_pod(&config, "boltseal").context("RunPodSandbox")?;
+    let mut app = container("app", image, &COMMAND, &Default::default());
+    app.envs = [("MODE", of.mode), ("ANYTHING", "at all")]
+        .map(|(key, value)| v1::KeyValue { key: key.into(), value: value.into() })
+        .into();
+    let outcome = cri
+        .create(&id, &config, &app)
+        .context("CreateContainer")
+        .and_then(|container| cri.start(&container).context("StartContainer"));
+    cri.remove_pod(&id).context("StopPodSandbox")?;
+    outcome
+}
+
+fn refused(
+    world: &World,
+    people: &People,
+    mut pod: Pod,
+    fault: fn(&People, &mut Pod) -> Result<()>,
+    rule: &str,
+    says: &str,
+) -> Result<()> {
+    fault(people, &mut pod)?;
+    let Err(error) = run(world, &people.image, &pod, |_| {}) else { bail!("it started") };
+    let text = format!("{error:#}");
+    // A container's grant that does not hold covers nothing either: what it would have is then refused beside it.
+    let alone = !text.contains("(+") || rule == OWN && text.contains("BS-PRC-009");
+    ensure!(text.contains(rule) && text.contains(says) && alone, "{text}");
+    pod.mode = "prod";
+    people.with(&mut pod, |_| {})?;
+    run(world, &people.image, &pod, |_| {}).context("the twin")
+}
+
+fn proven(world: &World, people: &People) -> Result<String> {
+    let mut pod = Pod { name: "granted".into(), grant: None, mode: "prod" };
+    people.with(&mut pod, |_| {})?;
+    let before = trail()?.len();
+    run(world, &people.image, &pod, |_| {})?;
+    let records = trail()?;
+    let of = |ev: &str| records.iter().skip(before).filter(|r| r["ev"] == ev).cloned().collect::<Vec<Value>>();
+    let started = of("started");
+    ensure!(started.len() == 2 && started.iter().all(|r| r["who"]["owner"] == SUBJECT), "{started:?}");
+    let decided = of("decision");
+    let covered = decided.iter().flat_map(|r| r["findings"].as_array().into_iter().flatten());
+    let covered: Vec<&str> = covered
+        .filter(|f| f["rule"] == "BS-PRC-009" && f["outcome"] == "allowed")
+        .filter_map(|f| f["condition"].as_str())
+        .collect();
+    ensure!(covered == ["command", "env"], "{covered:?}");
+    Ok(format!("{SUBJECT}, sandbox and container; command and environment by the grant"))
+}
+
+/// A pod of a listed namespace with a listed image has the policy's owner; in another namespace it is refused.
+fn system(world: &World) -> Result<String> {
+    let image = world.node.images.get("app")?;
+    let mut policy = bent(world)?;
+    policy.warn("BS-PRC-009")?;
+    let listed: toml::Table = toml::from_str(&format!(
+        "id = \"agent\"\nowner = \"platform@example.com\"\nnamespace = \"demo-system\"\nauthority = \"ci\"\nrepository = \"{}\"\n",
+        image.repository
+    ))?;
+    policy.set("owner.system", vec![toml::Value::Table(listed)])?;
+    policy.write()?;
+    let pod = Pod { name: "agent".into(), grant: None, mode: "prod" };
+    let Err(error) = run(world, &image.name, &pod, |_| {}) else { bail!("it started in another namespace") };
+    ensure!(format!("{error:#}").contains("no annotation boltseal.dev/owner-grant"), "{error:#}");
+    let before = trail()?.len();
+    run(world, &image.name, &pod, |config| {
+        if let Some(metadata) = &mut config.metadata {
+            metadata.namespace = "demo-system".into();
+        }
+    })
+    .context("the twin")?;
+    let records = trail()?;
+    let mut decided = records.iter().skip(before).filter(|r| r["ev"] == "decision");
+    let named = |r: &Value| r["who"]["owner"] == "platform@example.com" && r.to_string().contains("system agent");
+    ensure!(decided.all(named), "{records:?}");
+    Ok("owner platform@example.com, by the policy's list".into())
+}
