@@ -4,7 +4,7 @@ use crate::dsse::propose;
 use crate::jws::tests::{Signer, b64};
 use ring::hmac;
 use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
+use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use serde_json::json;
 
 const HEAD: &str = r#"{"alg":"ES256","typ":"boltseal-grant+jwt"}"#;
@@ -160,11 +160,7 @@ fn an_envelope_is_of_its_key_and_type() {
     refused(&keys, &signed(DSSE_TYPE, &format!("{text}{{}}")), "not JSON");
     refused(&Keys::Set(Signer::new().jwks()), &good, "in PEM");
     // A key in PEM verifies tokens, too; RSA without a word on its padding does not.
-    let fixed = ring::signature::EcdsaKeyPair::from_pkcs8(
-        &ring::signature::ECDSA_P256_SHA256_FIXED_SIGNING,
-        made.as_ref(),
-        &random,
-    );
+    let fixed = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, made.as_ref(), &random);
     let message = format!("{}.{}", b64(HEAD.as_bytes()), b64(text.as_bytes()));
     let signature = fixed.unwrap().sign(&random, message.as_bytes()).unwrap();
     assert!(keys.token(&format!("{message}.{}", b64(signature.as_ref()))).is_ok());
