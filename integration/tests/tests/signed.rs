@@ -30,6 +30,8 @@ pub(crate) fn all(world: &mut World, report: &mut Report, name: &dyn Fn(&str) ->
 fn strict(world: &mut World) -> Result<String> {
     let mut policy = world.node.policy.clone();
     policy.set("level", "strict")?;
+    // Its image is busybox.
+    policy.warn("BS-IMG-007")?;
     policy.write()?;
     world.undo_later(|world| world.node.policy.write());
     let request = world.request("own", &["/bin/true", "other"])?;

@@ -15,7 +15,7 @@ use crate::image::{self, NoProof};
 use crate::refuse::{Refused, Result, single};
 use crate::sensitivity::{self, Turn};
 use crate::trail::{Book, bare};
-use crate::{grant, node, owner, paths, sys};
+use crate::{grant, node, owner, paths, scan, sys};
 use boltseal_evidence::containerd::{self, Client};
 use boltseal_evidence::record::{Records, load_node};
 use boltseal_evidence::{hooks, host, mountinfo, mounts, rootfs, spec, spec_facts};
@@ -96,6 +96,7 @@ pub(crate) fn create(
     facts.subject = subject(request, &parsed);
     let begun = Instant::now();
     let netns = containerd_facts(request, create, policy, &records, &mut facts, deadline);
+    facts.scan = scan::fact(&policy.rules, &facts, deadline);
     let (of_pod, jwks) = (&facts.subject, policy.owner_jwks.as_deref());
     facts.owner_token = owner::token(&policy.rules.owner, jwks, &policy.rules.mounts.kubelet_root, of_pod, &facts.now);
     let environment = parsed.spec.process().as_ref().and_then(|process| process.env().as_deref()).unwrap_or_default();
@@ -159,6 +160,7 @@ fn common(door: Door, book: &Book, policy: &InForce) -> Facts {
         subject: Subject::default(),
         image: Fact::default(),
         rootfs: Fact::default(),
+        scan: Fact::Absent,
         process: Default::default(),
         bound: Fact::Absent,
         namespaces: Default::default(),

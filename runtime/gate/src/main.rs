@@ -20,6 +20,7 @@ mod paths;
 mod pipeline;
 mod refuse;
 mod remove;
+mod scan;
 mod sensitivity;
 mod state;
 mod sys;

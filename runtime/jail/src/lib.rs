@@ -10,6 +10,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
 
 mod sys;
+mod tree;
+
+pub use tree::{LATE, Tell, look};
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
@@ -67,14 +70,14 @@ impl Jail {
     /// # Errors
     /// A machine that the filter is not built for.
     pub fn new(deadline: Instant) -> Result<Self, String> {
-        let filter = filter().map_err(|e| format!("the worker's filter does not build: {e}"))?;
+        let filter = filter(&[]).map_err(|e| format!("the worker's filter does not build: {e}"))?;
         Ok(Self { filter, deadline, worker: RefCell::default() })
     }
 }
 
 impl Parse for Jail {
     fn parse(&self, parser: Parser, kind: u8, bytes: &[u8]) -> Result<Vec<u8>, String> {
-        let idle = self.worker.take().filter(|worker| std::ptr::fn_addr_eq(worker.parser, parser));
+        let idle = self.worker.take().filter(|w| w.parser.is_some_and(|of| std::ptr::fn_addr_eq(of, parser)));
         let worker = idle.map_or_else(|| Worker::start(parser, &self.filter), Ok)?;
         match worker.ask(kind, bytes, self.deadline.min(Instant::now() + TIME)) {
             Ok(answer) => {
@@ -95,7 +98,8 @@ impl Parse for Jail {
 /// A child that waits for questions. Dropped, it is killed and reaped.
 #[derive(Debug)]
 struct Worker {
-    parser: Parser,
+    /// None: it does one thing and ends.
+    parser: Option<Parser>,
     child: Pid,
     socket: OwnedFd,
     reaped: bool,
@@ -115,16 +119,19 @@ impl Drop for Worker {
 
 impl Worker {
     fn start(parser: Parser, filter: &BpfProgram) -> Result<Self, String> {
+        let life = |socket: &OwnedFd| match jailed(filter, socket) {
+            Ok(()) => i32::from(!answers(socket, parser)),
+            Err(_) => 2,
+        };
+        Self::fork(Some(parser), life)
+    }
+
+    /// A child that lives `life` and ends with what that returns.
+    fn fork(parser: Option<Parser>, life: impl FnOnce(&OwnedFd) -> i32) -> Result<Self, String> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
             .map_err(|e| format!("no socket for the worker: {e}"))?;
         match sys::fork().map_err(|e| format!("no worker: {e}"))? {
-            ForkResult::Child => {
-                let code = match jailed(filter, &theirs) {
-                    Ok(()) => i32::from(!answers(&theirs, parser)),
-                    Err(_) => 2,
-                };
-                sys::exit_now(code)
-            }
+            ForkResult::Child => sys::exit_now(life(&theirs)),
             ForkResult::Parent { child } => {
                 let worker = Self { parser, child, socket: ours, reaped: false };
                 nix::fcntl::fcntl(&worker.socket, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
@@ -182,7 +189,7 @@ impl Worker {
     fn poll(&self, what: PollFlags, deadline: Instant) -> Result<(), Option<String>> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(Some("the worker took too long".into()));
+            return Err(Some(LATE.into()));
         }
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         match nix::poll::poll(&mut [PollFd::new(self.socket.as_fd(), what)], timeout) {
@@ -256,24 +263,30 @@ fn written(socket: &OwnedFd, mut rest: &[u8]) -> bool {
 
 /// Locks the child in. The order matters: what needs a right comes before the right goes.
 fn jailed(filter: &BpfProgram, socket: &OwnedFd) -> Result<(), nix::Error> {
-    let failed = |_| nix::Error::EPERM;
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
     close_others(socket)?;
+    locked(filter, 1, 0, &caps::CapsHashSet::new())
+}
+
+/// Bounds, nobody's ids, no capability but those to keep, the filter.
+fn locked(filter: &BpfProgram, cpu: u64, files: u64, keep: &caps::CapsHashSet) -> Result<(), nix::Error> {
+    let failed = |_| nix::Error::EPERM;
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-    setrlimit(Resource::RLIMIT_CPU, 1, 1)?;
+    setrlimit(Resource::RLIMIT_CPU, cpu, cpu)?;
     setrlimit(Resource::RLIMIT_FSIZE, 0, 0)?;
     setrlimit(Resource::RLIMIT_AS, MEMORY, MEMORY)?;
     // Only root can become somebody else; an operator who is not root is no more than the worker may be.
     if nix::unistd::geteuid().is_root() {
+        nix::sys::prctl::set_keepcaps(!keep.is_empty())?;
         nix::unistd::setgroups(&[])?;
         nix::unistd::setresgid(Gid::from_raw(NOBODY), Gid::from_raw(NOBODY), Gid::from_raw(NOBODY))?;
         nix::unistd::setresuid(Uid::from_raw(NOBODY), Uid::from_raw(NOBODY), Uid::from_raw(NOBODY))?;
     }
     setrlimit(Resource::RLIMIT_NPROC, 0, 0)?;
-    setrlimit(Resource::RLIMIT_NOFILE, 0, 0)?;
+    setrlimit(Resource::RLIMIT_NOFILE, files, files)?;
     caps::clear(None, caps::CapSet::Inheritable).map_err(failed)?;
-    caps::clear(None, caps::CapSet::Effective).map_err(failed)?;
-    caps::clear(None, caps::CapSet::Permitted).map_err(failed)?;
+    caps::set(None, caps::CapSet::Effective, keep).map_err(failed)?;
+    caps::set(None, caps::CapSet::Permitted, keep).map_err(failed)?;
     nix::sys::prctl::set_dumpable(false)?;
     nix::sys::prctl::set_no_new_privs()?;
     seccompiler::apply_filter(filter).map_err(|_| nix::Error::EPERM)
@@ -288,10 +301,14 @@ fn close_others(keep: &OwnedFd) -> Result<(), nix::Error> {
 }
 
 /// Memory is mapped and unmapped, never made executable; musl's own heap turns its pages readable by mprotect.
-fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
+fn filter(more: &[libc::c_long]) -> Result<BpfProgram, seccompiler::BackendError> {
     let executable = u64::try_from(libc::PROT_EXEC).unwrap_or(u64::MAX);
     let not_executable = SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(executable), 0)?;
     let maps = [libc::SYS_mmap, libc::SYS_mprotect];
+    // Where it may open anything, it is to read: no flag that writes or makes a file.
+    let writes = libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND;
+    let writes = u64::try_from(writes).unwrap_or(u64::MAX);
+    let to_read = SeccompCondition::new(2, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(writes), 0)?;
     let allowed = [
         libc::SYS_read,
         libc::SYS_write,
@@ -303,9 +320,12 @@ fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
         libc::SYS_exit,
         libc::SYS_exit_group,
     ];
-    let mut rules: BTreeMap<_, _> = allowed.into_iter().map(|number| (number, Vec::new())).collect();
+    let mut rules: BTreeMap<_, _> = allowed.iter().chain(more).map(|number| (*number, Vec::new())).collect();
     for number in maps {
         rules.insert(number, vec![SeccompRule::new(vec![not_executable.clone()])?]);
+    }
+    if let Some(rule) = rules.get_mut(&libc::SYS_openat) {
+        rule.push(SeccompRule::new(vec![to_read])?);
     }
     let arch = if cfg!(target_arch = "aarch64") { TargetArch::aarch64 } else { TargetArch::x86_64 };
     SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, arch)?.try_into()

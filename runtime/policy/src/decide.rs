@@ -42,7 +42,7 @@ fn silent(rule: &Rule) -> Finding {
     }
 }
 
-fn settle(ctx: &Ctx<'_>, rule: &Rule, mut finding: Finding) -> Finding {
+pub(crate) fn settle(ctx: &Ctx<'_>, rule: &Rule, mut finding: Finding) -> Finding {
     let absolute = rule.id == "BS-AUD-001" || rules::of_no_author(rule.id, &finding.condition);
     if finding.outcome != Outcome::Deny || absolute {
         return finding;
@@ -61,10 +61,14 @@ pub(crate) fn enforced(ctx: &Ctx<'_>, rule: &Rule) -> bool {
     in_force(ctx, rule, rule.from)
 }
 
+/// The mode that the policy names for it, a scope's before the node's.
+pub(crate) fn mode(ctx: &Ctx<'_>, rule: &Rule) -> Option<Mode> {
+    ctx.scope.and_then(|s| s.modes.get(rule.id)).or_else(|| ctx.policy.modes.get(rule.id)).copied()
+}
+
 fn in_force(ctx: &Ctx<'_>, rule: &Rule, from: Level) -> bool {
-    let mode = ctx.scope.and_then(|s| s.modes.get(rule.id)).or_else(|| ctx.policy.modes.get(rule.id));
     let level: Level = ctx.scope.and_then(|s| s.level).unwrap_or(ctx.policy.level);
-    match mode {
+    match mode(ctx, rule) {
         Some(Mode::Enforce) => true,
         Some(Mode::Warn) => false,
         None => level >= from,

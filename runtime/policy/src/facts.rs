@@ -4,11 +4,13 @@
 mod grant;
 mod image;
 mod node;
+mod scan;
 
 pub use crate::variable::Variable;
 pub use grant::{Grant, GrantedContainer, GrantedMount, OwnerGrant};
 pub use image::{Attestation, Image, Rootfs, Signature};
 pub use node::{BoundToken, Bundle, Kexec, Neighbour, Node, OwnerToken};
+pub use scan::{Found, From as ScannedFrom, Kind as FoundKind, Scan};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,6 +57,8 @@ pub struct Facts {
     pub subject: Subject,
     pub image: Fact<Image>,
     pub rootfs: Fact<Rootfs>,
+    /// What its layers hold. Absent: nobody asked ([`crate::scan::wanted`]).
+    pub scan: Fact<Scan>,
     pub process: Process,
     /// For exec: what the container's own sealed record bounds it to.
     pub bound: Fact<Bound>,

@@ -1,7 +1,7 @@
 //! A policy and facts that pass every rule, for tests here and in crates that need a permit (feature `fixture`).
 use crate::facts::{
     Bundle, Capabilities, Devices, Door, Fact, Facts, IdMaps, Image, Kexec, Label, Limits, Lsm, Mount, Namespace,
-    NamespaceOrigin, Namespaces, Node, Object, Process, Root, Rootfs, Seccomp, Signature, Subject, UserNamespace,
+    NamespaceOrigin, Namespaces, Node, Object, Process, Root, Rootfs, Scan, Seccomp, Signature, Subject, UserNamespace,
 };
 use crate::policy::{Allowance, AllowedHook, AllowedMount, Authority, Exception, Policy, Scope};
 use crate::standard;
@@ -115,6 +115,7 @@ pub fn facts() -> Facts {
             integrity: "unpacked".into(),
             ..Default::default()
         }),
+        scan: Fact::Is(Scan { entries: 12, bytes: 3456, ..Scan::default() }),
         process: Process {
             args: vec!["/app".into()],
             cwd: "/".into(),

@@ -18,6 +18,7 @@ pub mod programs;
 #[cfg(test)]
 mod properties;
 pub mod rules;
+pub mod scan;
 pub mod standard;
 mod terms;
 pub mod text;

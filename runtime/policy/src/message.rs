@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn every_rules_message() {
         type Change = fn(&mut Policy, &mut Facts);
-        let cases: [(&str, Change); 39] = [
+        let cases: [(&str, Change); 42] = [
             ("BS-IMG-001", |_, f| {
                 f.image = Fact::Is(crate::facts::Image {
                     signatures: Vec::new(),
@@ -142,6 +142,18 @@ mod tests {
                 }
             }),
             ("BS-IMG-003", |p, _| p.registries.allow = vec!["quay.io".into()]),
+            ("BS-IMG-007", |p, f| {
+                p.level = Level::Strict;
+                f.scan = Fact::Is(scanned(crate::facts::FoundKind::Shell, "/bin/sh", "-> busybox"));
+            }),
+            ("BS-IMG-007", |p, f| {
+                p.modes.insert("BS-IMG-007".into(), Mode::Enforce);
+                f.scan = Fact::Unknown("timeout: 812345 entries in 25 s, and more to come".into());
+            }),
+            ("BS-IMG-008", |p, f| {
+                p.modes.insert("BS-IMG-008".into(), Mode::Enforce);
+                f.scan = Fact::Is(scanned(crate::facts::FoundKind::Setuid, "/usr/bin/su", "mode 4755"));
+            }),
             ("BS-PRC-001", |_, f| f.seccomp.unusable = vec!["default action is ALLOW".into()]),
             ("BS-PRC-002", |_, f| {
                 if let Some(c) = &mut f.process.capabilities {
@@ -268,6 +280,11 @@ mod tests {
             assert!(shown.contains(rule.id), "{} has no message here", rule.id);
         }
         insta::assert_snapshot!(shown);
+    }
+
+    fn scanned(kind: crate::facts::FoundKind, path: &str, note: &str) -> crate::facts::Scan {
+        let found = crate::facts::Found { kind, path: path.into(), note: note.into(), layer: Some(1) };
+        crate::facts::Scan { found: vec![found], ..Default::default() }
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub(crate) fn gather(bundle: &Path, parsed: &ParsedSpec, chosen: &Chosen) -> Res
         subject: subject(parsed),
         image: Fact::Unknown(OFFLINE.into()),
         rootfs: Fact::Unknown(OFFLINE.into()),
+        scan: Fact::Unknown(OFFLINE.into()),
         process: spec.process,
         bound: Fact::Absent,
         namespaces: spec.namespaces,

@@ -10,6 +10,8 @@ mod fsy_003_flags;
 mod img_001_signature;
 mod img_002_rootfs;
 mod img_003_registry;
+mod img_007_programs;
+mod img_008_privileges;
 mod mac_001_label;
 mod net_001_ports;
 mod net_002_destinations;
@@ -35,6 +37,7 @@ use crate::verdict::{Finding, Outcome};
 use crate::{pattern, text};
 use std::collections::BTreeMap;
 
+pub(crate) use img_007_programs::listed as found_in_layers;
 pub(crate) use mac_001_label::granted as granted_label;
 pub(crate) use net_001_ports::granted as granted_network;
 pub(crate) use nod_003_sensitivity::granted as granted_sensitivity;
@@ -77,6 +80,8 @@ static ALL_RULES: &[&Rule] = &[
     &img_001_signature::RULE,
     &img_002_rootfs::RULE,
     &img_003_registry::RULE,
+    &img_007_programs::RULE,
+    &img_008_privileges::RULE,
     &prc_001_seccomp::RULE,
     &prc_002_capabilities::RULE,
     &prc_003_root::RULE,
