@@ -20,6 +20,7 @@ pub(crate) fn write() -> io::Result<bool> {
     trust()?;
     messages()?;
     audit()?;
+    scan()?;
     node()?;
     crate::node_seeds::write()?;
     println!("seeds written below {}", corpus::root().display());
@@ -30,6 +31,28 @@ pub(crate) fn put(target: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
     let folder = corpus::root().join(target);
     std::fs::create_dir_all(&folder)?;
     std::fs::write(folder.join(name), bytes)
+}
+
+fn scan() -> io::Result<()> {
+    use boltseal_policy::facts::FoundKind;
+    use boltseal_scan::answer::{Answer, Seen, encode};
+    let seen = |kind, path: &[u8], note: &str| Seen { kind, path: path.into(), note: note.into() };
+    let found = vec![
+        seen(FoundKind::Shell, b"/bin/sh", "-> busybox"),
+        seen(FoundKind::Setuid, b"/usr/bin/a b\n", "mode 4755"),
+        seen(FoundKind::FileCapability, b"/usr/bin/ping", "permitted 0x2000, effective"),
+    ];
+    let answer = encode(&Ok(Answer { entries: 1234, bytes: 5_678_901, found, more: [2, 0, 0, 0, 1] }));
+    put("scan_answer", "found", &answer)?;
+    put("scan_answer", "failed", &encode(&Err("/a/b cannot be opened: Permission denied (os error 13)".into())))?;
+    let chain = format!("sha256:{}", "a".repeat(64));
+    let kept = [format!("boltseal-scan 1 x\n{chain}\nunpacked\n2049:17,2049:18\n").as_bytes(), &answer].concat();
+    put("scan_cached", "kept", &kept)?;
+    for (name, words) in [("v2", &[0x0200_0001_u32, 0x2000, 0, 0, 0][..]), ("v3", &[0x0300_0001, 0x2000, 1, 0, 0, 1000])] {
+        put("scan_capability", name, &words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>())?;
+    }
+    put("scan_peek", "busybox", b"\x7fELF BusyBox v1.35.0 BusyBox is copyrighted by many authors between 1998-2015.")?;
+    put("scan_peek", "toybox", b"\x7fELF usage: toybox [--long] (see https://landley.net/toybox)")
 }
 
 fn trust() -> io::Result<()> {

@@ -3,6 +3,7 @@
 #![allow(clippy::panic, reason = "a target panics when its property does not hold")]
 mod files;
 mod keyless;
+mod scan;
 mod start;
 mod trust;
 
@@ -116,6 +117,10 @@ pub(crate) const ALL: &[Target] = &[
             outcome(&read.map_err(|e| e.0).map(|seen| (seen.kind, seen.udp)))
         },
     },
+    Target { name: "scan_answer", holds: SAME, run: scan::scan_answer },
+    Target { name: "scan_cached", holds: "what is torn or altered does not count", run: scan::scan_cached },
+    Target { name: "scan_capability", holds: "what is told is one short line", run: scan::scan_capability },
+    Target { name: "scan_peek", holds: "a program is the same in whatever parts it is read", run: scan::scan_peek },
     Target { name: "audit_line", holds: "no panic, also behind a right sum", run: audit_line },
     Target { name: "audit_text", holds: "no control character is shown", run: audit_text },
     Target { name: "node_reply", holds: "no panic, whatever a TPM answers", run: node_reply },

@@ -40,7 +40,8 @@ pub struct Recipe {
     pub entrypoint: Vec<String>,
     pub cmd: Vec<String>,
     pub user: String,
-    /// busybox applets beside busybox itself.
+    /// busybox, and the applets beside it; without, nothing but `files`.
+    pub busybox: bool,
     pub applets: Vec<&'static str>,
     /// `/dev` is a symlink out of the root file system.
     pub dev_symlink: bool,
@@ -51,6 +52,8 @@ pub struct Recipe {
     pub form: Form,
     /// More files: where each comes from, its path in the image, its mode.
     pub files: Vec<(PathBuf, &'static str, u32)>,
+    /// The one of them that gets a capability.
+    pub capable: Option<&'static str>,
 }
 
 /// What the name leads to.
@@ -70,6 +73,7 @@ impl Default for Recipe {
             entrypoint: vec!["/bin/sleep".into(), "3600".into()],
             cmd: Vec::new(),
             user: USER.into(),
+            busybox: true,
             applets: vec![
                 "sh", "sleep", "cat", "echo", "id", "ls", "true", "false", "touch", "mount", "stat", "seq", "tty",
                 "head",
@@ -79,6 +83,7 @@ impl Default for Recipe {
             release: "1".into(),
             form: Form::Oci,
             files: Vec::new(),
+            capable: None,
         }
     }
 }
@@ -94,7 +99,7 @@ pub fn build(work: &Path, registry: &str, path: &str, tag: &str, recipe: &Recipe
     let layout = layout(work, path, tag);
     let root = layout.join("root");
     root_folder(&root, recipe)?;
-    let (layer, diff_id) = layer(&layout, &root)?;
+    let (layer, diff_id) = layer(&layout, &root, recipe.capable.is_some())?;
     fs::remove_dir_all(&root)?;
     push(layout, registry, path, tag, &layer, diff_id, recipe)
 }
@@ -226,10 +231,12 @@ fn root_folder(root: &Path, recipe: &Recipe) -> Result<()> {
     if !fs::read(busybox).is_ok_and(|bytes| is_static(&bytes)) {
         bail!("/bin/busybox is missing or not static. Fix: apt-get install busybox-static");
     }
-    fs::copy(busybox, root.join("bin/busybox")).context("busybox")?;
-    fs::set_permissions(root.join("bin/busybox"), fs::Permissions::from_mode(0o755))?;
-    for applet in &recipe.applets {
-        symlink("busybox", root.join("bin").join(applet))?;
+    if recipe.busybox {
+        fs::copy(busybox, root.join("bin/busybox")).context("busybox")?;
+        fs::set_permissions(root.join("bin/busybox"), fs::Permissions::from_mode(0o755))?;
+        for applet in &recipe.applets {
+            symlink("busybox", root.join("bin").join(applet))?;
+        }
     }
     fs::write(root.join("etc/passwd"), "root:x:0:0::/:\napp:x:65532:65532::/:\n")?;
     fs::write(root.join("etc/group"), "root:x:0:\napp:x:65532:\n")?;
@@ -239,6 +246,12 @@ fn root_folder(root: &Path, recipe: &Recipe) -> Result<()> {
         fs::create_dir_all(to.parent().context("a file at the root")?)?;
         fs::copy(from, &to).with_context(|| from.display().to_string())?;
         fs::set_permissions(to, fs::Permissions::from_mode(*mode))?;
+    }
+    if let Some(path) = recipe.capable {
+        // CAP_NET_RAW, permitted and effective, as setcap writes it.
+        let value: Vec<u8> = [0x0200_0001_u32, 0x2000, 0, 0, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
+        let to = root.join(path);
+        rustix::fs::setxattr(&to, "security.capability", &value, rustix::fs::XattrFlags::empty())?;
     }
     for (path, target) in &recipe.links {
         link(&root.join(path.trim_start_matches('/')), target)?;
@@ -268,11 +281,16 @@ fn is_static(elf: &[u8]) -> bool {
         && (0..count).all(|index| number(table + index * size, 4).is_some_and(|kind| kind != PT_INTERP))
 }
 
+/// Extended attributes go into tar's newer form, which else has the time of access too.
+const CAPABLE: [&str; 2] = ["--xattrs-include=security.capability", "--pax-option=delete=atime,delete=ctime,exthdr.name=%d/PaxHeaders/%f"];
+
 /// The layer's bytes and its diff id.
-fn layer(work: &Path, root: &Path) -> Result<(Vec<u8>, String)> {
+fn layer(work: &Path, root: &Path, capable: bool) -> Result<(Vec<u8>, String)> {
     let tar = work.join("layer.tar");
     run(Command::new("tar")
-        .args(["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner", "--format=ustar", "-cf"])
+        .args(["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner", if capable { "--format=posix" } else { "--format=ustar" }])
+        .args(if capable { &CAPABLE[..] } else { &[] })
+        .arg("-cf")
         .arg(&tar)
         .arg("-C")
         .arg(root)

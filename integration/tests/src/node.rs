@@ -149,6 +149,11 @@ fn images(work: &Path, key: &Key, all: bool) -> Result<Images> {
         }
         let other = vec![("/bin/busybox".into(), "/bin/busybox.other", 0o755)];
         images.insert("tools".into(), build("demo/tools", Recipe { files: other, ..release("tools") })?);
+        for (name, files, capable) in bare_and_one_more() {
+            let (entrypoint, cmd) = (vec!["/app".into()], vec!["version".into()]);
+            let recipe = Recipe { entrypoint, cmd, busybox: false, files, capable, ..release(name) };
+            images.insert(name.into(), build(&format!("demo/{name}"), recipe)?);
+        }
         images.insert("elsewhere".into(), build("elsewhere/app", release("elsewhere"))?);
     }
     let images = Images(images);
@@ -157,7 +162,7 @@ fn images(work: &Path, key: &Key, all: bool) -> Result<Images> {
     }
     key.sign(Cosign::V3, images.get("app3")?)?;
     if all {
-        for name in ["other", "own", "devlink", "elsewhere", "tools", "tries"] {
+        for name in ["other", "own", "devlink", "elsewhere", "tools", "tries"].into_iter().chain(BARE) {
             if let Some(image) = images.0.get(name) {
                 key.sign(Cosign::V2, image)?;
             }
@@ -167,6 +172,27 @@ fn images(work: &Path, key: &Key, all: bool) -> Result<Images> {
         key.attest(Cosign::V3, images.get("attested3")?)?;
     }
     Ok(images)
+}
+
+/// Images without busybox: a static program, and what each of them has beside it.
+const BARE: [&str; 6] = ["bare", "shell", "renamed", "sshd", "setuid", "capable"];
+
+type Files = Vec<(PathBuf, &'static str, u32)>;
+
+fn bare_and_one_more() -> [(&'static str, Files, Option<&'static str>); BARE.len()] {
+    // A program of ours: it needs no library, and nothing of the image.
+    let app = || PathBuf::from("/usr/local/bin/boltseal");
+    let with = |name, more: Option<(PathBuf, &'static str, u32)>, capable| {
+        (name, std::iter::once((app(), "/app", 0o755)).chain(more).collect(), capable)
+    };
+    [
+        with("bare", None, None),
+        with("shell", Some(("/bin/busybox".into(), "/bin/sh", 0o755)), None),
+        with("renamed", Some(("/bin/busybox".into(), "/opt/tool", 0o755)), None),
+        with("sshd", Some((app(), "/usr/sbin/sshd", 0o755)), None),
+        with("setuid", Some((app(), "/bin/helper", 0o4755)), None),
+        with("capable", None, Some("app")),
+    ]
 }
 
 /// A node with a running containerd.

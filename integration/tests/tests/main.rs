@@ -1,6 +1,6 @@
 //! The main job and everything that is refused, on containerd 1.6 and 2.1, each in a private machine of its own, beside each other:
 //!
-//!   cargo test -p boltseal-integration-tests [-- PART..]     parts: life, cri, owner, grants, users (user-namespace: without pods), cases, warn, hooks, node, policies, signed, network, listed, anomalies, watch, odd, mutated; 1.6, 2.1; a part of a case's name
+//!   cargo test -p boltseal-integration-tests [-- PART..]     parts: life, cri, owner, grants, users (user-namespace: without pods), cases, warn, hooks, node, policies, scanned, signed, network, listed, anomalies, watch, odd, mutated; 1.6, 2.1; a part of a case's name
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod anomalies;
@@ -17,6 +17,7 @@ mod node;
 mod odd;
 mod owner;
 mod policies;
+mod scanned;
 mod signed;
 mod users;
 mod warn;
@@ -98,6 +99,7 @@ const PARTS: [&str; 18] = [
     "hooks",
     "node",
     "policies",
+    "scanned",
     "signed",
     "network",
     "listed",
@@ -196,6 +198,9 @@ fn on(world: &mut World, version: Version, choice: &Choice, report: &mut Report)
     }
     if choice.wants("policies") {
         policies::all(world, report, &name);
+    }
+    if choice.wants("scanned") {
+        scanned::all(world, version, report, &name);
     }
     if choice.wants("signed") {
         signed::all(world, report, &name);

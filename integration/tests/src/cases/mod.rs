@@ -5,6 +5,7 @@ mod ear;
 mod exec;
 mod host;
 mod image;
+pub mod layers;
 mod network;
 mod node;
 mod notation;
@@ -116,7 +117,7 @@ impl Case {
 }
 
 /// Those that the demo shows, and that the test node meets in its virtual machine.
-pub const SHOWN: [&str; 25] = [
+pub const SHOWN: [&str; 27] = [
     "unsigned image",
     "signed by a key that nobody named",
     "the signature is of another image",
@@ -125,6 +126,8 @@ pub const SHOWN: [&str; 25] = [
     "re-tagged between create and start",
     "upper folder filled beforehand",
     "registry that is not on the list",
+    "an image with a shell",
+    "an image with a setuid program",
     "privileged: every capability, every device, nothing masked",
     "root of the node",
     "host network namespace",
@@ -148,6 +151,7 @@ pub const SHOWN: [&str; 25] = [
 #[must_use]
 pub fn all() -> Vec<Case> {
     let mut all = image::cases();
+    all.extend(layers::cases());
     all.extend(several::cases());
     all.extend(revoked::cases());
     all.extend(notation::cases());
