@@ -48,7 +48,9 @@ fn scan() -> io::Result<()> {
     let chain = format!("sha256:{}", "a".repeat(64));
     let kept = [format!("boltseal-scan 1 x\n{chain}\nunpacked\n2049:17,2049:18\n").as_bytes(), &answer].concat();
     put("scan_cached", "kept", &kept)?;
-    for (name, words) in [("v2", &[0x0200_0001_u32, 0x2000, 0, 0, 0][..]), ("v3", &[0x0300_0001, 0x2000, 1, 0, 0, 1000])] {
+    for (name, words) in
+        [("v2", &[0x0200_0001_u32, 0x2000, 0, 0, 0][..]), ("v3", &[0x0300_0001, 0x2000, 1, 0, 0, 1000])]
+    {
         put("scan_capability", name, &words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>())?;
     }
     put("scan_peek", "busybox", b"\x7fELF BusyBox v1.35.0 BusyBox is copyrighted by many authors between 1998-2015.")?;

@@ -282,13 +282,21 @@ fn is_static(elf: &[u8]) -> bool {
 }
 
 /// Extended attributes go into tar's newer form, which else has the time of access too.
-const CAPABLE: [&str; 2] = ["--xattrs-include=security.capability", "--pax-option=delete=atime,delete=ctime,exthdr.name=%d/PaxHeaders/%f"];
+const CAPABLE: [&str; 2] =
+    ["--xattrs-include=security.capability", "--pax-option=delete=atime,delete=ctime,exthdr.name=%d/PaxHeaders/%f"];
 
 /// The layer's bytes and its diff id.
 fn layer(work: &Path, root: &Path, capable: bool) -> Result<(Vec<u8>, String)> {
     let tar = work.join("layer.tar");
     run(Command::new("tar")
-        .args(["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner", if capable { "--format=posix" } else { "--format=ustar" }])
+        .args([
+            "--sort=name",
+            "--mtime=@0",
+            "--owner=0",
+            "--group=0",
+            "--numeric-owner",
+            if capable { "--format=posix" } else { "--format=ustar" },
+        ])
         .args(if capable { &CAPABLE[..] } else { &[] })
         .arg("-cf")
         .arg(&tar)

@@ -31,7 +31,10 @@ pub struct Seen {
 pub fn encode(answer: &Result<Answer, String>) -> Vec<u8> {
     let answer = match answer {
         Ok(answer) => answer,
-        Err(why) => return format!("failed {}\n", escaped(why.as_bytes().get(..MAX_PATH).unwrap_or(why.as_bytes()))).into_bytes(),
+        Err(why) => {
+            return format!("failed {}\n", escaped(why.as_bytes().get(..MAX_PATH).unwrap_or(why.as_bytes())))
+                .into_bytes();
+        }
     };
     let mut out = format!("entries {}\nbytes {}\n", answer.entries, answer.bytes);
     for (kind, more) in FoundKind::ALL.iter().zip(answer.more).filter(|(_, more)| *more > 0) {

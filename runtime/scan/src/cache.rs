@@ -89,7 +89,8 @@ impl Room {
         match decode(&bytes) {
             Ok(kept) => {
                 let is = (kept.chain_id.as_str(), kept.integrity.as_str(), &kept.identity);
-                (is == (key.chain_id, key.integrity, &key.identity)).then(|| scan(&kept.answer, ScannedFrom::Cached, layers))
+                (is == (key.chain_id, key.integrity, &key.identity))
+                    .then(|| scan(&kept.answer, ScannedFrom::Cached, layers))
             }
             Err(why) => {
                 tracing::warn!("a kept scan of {} does not count, it is made anew: {why}", key.chain_id);
@@ -112,7 +113,9 @@ impl Room {
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(5));
                 }
-                Err(TryLockError::WouldBlock) => return Err("timeout: another start scans this image and goes on".into()),
+                Err(TryLockError::WouldBlock) => {
+                    return Err("timeout: another start scans this image and goes on".into());
+                }
                 Err(TryLockError::Error(e)) => return Err(failed(e)),
             }
         }
@@ -137,7 +140,8 @@ impl Room {
     /// Results of images that are long gone.
     fn thin_out(&self) {
         let Ok(entries) = std::fs::read_dir(&self.cache) else { return };
-        let age = |entry: &std::fs::DirEntry| entry.metadata().and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+        let age =
+            |entry: &std::fs::DirEntry| entry.metadata().and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
         let mut all: Vec<_> = entries.flatten().map(|entry| (age(&entry), entry.path())).collect();
         all.sort();
         for (_, old) in all.iter().take(all.len().saturating_sub(MOST)) {
@@ -191,6 +195,7 @@ fn is_hex(byte: u8) -> bool {
 }
 
 fn file_name(integrity: &str) -> Option<&str> {
-    let plain = !integrity.is_empty() && integrity.len() < 64 && integrity.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+    let plain =
+        !integrity.is_empty() && integrity.len() < 64 && integrity.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
     plain.then_some(integrity)
 }

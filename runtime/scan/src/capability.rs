@@ -21,8 +21,8 @@ pub fn shown(bytes: &[u8]) -> String {
     // The low half of all, then, from revision 2 on, the high half.
     let (Some(low), high) = (word(4), if revision > 1 { word(12) } else { Some(0) }) else { return "malformed".into() };
     let permitted = u64::from(high.unwrap_or_default()) << 32 | u64::from(low);
-    let inheritable =
-        u64::from(if revision > 1 { word(16).unwrap_or_default() } else { 0 }) << 32 | u64::from(word(8).unwrap_or_default());
+    let inheritable = u64::from(if revision > 1 { word(16).unwrap_or_default() } else { 0 }) << 32
+        | u64::from(word(8).unwrap_or_default());
     let mut out = format!("permitted {permitted:#x}");
     if inheritable != 0 {
         out.push_str(&format!(", inheritable {inheritable:#x}"));
@@ -55,7 +55,9 @@ mod tests {
 
     #[test]
     fn anything_else_is_malformed() {
-        for bytes in [vec![], vec![0; 3], attribute(0x0200_0001, &[1, 2]), attribute(0x0400_0000, &[1, 2, 3, 4]), vec![0; 99]] {
+        for bytes in
+            [vec![], vec![0; 3], attribute(0x0200_0001, &[1, 2]), attribute(0x0400_0000, &[1, 2, 3, 4]), vec![0; 99]]
+        {
             assert_eq!(shown(&bytes), "malformed", "{bytes:?}");
         }
     }

@@ -101,21 +101,16 @@ fn fresh(
     let begun = Instant::now();
     let mut last = Progress::default();
     let mut logged = begun;
-    let answer = boltseal_jail::look(
-        || tree::enter(layers),
-        |tell| walk::walk(limits, tell),
-        deadline,
-        &mut |part| {
-            if let Some(told) = answer::decode_progress(part) {
-                last = told;
-                progress(told);
-                if logged.elapsed() > LOGGED_EVERY {
-                    logged = Instant::now();
-                    tracing::warn!("scanning {}: {} entries, {} MB so far", image.chain_id, told.entries, told.bytes >> 20);
-                }
+    let answer = boltseal_jail::look(|| tree::enter(layers), |tell| walk::walk(limits, tell), deadline, &mut |part| {
+        if let Some(told) = answer::decode_progress(part) {
+            last = told;
+            progress(told);
+            if logged.elapsed() > LOGGED_EVERY {
+                logged = Instant::now();
+                tracing::warn!("scanning {}: {} entries, {} MB so far", image.chain_id, told.entries, told.bytes >> 20);
             }
-        },
-    );
+        }
+    });
     match answer {
         Ok(bytes) => answer::decode(&bytes),
         Err(why) if why == boltseal_jail::LATE => {

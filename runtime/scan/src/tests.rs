@@ -189,8 +189,7 @@ fn busybox_is_a_shell_under_any_name() {
     late[..4].copy_from_slice(b"#!/x");
     fs::write(lab.path(0, "script"), &late).unwrap();
     fs::set_permissions(lab.path(0, "script"), fs::Permissions::from_mode(0o755)).unwrap();
-    let expected =
-        ["shell /app is busybox 0", "shell /late is busybox 0", "shell /usr/lib/libnothing.so is busybox 0"];
+    let expected = ["shell /app is busybox 0", "shell /late is busybox 0", "shell /usr/lib/libnothing.so is busybox 0"];
     assert_eq!(lab.found(), expected);
 }
 

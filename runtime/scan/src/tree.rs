@@ -38,7 +38,8 @@ pub(crate) fn enter(layers: &Layers<'_>) -> Result<(), String> {
     }
     let root = format!("{OVER}/root");
     let flags = flags | MsFlags::MS_RDONLY | MsFlags::MS_NOATIME;
-    mount(Some("overlay"), root.as_str(), Some("overlay"), flags, Some(data.as_str())).map_err(failed("the overlay"))?;
+    mount(Some("overlay"), root.as_str(), Some("overlay"), flags, Some(data.as_str()))
+        .map_err(failed("the overlay"))?;
     nix::unistd::chroot(root.as_str()).map_err(failed("entering it"))?;
     nix::unistd::chdir("/").map_err(failed("entering it"))?;
     read_only().map_err(|e| format!("Landlock: {e}"))

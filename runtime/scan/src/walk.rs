@@ -5,7 +5,9 @@ use crate::{Progress, capability, names};
 use boltseal_jail::Tell;
 use boltseal_policy::facts::FoundKind;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat, fgetxattr, lgetxattr, openat, readlinkat, statat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat, fgetxattr, lgetxattr, openat, readlinkat, statat,
+};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
@@ -39,7 +41,14 @@ const FILE: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLO
 
 /// What the root that the worker has holds, or why that cannot be told.
 pub(crate) fn walk(limits: &Limits, tell: Tell<'_>) -> Vec<u8> {
-    let mut walk = Walk { limits, tell, answer: Answer::default(), peek: Peek::default(), buffer: vec![0; PART], path: Vec::new() };
+    let mut walk = Walk {
+        limits,
+        tell,
+        answer: Answer::default(),
+        peek: Peek::default(),
+        buffer: vec![0; PART],
+        path: Vec::new(),
+    };
     let ended = walk.all();
     encode(&ended.map(|()| walk.answer))
 }
@@ -89,7 +98,8 @@ impl Walk<'_> {
                 self.look(folder.fd.as_fd(), &name, &stat)?;
                 continue;
             }
-            let fd = openat(&folder.fd, &name, FOLDER, Mode::empty()).map_err(|e| self.named(&name).failed("opened", e))?;
+            let fd =
+                openat(&folder.fd, &name, FOLDER, Mode::empty()).map_err(|e| self.named(&name).failed("opened", e))?;
             let before = self.path.len();
             self.path.push(b'/');
             self.path.extend_from_slice(name.to_bytes());
@@ -184,7 +194,8 @@ impl Walk<'_> {
         let attribute = if is_executable(stat) {
             let fd = openat(folder, name, FILE, Mode::empty()).map_err(|e| self.named(name).failed("opened", e))?;
             if known.is_none()
-                && let Some(multicall) = self.multicall(fd.as_fd(), stat).map_err(|e| self.named(name).failed("read", e))?
+                && let Some(multicall) =
+                    self.multicall(fd.as_fd(), stat).map_err(|e| self.named(name).failed("read", e))?
             {
                 (known, note) = (Some(FoundKind::Shell), format!("is {multicall}"));
             }
@@ -257,7 +268,13 @@ impl Walk<'_> {
     fn here(&self) -> String {
         let shown: String = String::from_utf8_lossy(&self.path).chars().rev().take(80).collect();
         let shown: String = shown.chars().rev().collect();
-        if self.path.len() > 80 { format!("..{shown}") } else if shown.is_empty() { "/".into() } else { shown }
+        if self.path.len() > 80 {
+            format!("..{shown}")
+        } else if shown.is_empty() {
+            "/".into()
+        } else {
+            shown
+        }
     }
 }
 

@@ -21,7 +21,8 @@ pub(super) fn scan_cached(bytes: &[u8]) -> u64 {
     let head = format!("boltseal-scan {} {}\n", boltseal_scan::SCANNER, boltseal_trust::digest(body).hex());
     let summed = decode_cached(&[head.as_bytes(), body].concat());
     assert!(!matches!(&summed, Err(why) if why.contains("torn")), "the sum is written otherwise");
-    let shown = |read: Result<boltseal_scan::Cached, String>| read.map(|r| r.answer.found.len()).map_err(|why| why.len());
+    let shown =
+        |read: Result<boltseal_scan::Cached, String>| read.map(|r| r.answer.found.len()).map_err(|why| why.len());
     outcome(&(shown(decode_cached(bytes)), shown(summed)))
 }
 
