@@ -87,7 +87,7 @@ impl Report {
 }
 
 /// Parts of the tests, as the command line names them.
-const PARTS: [&str; 18] = [
+const PARTS: [&str; 19] = [
     "life",
     "cri",
     "owner",
