@@ -33,6 +33,7 @@ mod strings;
 mod text;
 mod token;
 mod verify;
+mod verity;
 mod wire;
 
 pub use attestation::{Attestation, verify_attestation};
@@ -50,4 +51,8 @@ pub use store::{
     notation_file, referrers, signature_file,
 };
 pub use verify::{Claim, Format, Reject, verify_signature};
+pub use verity::{
+    BLOCK, Hashed, MAX_VERITY_BLOB, Tree, VERITY, VERITY_ARTIFACT, VERITY_BLOB, VerityLayer, area, dsse_envelope, dsse_message,
+    verity_layers, verity_predicate, verity_statement,
+};
 pub use wire::{DecodeError, MAX_PROPOSAL};
