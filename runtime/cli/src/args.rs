@@ -38,6 +38,9 @@ pub(crate) enum Command {
     /// Signatures of images
     #[command(subcommand)]
     Sig(SigCommand),
+    /// Images
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// This node's TPM and its attestation
     #[command(subcommand)]
     Node(NodeCommand),
@@ -64,6 +67,24 @@ pub(crate) enum SigCommand {
     Import {
         /// The layout: a folder, or an uncompressed tar of it
         path: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Make, at build time, an EROFS image with a dm-verity tree of every layer, and sign which is which
+    Seal {
+        /// The OCI image layout: a folder, to which what is made is added
+        layout: PathBuf,
+        /// Private key: P-256, PKCS #8 in PEM, unencrypted
+        #[arg(long, value_name = "FILE", required_unless_present = "predicate", conflicts_with = "predicate")]
+        key: Option<PathBuf>,
+        /// Sign nothing: write each image's predicate into this folder, for `cosign attest`
+        #[arg(long, value_name = "DIR")]
+        predicate: Option<PathBuf>,
+        /// Only the image of this manifest
+        #[arg(long, value_name = "DIGEST")]
+        image: Option<String>,
     },
 }
 

@@ -19,9 +19,10 @@ mod policy_sign;
 mod profile;
 mod profile_learn;
 mod screen;
+mod seal;
 mod sig;
 
-use args::{Args, AuditCommand, Command, PolicyCommand, ProfileCommand, SigCommand};
+use args::{Args, AuditCommand, Command, ImageCommand, PolicyCommand, ProfileCommand, SigCommand};
 use clap::Parser;
 use screen::{Exit, Failure, Screen};
 use std::io;
@@ -40,6 +41,13 @@ fn run(command: &Command, screen: &mut Screen) -> Result<Exit, Failure> {
         Command::Check { bundle, policy } => check::check(bundle, policy.as_deref(), screen),
         Command::Explain { rule } => explain::explain(rule.as_deref(), screen),
         Command::Sig(SigCommand::Import { path }) => sig::import(path, screen),
+        Command::Image(ImageCommand::Seal { layout, key, predicate, image }) => {
+            let by = match (key, predicate) {
+                (_, Some(folder)) => seal::Signer::Predicate(folder),
+                (key, None) => seal::Signer::Key(key.as_deref().unwrap_or(std::path::Path::new(""))),
+            };
+            seal::seal(layout, by, image.as_deref(), screen)
+        }
         Command::Node(command) => node::run(command, screen),
         Command::Policy(PolicyCommand::Lint { dir }) => policy::lint(dir.as_deref(), screen),
         Command::Policy(PolicyCommand::Sign { dir, key, public, signature, number }) => {
