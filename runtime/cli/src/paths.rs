@@ -9,6 +9,8 @@ pub(crate) const POLICY: &str = "/etc/boltseal";
 pub(crate) const LIB: &str = "/var/lib/boltseal";
 pub(crate) const RUN: &str = "/run/boltseal";
 pub(crate) const SIGNATURES: &str = "/var/lib/boltseal/sig";
+/// Sealed layers.
+pub(crate) const VERITY: &str = "/var/lib/boltseal/verity";
 pub(crate) const TRAIL: &str = "/var/log/boltseal";
 
 /// Makes [`RUN`], root's alone, when this boot has none yet.

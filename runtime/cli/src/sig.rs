@@ -3,8 +3,9 @@
 //! The importer is not trusted: every start verifies what it reads. It only takes what a start could use, and says what
 //! it left.
 mod layout;
+mod sealed;
 
-use crate::paths::SIGNATURES;
+use crate::paths::{SIGNATURES, VERITY};
 use crate::screen::{Colour, Exit, Failure, Screen, count, talk};
 use boltseal_evidence::signatures::MAX_FILES;
 use boltseal_store::{Put, Store};
@@ -29,29 +30,37 @@ pub(crate) fn import(path: &Path, screen: &mut Screen) -> Result<Exit, Failure> 
             put => taken.push((file, put == Put::New)),
         }
     }
-    let exit = if taken.is_empty() { Exit::Findings } else { Exit::Ok };
+    let (sealed, mut skipped) = sealed::take(&layout, &found.blobs, Path::new(VERITY)).map_err(Failure::undecided)?;
+    skipped.extend(found.skipped);
+    let exit = if taken.is_empty() && sealed.is_empty() { Exit::Findings } else { Exit::Ok };
     if screen.json() {
         let files: Vec<_> = taken
             .iter()
             .map(|(f, new)| json!({ "image": format!("sha256:{}", f.manifest_hex), "file": f.name, "new": new }))
             .collect();
-        screen.document(&json!({ "store": SIGNATURES, "taken": files, "skipped": found.skipped }))?;
+        let blobs: Vec<_> =
+            sealed.iter().map(|(digest, new)| json!({ "blob": digest.to_string(), "new": new })).collect();
+        screen.document(&json!({ "store": SIGNATURES, "taken": files, "sealed": blobs, "skipped": skipped }))?;
         return Ok(exit);
     }
     for (file, new) in &taken {
         let known = if *new { "" } else { " (was there already)" };
         screen.row('✓', Colour::Good, &format!("sha256:{}  {}{known}", file.manifest_hex, file.name))?;
     }
-    for skipped in &found.skipped {
+    for (digest, new) in &sealed {
+        let known = if *new { "" } else { " (was there already)" };
+        screen.row('✓', Colour::Good, &format!("{digest}  sealed layer{known}"))?;
+    }
+    for skipped in &skipped {
         screen.row('!', Colour::Doubt, &format!("skipped {skipped}"))?;
     }
     screen.line(&format!(
         "{} in {SIGNATURES}, {} new; {} skipped",
         count(taken.len(), "file"),
         taken.iter().filter(|(_, new)| *new).count(),
-        found.skipped.len()
+        skipped.len()
     ))?;
-    if taken.is_empty() {
+    if taken.is_empty() && sealed.is_empty() {
         talk(
             "nothing taken: the layout holds no signature that a start could take. Fix: sign the image, then save it with its signatures",
         );

@@ -5,9 +5,10 @@ use crate::notation::{cose, jws};
 use crate::propose::json::{Object, object};
 use crate::propose::signature::{bundle, cosign, dsse};
 use crate::propose::{MAX_IMAGE_FILE, MAX_NAME, MAX_SIGNATURE_FILE, Malformed};
+use crate::verity::{MAX_VERITY_BLOB, VERITY_BLOB};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
 
 const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
@@ -41,6 +42,8 @@ pub struct StoreFile {
 pub struct Imported {
     /// Each once, in the order of their names.
     pub files: Vec<StoreFile>,
+    /// Sealed layers: digest and size as their manifest says, each once. Not read here.
+    pub blobs: BTreeMap<Digest, u64>,
     /// What looked like a signature and was not taken, or could not be read: one line each.
     pub skipped: Vec<String>,
 }
@@ -229,6 +232,7 @@ where
                 JWS if notation(manifest)? => self.referrer(layer, manifest, notation_file),
                 COSE if notation(manifest)? => self.referrer(layer, manifest, notation_file),
                 DSSE => self.attestation(layer),
+                VERITY_BLOB => self.sealed(layer),
                 _ => continue,
             };
             if let Err(why) = taken {
@@ -244,6 +248,16 @@ where
         // Two signatures of one payload are two layers of one blob, told apart by the annotation: read it each time.
         let payload = self.read(layer, MAX_SIGNATURE_FILE)?;
         self.found.files.push(signature_file(&payload, signature)?);
+        Ok(())
+    }
+
+    /// A layer as a verity device. What it is to be, a statement says; here it is only a file to bring.
+    fn sealed(&mut self, layer: &Object<'_>) -> Result<(), Malformed> {
+        let size = layer.need("size")?.number("size")?;
+        if size > MAX_VERITY_BLOB || self.found.blobs.len() >= MAX_READS {
+            return Err(Malformed::new("larger than a sealed layer may be, or one too many"));
+        }
+        self.found.blobs.insert(descriptor_digest(layer)?, size);
         Ok(())
     }
 
