@@ -5,8 +5,8 @@ mod layer;
 use crate::policy_sign::private;
 use crate::screen::{Colour, Exit, Failure, Screen, count, talk};
 use boltseal_trust::{
-    Digest, MAX_SIGNATURE_FILE, Proposal, Source, VERITY_ARTIFACT, VERITY_BLOB, VerityLayer, bind_child, bind_diff_ids, digest,
-    dsse_envelope, dsse_message, propose, verity_predicate, verity_statement,
+    Digest, MAX_SIGNATURE_FILE, Proposal, Source, VERITY_ARTIFACT, VERITY_BLOB, VerityLayer, bind_child, bind_diff_ids,
+    digest, dsse_envelope, dsse_message, propose, verity_predicate, verity_statement,
 };
 use layer::Work;
 use ring::rand::SystemRandom;
@@ -54,7 +54,10 @@ pub(crate) fn seal(path: &Path, by: Signer<'_>, only: Option<&str>, screen: &mut
     walk(path, &index, 0, &mut found)?;
     found.retain(|image| only.is_none_or(|only| image.digest.to_string() == only));
     if found.is_empty() {
-        return Err(Failure::new(Exit::Findings, "no such image in the layout. Fix: copy the image into it, then seal it"));
+        return Err(Failure::new(
+            Exit::Findings,
+            "no such image in the layout. Fix: copy the image into it, then seal it",
+        ));
     }
     let work = Work::new(path.join(BLOBS))?;
     let mut made = BTreeMap::<Digest, VerityLayer>::new();
@@ -82,7 +85,10 @@ pub(crate) fn seal(path: &Path, by: Signer<'_>, only: Option<&str>, screen: &mut
                 let signature = signature.map_err(|_| Failure::undecided("the key cannot sign"))?;
                 let envelope = dsse_envelope(&statement, signature.as_ref(), public.id());
                 if envelope.len() > MAX_SIGNATURE_FILE {
-                    return Err(Failure::new(Exit::Findings, "the statement is larger than a start reads: too many layers"));
+                    return Err(Failure::new(
+                        Exit::Findings,
+                        "the statement is larger than a start reads: too many layers",
+                    ));
                 }
                 parts.push(put(path, DSSE, envelope.as_bytes())?);
             }
@@ -112,7 +118,9 @@ fn shown(layer: &VerityLayer) -> Value {
 /// Images below an index. What is no image (signatures, attestations, what an earlier seal made) is passed over.
 fn walk(path: &Path, index: &[u8], nested: usize, found: &mut Vec<Found>) -> Result<(), Failure> {
     let Ok(Proposal::Index(index)) = propose(Source::Index, index) else {
-        return Err(Failure::undecided("index.json is no index of images. Fix: give the folder of an OCI image layout"));
+        return Err(Failure::undecided(
+            "index.json is no index of images. Fix: give the folder of an OCI image layout",
+        ));
     };
     for entry in index.entries {
         let named = entry.descriptor.digest.digest;

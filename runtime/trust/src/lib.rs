@@ -52,7 +52,7 @@ pub use store::{
 };
 pub use verify::{Claim, Format, Reject, verify_signature};
 pub use verity::{
-    BLOCK, Hashed, MAX_VERITY_BLOB, Tree, VERITY, VERITY_ARTIFACT, VERITY_BLOB, VerityLayer, area, dsse_envelope, dsse_message,
-    verity_layers, verity_predicate, verity_statement,
+    BLOCK, Hashed, MAX_VERITY_BLOB, Tree, VERITY, VERITY_ARTIFACT, VERITY_BLOB, VerityLayer, area, dsse_envelope,
+    dsse_message, verity_layers, verity_predicate, verity_statement,
 };
 pub use wire::{DecodeError, MAX_PROPOSAL};

@@ -95,7 +95,8 @@ pub fn dsse_envelope(statement: &str, signature: &[u8], key: &str) -> String {
 /// # Errors
 /// What is not as the seal writes it.
 pub fn verity_layers(statement: &[u8]) -> Result<Vec<VerityLayer>, &'static str> {
-    const MISSHAPEN: &str = "a layer has not each of blob, diff_id, hash_offset, root_hash, size once, as it must be written";
+    const MISSHAPEN: &str =
+        "a layer has not each of blob, diff_id, hash_offset, root_hash, size once, as it must be written";
     let column = |name: &str| -> Result<Vec<&[u8]>, &'static str> {
         let mut found = Vec::new();
         strings(statement, &["predicate", "layers", "*", name], |_, raw| {
@@ -200,6 +201,11 @@ mod tests {
             let error = verity_layers(bad.as_bytes()).unwrap_err();
             assert!(error.contains(why), "{error}: {bad}");
         }
-        assert_eq!(verity_layers(verity_statement(&digest(b""), &verity_predicate(&vec![layer("a", 1); 128], "m")).as_bytes()).unwrap().len(), 128);
+        assert_eq!(
+            verity_layers(verity_statement(&digest(b""), &verity_predicate(&vec![layer("a", 1); 128], "m")).as_bytes())
+                .unwrap()
+                .len(),
+            128
+        );
     }
 }

@@ -265,7 +265,11 @@ mod tests {
         if Command::new("veritysetup").arg("--version").output().is_ok_and(|out| out.status.success()) {
             let verify = |root: &str| {
                 let mut command = Command::new("veritysetup");
-                command.arg(format!("--hash-offset={}", first.hash_offset)).arg("verify").args([&blob, &blob]).arg(root);
+                command
+                    .arg(format!("--hash-offset={}", first.hash_offset))
+                    .arg("verify")
+                    .args([&blob, &blob])
+                    .arg(root);
                 command.output().unwrap().status.success()
             };
             assert!(verify(&first.root_hash.hex()));
@@ -296,7 +300,10 @@ mod tests {
         let mut value = [0; 8];
         assert_eq!(rustix::fs::getxattr(root.join("opt/app"), "trusted.overlay.opaque", &mut value), Ok(1));
         assert_eq!((meta("etc").uid(), meta("etc").gid(), meta("etc").mtime()), (12, 34, 1_600_000_000));
-        assert_eq!((meta("bin/p").mode() & 0o7777, meta("bin/p").nlink(), meta("bin/p").mtime()), (0o4755, 2, 1_600_000_000));
+        assert_eq!(
+            (meta("bin/p").mode() & 0o7777, meta("bin/p").nlink(), meta("bin/p").mtime()),
+            (0o4755, 2, 1_600_000_000)
+        );
         // Not in the archive: made by tar, just now.
         assert_eq!((meta("opt").mtime(), meta("bin").mtime()), (0, 0));
         assert!(!root.join(".wh.gone").exists() && !root.join("opt/app/.wh..wh..opq").exists());

@@ -115,11 +115,31 @@ mod tests {
     #[test]
     fn the_same_bytes_as_veritysetup() {
         for (blocks, root, whole) in [
-            (1, "dd2661f29736b994bb4d44940a72e328d0b56887df8761a1274e7d51cc525eed", "8293dc7490528eaa7ab0fea10290f09237dd3e5e6c4c293068142b8d7e42e9bf"),
-            (2, "566b29324e44c5ef1704b1e0a46fb7d4e52f7d29acdfa35620b71e5c93ab3d22", "19322c1bdb102265835b300cba42e5c6da26590cd969f672c73e52ad33480a66"),
-            (128, "e80eab6ef027bcf3d0545a7ce3813aa4d773133efcfb2ec79e5d07165bea255b", "e7df35110600f1539496fa0c2531676bb7878562725af33868768aa7081ab5eb"),
-            (129, "9dc25b527d37c03cd1db20c64a3a3355605133b98147936afc77f8440e580546", "2e3fd83d1256662683b63aba79f4808478d3ab2cb2c84d6046844bd7ce8e43ea"),
-            (16385, "35d157821f7e47195ecfc2face27fc8a1618c0bd22c42ffc2b69a985e6478312", "4eed4588e6a5f6d563fd24753f2d6f1a8464f7f0386d1fb04d9aba3636cad6cb"),
+            (
+                1,
+                "dd2661f29736b994bb4d44940a72e328d0b56887df8761a1274e7d51cc525eed",
+                "8293dc7490528eaa7ab0fea10290f09237dd3e5e6c4c293068142b8d7e42e9bf",
+            ),
+            (
+                2,
+                "566b29324e44c5ef1704b1e0a46fb7d4e52f7d29acdfa35620b71e5c93ab3d22",
+                "19322c1bdb102265835b300cba42e5c6da26590cd969f672c73e52ad33480a66",
+            ),
+            (
+                128,
+                "e80eab6ef027bcf3d0545a7ce3813aa4d773133efcfb2ec79e5d07165bea255b",
+                "e7df35110600f1539496fa0c2531676bb7878562725af33868768aa7081ab5eb",
+            ),
+            (
+                129,
+                "9dc25b527d37c03cd1db20c64a3a3355605133b98147936afc77f8440e580546",
+                "2e3fd83d1256662683b63aba79f4808478d3ab2cb2c84d6046844bd7ce8e43ea",
+            ),
+            (
+                16385,
+                "35d157821f7e47195ecfc2face27fc8a1618c0bd22c42ffc2b69a985e6478312",
+                "4eed4588e6a5f6d563fd24753f2d6f1a8464f7f0386d1fb04d9aba3636cad6cb",
+            ),
         ] {
             let mut tree = Tree::new([0xab; 32]);
             let mut file = Vec::new();
