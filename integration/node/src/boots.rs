@@ -117,7 +117,7 @@ fn one(built: &Built, enrolled: &Enrolled, plan: &Plan, tally: &mut Tally) -> Re
         _ => predict::next_boot(built, enrolled, plan.lsm, &program)?,
     };
     let mut given = enrolled.given(plan.lsm);
-    if plan.more != More::Nothing {
+    if matches!(plan.more, More::Life | More::Demo) {
         given.push(enrolled.author());
     }
     let boot = Boot {
@@ -165,10 +165,10 @@ fn one(built: &Built, enrolled: &Enrolled, plan: &Plan, tally: &mut Tally) -> Re
             tally.wrong.push(format!("{}: PCR {pcr} was predicted to be {value}, it is {measured:?}", plan.name));
         }
     }
-    if plan.more != More::Nothing {
+    if matches!(plan.more, More::Life | More::Demo) {
         main_job(plan, &outcome, tally);
     }
-    let parts: [Part; 5] = [units, tampering, enforcement, kernels, anchors];
+    let parts: [Part; 6] = [units, tampering, sealing, enforcement, kernels, anchors];
     for more in parts {
         match more(plan, &trail, &outcome, enrolled) {
             Ok(lines) => lines.iter().for_each(|line| tally.say("", format_args!("{line}"))),
@@ -236,6 +236,17 @@ fn units(plan: &Plan, trail: &Trail, outcome: &Outcome, _: &Enrolled) -> Result<
 fn tampering(plan: &Plan, trail: &Trail, outcome: &Outcome, _: &Enrolled) -> Result<Vec<String>> {
     let boot = outcome.boot.as_ref().context("no facts of the boot")?;
     if plan.more == More::Demo { Ok(vec![tampered::told(trail, &boot.boot_id)?]) } else { Ok(Vec::new()) }
+}
+
+fn sealing(plan: &Plan, trail: &Trail, outcome: &Outcome, _: &Enrolled) -> Result<Vec<String>> {
+    if plan.more != More::Sealed {
+        return Ok(Vec::new());
+    }
+    let boot = outcome.boot.as_ref().context("no facts of the boot")?;
+    ensure!(!outcome.sealed.is_empty(), "nothing was seen of sealed images: {:?}", outcome.error);
+    let mut lines = vec![crate::sealed::told(trail, &boot.boot_id)?];
+    lines.extend(outcome.sealed.iter().cloned());
+    Ok(lines)
 }
 
 fn enforcement(plan: &Plan, trail: &Trail, outcome: &Outcome, _: &Enrolled) -> Result<Vec<String>> {

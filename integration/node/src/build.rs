@@ -107,7 +107,7 @@ fn tests() -> Result<PathBuf> {
 fn images() -> Result<PathBuf> {
     let project = stack::private::project();
     let mut all = fs::read(made().join("boltseal")).context("make build")?;
-    for file in ["image.rs", "node.rs", "sign.rs", "given.rs"] {
+    for file in ["image.rs", "node.rs", "sign.rs", "given.rs", "../../node/src/main.rs"] {
         all.extend(fs::read(project.join("integration/tests/src").join(file))?);
     }
     let name = sha256(&all).chars().skip(7).take(16).collect::<String>();

@@ -8,7 +8,7 @@ use crate::boots;
 use crate::build::Built;
 use crate::job::{Boot, Job, MADE, What, file, version};
 use crate::plan::Lsm;
-use crate::{cache, uki, vm};
+use crate::{cache, sealed, uki, vm};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use stack::image::sha256;
@@ -199,7 +199,7 @@ impl Enrolment<'_> {
     /// Signs each version of the policy: `part` is what `confirm` said of the node and the first boot, `second` the other
     /// good boot.
     fn policies(&self, part: &str, key: &Path, second: &Boot, author: &Pair) -> Result<()> {
-        for number in version::OLD..=version::OPEN {
+        for number in version::OLD..=version::SEALED {
             let folder = self.at(file::POLICIES).join(number.to_string());
             for name in ["trust", "policy.d"] {
                 fs::create_dir_all(folder.join(name))?;
@@ -208,6 +208,8 @@ impl Enrolment<'_> {
             fs::write(folder.join("policy.d/20-node.toml"), part)?;
             fs::copy(self.built.images.join("keys/ci.pub"), folder.join("trust/ci.pub"))?;
             fs::copy(key, folder.join("trust").join(NODE_KEY))?;
+            let sealer = format!("{}.pub", sealed::AUTHORITY);
+            fs::copy(self.built.images.join("keys").join(&sealer), folder.join("trust").join(&sealer))?;
             let words = ["policy", "sign", "--number"].map(PathBuf::from);
             let more = [number.to_string().into(), "--key".into(), author.private.clone(), folder];
             boltseal(&[&words[..], &more].concat())?;
@@ -223,6 +225,7 @@ impl Enrolment<'_> {
         policy.without_exception("BS-NOD-001")?;
         policy.without_exception("BS-MAC-001")?;
         policy.set("node.tpm", stack::tpm::DEVICE)?;
+        policy.sealer(sealed::AUTHORITY)?;
         for pcr in stack::tpm::MEASURED.into_iter().chain(MEASURED) {
             let value = second.pcrs.get(&pcr).context("PCR")?.clone();
             policy.set(&format!("node.pcrs.{pcr}"), vec![value])?;
@@ -233,12 +236,16 @@ impl Enrolment<'_> {
         policy.set("node.log.command_line_never", vec!["init=".to_owned()])?;
         policy.set("node.log.secure_boot", true)?;
         policy.set("bundle.signed", true)?;
-        if number < version::OPEN {
+        if number != version::OPEN {
             policy.set("bundle.measured", true)?;
             policy.set("node.cap", CAP)?;
         }
-        if number >= version::KEXEC {
+        if [version::KEXEC, version::OPEN].contains(&number) {
             policy.warn("BS-NOD-002")?;
+        }
+        let workloads = format!("{}/demo", stack::registry::ADDRESS);
+        if number == version::SEALED {
+            policy.set_scope(&workloads, "integrity", "dmverity-signed")?;
         }
         if number == version::OLD {
             policy.set("limits.pids", 512)?;

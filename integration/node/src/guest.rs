@@ -3,6 +3,7 @@
 mod enrol;
 mod kexec;
 mod machine;
+mod sealed;
 mod systemd;
 mod tamper;
 mod work;

@@ -41,6 +41,8 @@ pub(crate) mod version {
     pub(crate) const KEXEC: u64 = 3;
     /// The same without `node.cap` and `bundle.measured`.
     pub(crate) const OPEN: u64 = 4;
+    /// The one in force, and workloads must be sealed.
+    pub(crate) const SEALED: u64 = 5;
 }
 
 /// What the guest shall do.
@@ -65,6 +67,8 @@ pub(crate) enum What {
     Start,
     /// One container start, tampering, then the main job of the tests with these words.
     Job { words: Vec<String>, tamper: bool },
+    /// One container start, then those of a sealed image.
+    Sealed,
 }
 
 /// What kexec loads.
@@ -92,6 +96,8 @@ pub(crate) struct Outcome {
     /// The tests' report.
     pub(crate) report: Vec<String>,
     pub(crate) passed: bool,
+    /// What was seen of sealed images.
+    pub(crate) sealed: Vec<String>,
     /// The kernels that were left by kexec, oldest first.
     pub(crate) left: Vec<Outcome>,
 }

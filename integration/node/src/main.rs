@@ -1,4 +1,4 @@
-//! `make test-node`: the project's test node, a virtual machine with measured boot, booted seven times.
+//! `make test-node`: the project's test node, a virtual machine with measured boot, booted eight times.
 //!
 //!   boltseal-test-node                 all boots; the last line sums them up
 //!   boltseal-test-node boot NAME..     only those
@@ -19,14 +19,16 @@ mod initrd;
 mod job;
 mod plan;
 mod predict;
+mod sealed;
 mod tampered;
 mod trail;
 mod uki;
 mod vm;
 
 use anyhow::{Context, Result, bail};
+use stack::process::run;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -60,7 +62,27 @@ fn images(scratch: &Path, folder: &Path) -> Result<()> {
     for image in node.images.iter() {
         node.import(image).with_context(|| image.name.clone())?;
     }
+    seal(&node)?;
     stack::given::save(&node, folder)
+}
+
+/// Copies of an image's layout that are sealed: by whom the policy lets, by another, and of another image. The node has none of the
+/// tools that this takes.
+fn seal(node: &stack::node::Node) -> Result<()> {
+    let keys = node.work.join("keys");
+    let sealer = author::Pair::generate(&keys, sealed::AUTHORITY)?;
+    let other = author::Pair::generate(&keys, "stranger")?;
+    for (image, key, name) in
+        [("app", &sealer, sealed::LAYOUT), ("app", &other, sealed::FOREIGN), ("other", &sealer, sealed::ANOTHER)]
+    {
+        let layout = node.work.join(name);
+        run(Command::new("cp").arg("-a").arg(&node.images.get(image)?.layout).arg(&layout))?;
+        let words = ["image", "seal", "-o", "json", "--key"];
+        let said = run(Command::new("boltseal").args(words).arg(&key.private).arg(&layout))?;
+        // For whoever looks for the byte to change.
+        std::fs::write(layout.join("root_hash.json"), said)?;
+    }
+    Ok(())
 }
 
 /// `.cache/node`, where everything that is kept stands.

@@ -72,6 +72,8 @@ pub(crate) enum More {
     Life,
     /// The main job, the refusals that the demo shows, user namespaces, and tampering with the node's disk.
     Demo,
+    /// A sealed image, and what is changed below it.
+    Sealed,
 }
 
 /// What the label changes of a user namespace, whose exec is a join of our own: that it works, and that it refuses.
@@ -82,6 +84,7 @@ impl More {
         let words = |more: &[&str]| ["2.1", "life"].iter().chain(more).map(|&word| word.to_owned()).collect();
         match self {
             Self::Nothing => What::Start,
+            Self::Sealed => What::Sealed,
             Self::Life => What::Job { words: words(&[]), tamper: false },
             Self::Demo => What::Job { words: words(&[&USERS[..], &SHOWN[..]].concat()), tamper: true },
         }
@@ -110,7 +113,7 @@ const fn refused(name: &'static str, change: Change, says: &'static str) -> Plan
 /// After kexec the measured PCR is the old kernel's, and the note of it is gone: that denies beside the cap.
 pub(crate) const AFTER_KEXEC: [&str; 2] = [ATTESTED, BUNDLE];
 
-pub(crate) const PLANS: [Plan; 7] = [
+pub(crate) const PLANS: [Plan; 8] = [
     Plan {
         name: "apparmor good",
         lsm: Lsm::AppArmor,
@@ -124,6 +127,13 @@ pub(crate) const PLANS: [Plan; 7] = [
         change: Change::Nothing,
         expect: Expect::Trusted,
         more: More::Life,
+    },
+    Plan {
+        name: "sealed image",
+        lsm: Lsm::AppArmor,
+        change: Change::Nothing,
+        expect: Expect::Trusted,
+        more: More::Sealed,
     },
     refused("cmdline changed", Change::Cmdline, "PCR 9 is"),
     refused("kernel changed", Change::Kernel, "PCR 4 is"),

@@ -18,6 +18,8 @@ pub(crate) struct Start {
     pub(crate) last_good: bool,
     /// What the record says beside its findings.
     pub(crate) note: String,
+    /// How firmly the image's bytes are bound to its signature.
+    pub(crate) integrity: String,
 }
 
 impl Trail {
@@ -58,6 +60,7 @@ impl Trail {
             facts: denials.iter().map(|finding| text(&finding["fact"])).collect(),
             last_good: findings().any(|finding| finding["condition"] == "last-good"),
             note: text(&decision["note"]),
+            integrity: text(&decision["integrity"]),
         })
     }
 }

@@ -169,6 +169,14 @@ expires = "2099-01-01"
         Ok(())
     }
 
+    /// An authority that may seal the workloads' images: their scope names it beside who signs them.
+    pub fn sealer(&mut self, name: &str) -> Result<()> {
+        let workloads = format!("{ADDRESS}/demo");
+        let text = format!("name = \"{name}\"\nkey = \"{name}.pub\"\nrepositories = [\"{workloads}\"]");
+        self.push("authority", toml::from_str(&text)?)?;
+        self.set_scope(&workloads, "authorities", vec!["ci".to_owned(), name.to_owned()])
+    }
+
     /// Removes the exceptions of a rule.
     pub fn without_exception(&mut self, rule: &str) -> Result<()> {
         let list = self.table.get_mut("exception").and_then(Value::as_array_mut).context("no exceptions")?;

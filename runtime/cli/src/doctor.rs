@@ -69,8 +69,9 @@ fn in_force(expires: &str) -> bool {
 
 /// What rules need of this node.
 pub(crate) fn rules(policy: &Policy) -> Vec<Check> {
+    let sealed = kernel::demands_seals(policy);
     let policy = Some(policy);
-    vec![
+    let mut checks = vec![
         kernel::landlock(policy),
         kernel::seccomp(),
         kernel::labels(policy),
@@ -78,7 +79,10 @@ pub(crate) fn rules(policy: &Policy) -> Vec<Check> {
         kernel::network(policy),
         kernel::kexec(policy),
         house::tpm(policy),
-    ]
+    ];
+    // Where nobody demands it, nothing is denied for it.
+    checks.extend(sealed.map(|_| kernel::sealed(policy)));
+    checks
 }
 
 pub(crate) fn doctor(screen: &mut Screen) -> Result<Exit, Failure> {
@@ -87,6 +91,7 @@ pub(crate) fn doctor(screen: &mut Screen) -> Result<Exit, Failure> {
     let checks = [
         kernel::version(),
         kernel::landlock(policy),
+        kernel::sealed(policy),
         kernel::seccomp(),
         kernel::labels(policy),
         kernel::cgroups(policy),

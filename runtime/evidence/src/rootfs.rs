@@ -32,6 +32,7 @@ pub fn rootfs_facts(request: &[Mount], snapshotter: &str, snapshot: &Snapshot) -
         upper_empty: upper_empty(&overlay.upper),
         // A layer folder is what some unpacking left there: nothing but that is known of its bytes.
         integrity: "unpacked".into(),
+        verity: Fact::Absent,
         unsafe_roots: if unknown_form.is_empty() { unsafe_roots(&overlay.lowers) } else { Vec::new() },
         lowers: overlay.lowers,
         idmap: overlay.idmap,

@@ -15,7 +15,7 @@ use crate::image::{self, NoProof};
 use crate::refuse::{Refused, Result, single};
 use crate::sensitivity::{self, Turn};
 use crate::trail::{Book, bare};
-use crate::{grant, node, owner, paths, scan, sys};
+use crate::{grant, node, owner, paths, scan, sys, verity};
 use boltseal_evidence::containerd::{self, Client};
 use boltseal_evidence::record::{Records, load_node};
 use boltseal_evidence::{hooks, host, mountinfo, mounts, rootfs, spec, spec_facts};
@@ -229,6 +229,7 @@ fn containerd_facts(
                 })
                 .map_or_else(NoProof::fact, Fact::Is);
             facts.rootfs = Fact::Is(rootfs::rootfs_facts(&create.rootfs, &container.snapshotter, &snapshot));
+            verity::gather(&policy.rules, facts);
         }
         Err(error) => {
             facts.image = NoProof::Containerd(error.clone()).fact();

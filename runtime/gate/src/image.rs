@@ -4,7 +4,7 @@
 //! Every digest is computed here over raw bytes; a worker only proposes where things stand in them.
 mod keyless;
 
-use crate::paths;
+use crate::{paths, verity};
 use boltseal_evidence::containerd::{Client, Container, Error};
 use boltseal_evidence::signatures;
 use boltseal_jail::Parse;
@@ -307,6 +307,7 @@ impl Signed<'_> {
             Trust::Keyless(keyless) => self.attested_keyless(keyless, proposal, file, expected)?,
             Trust::Roots(_) => return Ok(()),
         };
+        verity::read(image, &signer.authority, &found, proposal.payload()).map_err(Reject::Statement)?;
         image.attestations.push(Attestation {
             authority: signer.authority.clone(),
             key,

@@ -26,6 +26,7 @@ mod state;
 mod sys;
 mod trail;
 mod update;
+mod verity;
 
 use anyhow::{Context, bail};
 use boltseal_message::{Operation, Reply};

@@ -3,5 +3,7 @@ pub(crate) const POLICY: &str = "/etc/boltseal";
 /// Where the key is pinned that policies are signed with.
 pub(crate) const LIB: &str = "/var/lib/boltseal";
 pub(crate) const SIGNATURES: &str = "/var/lib/boltseal/sig";
+/// Sealed layers, by the digest of each file.
+pub(crate) const VERITY: &str = "/var/lib/boltseal/verity/sha256";
 pub(crate) const RUN: &str = "/run/boltseal";
 pub(crate) const TRAIL: &str = "/var/log/boltseal";

@@ -5,6 +5,7 @@ use crate::gather::{self, Gathered};
 use crate::refuse::{Refused, Result};
 use crate::state;
 use crate::trail::{Book, entry};
+use crate::verity;
 use boltseal_audit::{Cost, Entry, Event};
 use boltseal_launch::{CreateRequest, LaunchError, Listener, Parked, Rootfs};
 use boltseal_message::{Code, Create, Created, Expected, Reply, Request, Trap};
@@ -65,9 +66,9 @@ pub(crate) fn create(
     if version < 3 {
         sealed.table.watch = Watch::default();
     }
-    let lowers = facts.rootfs.is().map(|rootfs| rootfs.lowers.clone()).unwrap_or_default();
+    let image = verity::mountable(&facts);
 
-    let launched = launch(&folder, request, &sealed, &lowers, create.stdio.fds, fds, deadline).and_then(|parked| {
+    let launched = launch(&folder, request, &sealed, &image, create.stdio.fds, fds, deadline).and_then(|parked| {
         let record = gather::record(request, &facts, &terms, &sealed, &parked, &decision.id);
         state::save(&folder, &record, &sealed.table, facts.image.is().unwrap_or(&Default::default()))?;
         // One flush makes the decision and its end durable, before Create answers and long before init may run.
@@ -135,7 +136,7 @@ fn launch(
     folder: &Path,
     request: &Request,
     sealed: &Sealed,
-    lowers: &[String],
+    image: &verity::Mountable,
     which: [bool; 3],
     fds: Vec<OwnedFd>,
     deadline: Instant,
@@ -144,7 +145,7 @@ fn launch(
         id: &request.id,
         state: folder,
         sealed,
-        rootfs: Rootfs { lowers },
+        rootfs: Rootfs { lowers: &image.lowers, sealed: image.sealed.as_deref() },
         stdio: stdio(which, fds)?,
         deadline,
     })

@@ -10,6 +10,7 @@ use crate::record::{Layout, RECORD_VERSION, Record, write_private};
 use crate::stdio::{Streams, streams};
 use crate::timer::Timer;
 use crate::user_namespace;
+use crate::verity::SealedLayer;
 use crate::{ROOTFS_NAME, cgroup, cgroup2, delete, label, memfd, mount_label, rootfs, seccomp, sys};
 use boltseal_seal::{Sealed, Table};
 use libcontainer::container::builder::ContainerBuilder;
@@ -29,6 +30,8 @@ use std::time::{Duration, Instant};
 pub struct Rootfs<'a> {
     /// Host paths of the verified layers, top first.
     pub lowers: &'a [String],
+    /// What is mounted in their place, top first: a sealed image is never mounted from folders.
+    pub sealed: Option<&'a [SealedLayer]>,
 }
 
 #[derive(Debug)]
@@ -159,9 +162,10 @@ fn build(request: CreateRequest<'_>, layout: &Layout) -> Result<Parked, LaunchEr
         console: table.terminal,
         user_namespace: user.is_some(),
         bound_devices: bound_devices.clone(),
+        sealed: request.rootfs.sealed.unwrap_or_default().iter().map(SealedLayer::name).collect(),
     };
     record.save(layout)?;
-    record.mounts = rootfs::prepare(request.rootfs.lowers, spec, table, layout, user.as_ref())?;
+    record.mounts = rootfs::prepare(&request.rootfs, spec, table, layout, user.as_ref())?;
 
     let (release, release_inside) = release_pair()?;
     let (status, status_inside) = status_pipe()?;

@@ -3,7 +3,7 @@
 use crate::cgroup;
 use crate::error::LaunchError;
 use crate::record::{Layout, Record, read_private};
-use crate::sys;
+use crate::{sys, verity};
 use oci_spec::runtime::{LinuxResources, Spec};
 use std::io::ErrorKind;
 use std::path::Path;
@@ -35,6 +35,7 @@ pub(crate) fn delete_launch(state: &Path) -> Result<Deleted, LaunchError> {
 /// `id` is None for a launch that this run made.
 fn clear(layout: &Layout, id: Option<&str>, elsewhere: Option<&str>) -> Result<Deleted, LaunchError> {
     let cannot = || LaunchError::io(format!("remove {}", layout.top.display()));
+    let sealed = Record::load(layout).ok().flatten().map(|record| record.sealed).unwrap_or_default();
     let is_folder = match std::fs::symlink_metadata(&layout.top) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Deleted::Whole),
         found => found.map_err(cannot())?.is_dir(),
@@ -49,6 +50,7 @@ fn clear(layout: &Layout, id: Option<&str>, elsewhere: Option<&str>) -> Result<D
     };
     let removed = if is_folder {
         unmount(layout)?;
+        verity::forget(&sealed);
         std::fs::remove_dir_all(&layout.top)
     } else {
         std::fs::remove_file(&layout.top)

@@ -44,6 +44,7 @@ mod stdio;
 mod sys;
 mod timer;
 mod user_namespace;
+mod verity;
 
 pub use create::{CreateRequest, Parked, Rootfs, create};
 pub use delete::{Deleted, delete, may_have_ids, runs, update};
@@ -53,6 +54,7 @@ pub use listener::Listener;
 
 pub use landlock::kernel_abi as landlock_abi;
 pub use network::{Ring, hooks as network_hooks};
+pub use verity::{SealedLayer, verity_support};
 
 /// What the shim writes to [`Parked::release`], followed by the end of the stream (`shutdown(Write)`).
 pub const RELEASE: &[u8] = executor::RELEASE;

@@ -66,6 +66,9 @@ pub(crate) struct Record {
     /// Device nodes of the host that libcontainer binds there; one of a version before has none, and no exec either.
     #[serde(default)]
     pub(crate) bound_devices: Vec<String>,
+    /// Names of the devices of its layers.
+    #[serde(default)]
+    pub(crate) sealed: Vec<String>,
 }
 
 pub(crate) const RECORD_VERSION: u32 = 1;

@@ -1,9 +1,10 @@
 //! The container's root: verified lower layers and our own empty upper, mounted in the gate's own mount namespace, and
 //! every mount point made before libcontainer looks for it. Nothing here is seen from the host's namespace.
+use crate::create::Rootfs;
 use crate::error::LaunchError;
 use crate::record::Layout;
-use crate::sys;
 use crate::user_namespace::UserNamespace;
+use crate::{sys, verity};
 use boltseal_seal::{ApprovedMount, Label, Table};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -34,7 +35,7 @@ pub(crate) struct Resolved {
 
 /// Leaves the host's mount namespace and mounts the root at `layout.rootfs()`, or where root of its user namespace reaches it.
 pub(crate) fn prepare(
-    lowers: &[String],
+    image: &Rootfs<'_>,
     spec: &Spec,
     table: &Table,
     layout: &Layout,
@@ -49,7 +50,7 @@ pub(crate) fn prepare(
     }
     let readonly = spec.root().as_ref().and_then(|r| r.readonly()).unwrap_or(false);
     let at = user.map_or_else(|| layout.rootfs(), |user| user.place.root());
-    overlay(lowers, readonly, &context(spec, table)?, layout, &at, user)?;
+    overlay(image, readonly, &context(spec, table)?, layout, &at, user)?;
 
     let root = open_dir(&at)?;
     let maker = Maker { owner: user.map(|user| user.root) };
@@ -147,14 +148,15 @@ fn context(spec: &Spec, table: &Table) -> Result<String, LaunchError> {
 }
 
 fn overlay(
-    lowers: &[String],
+    image: &Rootfs<'_>,
     readonly: bool,
     context: &str,
     layout: &Layout,
     on: &Path,
     user: Option<&UserNamespace>,
 ) -> Result<(), LaunchError> {
-    if lowers.is_empty() {
+    let lowers = image.lowers;
+    if image.sealed.map_or(lowers.len(), <[_]>::len) == 0 {
         return Err(LaunchError::Other("the image has no layers".into()));
     }
     let size = if readonly { UPPER_READONLY } else { UPPER_WRITABLE };
@@ -169,8 +171,10 @@ fn overlay(
     // The root of the container is the upper folder: like an image's, and not ours to hide.
     set_mode(&at.join("upper"), 0o755)?;
     // Layers go in by descriptor: the object that was opened is mounted, and long lists of layers fit the page.
-    let layers: Result<Vec<OwnedFd>, _> = lowers.iter().map(|l| open_dir(Path::new(l))).collect();
-    let mut layers = layers?;
+    let mut layers: Vec<OwnedFd> = match image.sealed {
+        Some(sealed) => verity::mounted(sealed, &at)?,
+        None => lowers.iter().map(|l| open_dir(Path::new(l))).collect::<Result<_, _>>()?,
+    };
     if let Some(user) = user {
         layers = user.place.layers(&layers, user.as_fd())?;
         std::os::unix::fs::chown(at.join("upper"), Some(user.root), Some(user.root))
@@ -185,7 +189,7 @@ fn overlay(
         work.as_raw_fd()
     );
     if data.len() >= 4096 {
-        return Err(LaunchError::Unsupported(format!("{} layers are more than one overlay mount takes", lowers.len())));
+        return Err(LaunchError::Unsupported(format!("{} layers are more than one overlay mount takes", layers.len())));
     }
     mount(Some("overlay"), on, Some("overlay"), flags, Some(data.as_str()))
         .map_err(LaunchError::errno("mount the root"))

@@ -40,6 +40,7 @@ pub fn policy() -> Policy {
         bind: None,
         connect: None,
         programs: None,
+        integrity: String::new(),
     }];
     p.owner.patterns = vec!["*@corp.example".into()];
     p.node.attestation_key = "ak.pub".into();
@@ -113,6 +114,7 @@ pub fn facts() -> Facts {
             lowers: vec!["/var/lib/containerd/1/fs".into()],
             upper_empty: Fact::Is(true),
             integrity: "unpacked".into(),
+            verity: Fact::Absent,
             ..Default::default()
         }),
         scan: Fact::Is(Scan { entries: 12, bytes: 3456, ..Scan::default() }),

@@ -29,5 +29,6 @@ pub use decide::decide;
 pub use facts::{Fact, Facts};
 pub use message::Class;
 pub use policy::Policy;
+pub use rules::sealed;
 pub use variable::names_loader;
 pub use verdict::{Denial, Finding, Outcome, Permit, Terms, Verdict};

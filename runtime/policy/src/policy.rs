@@ -168,6 +168,9 @@ pub struct Scope {
     /// Programs that may be executed, see [`crate::programs`]; None: all of the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub programs: Option<Vec<String>>,
+    /// Least integrity level, where it is more than `image.integrity`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub integrity: String,
 }
 
 /// Sensitivity of what runs beside everything.

@@ -348,7 +348,7 @@ mod tests {
     #[test]
     fn an_index_that_holds_itself_is_too_small_to_matter_but_nesting_ends() {
         let mut body = r#"{"manifests":[]}"#.to_owned();
-        let mut blobs = std::collections::BTreeMap::new();
+        let mut blobs = BTreeMap::new();
         for _ in 0..5 {
             let named = digest(body.as_bytes()).to_string();
             let next = format!(r#"{{"manifests":[{{"digest":"{named}","size":{}}}]}}"#, body.len());

@@ -6,7 +6,6 @@ mod tree;
 
 use crate::digest::{Digest, NotADigest};
 use crate::strings::strings;
-use std::fmt::Write as _;
 
 pub use tree::{BLOCK, Hashed, Tree, area};
 
@@ -50,20 +49,17 @@ impl VerityLayer {
 /// The predicate: keys in order, no white space, as `cosign attest` writes it again.
 #[must_use]
 pub fn verity_predicate(layers: &[VerityLayer], mkfs: &str) -> String {
-    let mut text = String::from(r#"{"layers":["#);
-    for (at, layer) in layers.iter().enumerate() {
-        let comma = if at == 0 { "" } else { "," };
+    let one = |layer: &VerityLayer| {
         let VerityLayer { diff_id, blob, size, hash_offset, root_hash } = layer;
-        // Writing to a String does not fail.
-        let _: Result<(), std::fmt::Error> = write!(
-            text,
-            r#"{comma}{{"blob":"{blob}","diff_id":"{diff_id}","hash_offset":"{hash_offset}","root_hash":"{}","size":"{size}"}}"#,
-            root_hash.hex()
-        );
-    }
+        let root = root_hash.hex();
+        format!(
+            r#"{{"blob":"{blob}","diff_id":"{diff_id}","hash_offset":"{hash_offset}","root_hash":"{root}","size":"{size}"}}"#
+        )
+    };
+    let layers: Vec<_> = layers.iter().map(one).collect();
     let plain: String =
         mkfs.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, ' ' | '.' | '-' | '_' | '+' | '~')).collect();
-    text + &format!(r#"],"mkfs":"{plain}"}}"#)
+    format!(r#"{{"layers":[{}],"mkfs":"{plain}"}}"#, layers.join(","))
 }
 
 /// The in-toto statement about one image with that predicate.

@@ -1,5 +1,5 @@
 //! The job: a part of the enrolment, or a start through containerd, with what goes with it.
-use super::{enrol, given, job, kexec, machine, made, payload, systemd, tamper};
+use super::{enrol, given, job, kexec, machine, made, payload, sealed, systemd, tamper};
 use crate::disk;
 use crate::job::{Job, OUTCOME, Outcome, TRAIL, What, file};
 use anyhow::{Context, Result, ensure};
@@ -66,6 +66,14 @@ fn attend(job: &Job, kernel: usize, outcome: &mut Outcome) -> Result<()> {
         (_, false) => return Ok(()),
         (0, true) => {}
         (_, true) => return kexec::is_not_seen_without_cap(outcome),
+    }
+    if job.what == What::Sealed {
+        let mut seen = Vec::new();
+        with_world("sealed", |world| {
+            seen = sealed::all(world)?;
+            Ok(())
+        })?;
+        outcome.sealed = seen;
     }
     if let What::Job { words, tamper } = &job.what {
         ensure!(outcome.refusal.is_none(), "no main job on a node that starts nothing: {:?}", outcome.refusal);

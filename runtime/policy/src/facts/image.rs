@@ -18,6 +18,9 @@ pub struct Image {
     /// Statements about `target` or `manifest` that the gate verified with a key of the policy. None of them is a signature.
     #[serde(default)]
     pub attestations: Vec<Attestation>,
+    /// Of these, what says which verity device each layer is: see [`Verity`].
+    #[serde(default)]
+    pub verity: Vec<Verity>,
     /// Why each file that was looked at did not count, for the message; bounded. A line that begins with
     /// `wrong-key: `, `other-digest: `, `attestation: `, `malformed: ` or `certificate: ` gives the denial that condition.
     pub rejected: Vec<String>,
@@ -47,6 +50,32 @@ pub struct Attestation {
     pub digest: String,
     /// sha256 of the signed statement.
     pub statement: String,
+}
+
+/// An authority's statement that the image's layers are the data of these verity devices.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verity {
+    /// Name of the policy's authority whose key verified it.
+    pub authority: String,
+    /// sha256 of the signed statement.
+    pub statement: String,
+    /// The lowest first.
+    pub layers: Vec<VerityLayer>,
+}
+
+/// One layer of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerityLayer {
+    /// `sha256:<hex>` of the unpacked layer.
+    pub diff_id: String,
+    /// The same of the file with data and tree.
+    pub blob: String,
+    /// Of the file, bytes.
+    pub size: u64,
+    /// Where its data ends.
+    pub hash_offset: u64,
+    /// 64 hex digits.
+    pub root_hash: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +115,10 @@ pub struct Rootfs {
     pub upper_empty: Fact<bool>,
     /// How well the bytes are bound to the signature: `unpacked`, `fsverity`, `dmverity-local`, `dmverity-signed`.
     pub integrity: String,
+    /// The layers that are mounted in the place of the lower folders: signed by one whose word counts for this image, with
+    /// every file here and a kernel that can. Absent: nobody whose word counts sealed it. Unknown: somebody did, and why it cannot be.
+    #[serde(default)]
+    pub verity: Fact<Vec<VerityLayer>>,
     /// `/dev`, `/proc`, `/sys` of the image that are not folders (a symlink among them).
     pub unsafe_roots: Vec<String>,
     /// What the snapshotter asks the layers to be idmapped to (`uidmap=`, `gidmap=`).

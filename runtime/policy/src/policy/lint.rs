@@ -86,6 +86,9 @@ impl Policy {
                 out.push(format!("{at}: no authority is named \"{}\"", text::show(name)));
             }
         }
+        if !scope.integrity.is_empty() && !INTEGRITY.contains(&scope.integrity.as_str()) {
+            out.push(format!("{at}: `integrity` must be one of {}", INTEGRITY.join(", ")));
+        }
         self.reachable(
             scope,
             &at,

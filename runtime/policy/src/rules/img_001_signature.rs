@@ -111,6 +111,11 @@ fn identify_image(policy: &Policy, facts: &Facts, image: &Image) -> Identity {
     {
         return Identity::Pinned(pinned.clone());
     }
+    by_signatures(policy, facts, image)
+}
+
+/// Who signed it, whether it is pinned or not.
+pub(super) fn by_signatures(policy: &Policy, facts: &Facts, image: &Image) -> Identity {
     let (mut good, mut bad) = (BTreeMap::<String, (&Scope, Vec<&Signature>)>::new(), Vec::new());
     for signature in &image.signatures {
         match judge(policy, &facts.now, image, signature) {

@@ -37,6 +37,7 @@ use crate::verdict::{Finding, Outcome};
 use crate::{pattern, text};
 use std::collections::BTreeMap;
 
+pub use img_002_rootfs::sealed;
 pub(crate) use img_007_programs::listed as found_in_layers;
 pub(crate) use mac_001_label::granted as granted_label;
 pub(crate) use net_001_ports::granted as granted_network;

@@ -77,6 +77,7 @@ fn the_policy_side() {
         bind: None,
         connect: None,
         programs: None,
+        integrity: String::new(),
     };
     assert_eq!(table(|p, _| p.scopes.push(narrow.clone())), ["deny wrong-authority"]);
     let unpinned = |p: &mut Policy, f: &mut Facts| {
