@@ -12,7 +12,9 @@ use files::{
     policy_pattern, policy_signed, policy_toml,
 };
 use keyless::{keyless_bundle, keyless_judge, keyless_root};
-use trust::{image, signature, trust_answer, trust_appraise, trust_bind, trust_key, trust_layout, trust_roots};
+use trust::{
+    image, signature, trust_answer, trust_appraise, trust_bind, trust_key, trust_layout, trust_roots, trust_verity,
+};
 
 use boltseal_evidence as evidence;
 use boltseal_fuzz::random::Random;
@@ -77,6 +79,11 @@ pub(crate) const ALL: &[Target] = &[
         run: |b| signature(Source::NotationCose, b),
     },
     Target { name: "trust_appraise", holds: "whatever is asked has an answer that can be read", run: trust_appraise },
+    Target {
+        name: "trust_verity",
+        holds: "what is read of a sealed image can be written and read again",
+        run: trust_verity,
+    },
     Target { name: "trust_roots", holds: "a file of roots has at least one", run: trust_roots },
     Target { name: "trust_answer", holds: "whatever a worker answers, only true signatures verify", run: trust_answer },
     Target { name: "trust_key", holds: "a key that is read is the bytes that it is written as", run: trust_key },

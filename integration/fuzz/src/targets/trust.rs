@@ -6,7 +6,7 @@ use boltseal_trust::notation::{Notary, NotationProposal, accept, appraise};
 use boltseal_trust::{
     Config, Descriptor, Digest, Key, Link, MAX_PROPOSAL, Proposal, Reject, SignatureProposal, Source, Unbound,
     bind_child, bind_config, bind_diff_ids, bundle_file, decode_answer, digest, encode_answer, import_layout, propose,
-    verify_attestation, verify_signature,
+    verify_attestation, verify_signature, verity_layers, verity_predicate, verity_statement,
 };
 use std::collections::HashSet;
 use std::sync::LazyLock;
@@ -286,6 +286,17 @@ pub(super) fn trust_answer(bytes: &[u8]) -> u64 {
         }
     }
     outcome(&(read.map(|answer| answer.map(|_| ()).map_err(|_| ())), reasons))
+}
+
+/// The input is a signed statement: whoever seals may write what he likes.
+pub(super) fn trust_verity(bytes: &[u8]) -> u64 {
+    let read = verity_layers(bytes);
+    if let Ok(layers) = &read {
+        assert!(layers.iter().all(boltseal_trust::VerityLayer::is_whole) && (1..=128).contains(&layers.len()));
+        let written = verity_statement(&digest(b"image"), &verity_predicate(layers, ""));
+        assert_eq!(verity_layers(written.as_bytes()).as_ref(), Ok(layers));
+    }
+    outcome(&read.map(|layers| layers.len()))
 }
 
 pub(super) fn trust_layout(bytes: &[u8]) -> u64 {
