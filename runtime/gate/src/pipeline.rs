@@ -66,9 +66,9 @@ pub(crate) fn create(
     if version < 3 {
         sealed.table.watch = Watch::default();
     }
-    let image = verity::mountable(&facts);
+    let layers = verity::mountable(&facts);
 
-    let launched = launch(&folder, request, &sealed, &image, create.stdio.fds, fds, deadline).and_then(|parked| {
+    let launched = launch(&folder, request, &sealed, &layers, create.stdio.fds, fds, deadline).and_then(|parked| {
         let record = gather::record(request, &facts, &terms, &sealed, &parked, &decision.id);
         state::save(&folder, &record, &sealed.table, facts.image.is().unwrap_or(&Default::default()))?;
         // One flush makes the decision and its end durable, before Create answers and long before init may run.
