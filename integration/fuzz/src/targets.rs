@@ -9,11 +9,12 @@ mod trust;
 
 use files::{
     audit_line, audit_text, evidence_cri, evidence_rootfs, import_policy, node_reply, node_verdict, policy_network,
-    policy_pattern, policy_signed, policy_toml,
+    policy_pattern, policy_secrets, policy_signed, policy_toml,
 };
 use keyless::{keyless_bundle, keyless_judge, keyless_root};
 use trust::{
-    image, signature, trust_answer, trust_appraise, trust_bind, trust_key, trust_layout, trust_roots, trust_verity,
+    image, signature, trust_answer, trust_appraise, trust_bind, trust_key, trust_layout, trust_roots, trust_said,
+    trust_statement, trust_verity,
 };
 
 use boltseal_evidence as evidence;
@@ -86,6 +87,13 @@ pub(crate) const ALL: &[Target] = &[
     },
     Target { name: "trust_roots", holds: "a file of roots has at least one", run: trust_roots },
     Target { name: "trust_answer", holds: "whatever a worker answers, only true signatures verify", run: trust_answer },
+    Target {
+        name: "trust_statement",
+        holds: "what is read of a statement is bounded and adds up",
+        run: trust_statement,
+    },
+    Target { name: "trust_said", holds: "whatever a worker says of a statement is bounded", run: trust_said },
+    Target { name: "policy_secrets", holds: "what is hidden is found, and not shown", run: policy_secrets },
     Target { name: "trust_key", holds: "a key that is read is the bytes that it is written as", run: trust_key },
     Target { name: "trust_layout", holds: "every file that is made can be read by a start", run: trust_layout },
     Target {

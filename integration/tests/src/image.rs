@@ -49,6 +49,12 @@ pub struct Recipe {
     pub links: Vec<(&'static str, String)>,
     /// Text of `/etc/release`: two images that differ in this alone have different layers.
     pub release: String,
+    /// When it says that it was made; RFC 3339.
+    pub created: String,
+    /// Beside `PATH`.
+    pub env: Vec<String>,
+    /// Of its one step; empty: the path.
+    pub created_by: String,
     pub form: Form,
     /// More files: where each comes from, its path in the image, its mode.
     pub files: Vec<(PathBuf, &'static str, u32)>,
@@ -81,6 +87,9 @@ impl Default for Recipe {
             dev_symlink: false,
             links: Vec::new(),
             release: "1".into(),
+            created: "2026-01-01T00:00:00Z".into(),
+            env: Vec::new(),
+            created_by: String::new(),
             form: Form::Oci,
             files: Vec::new(),
             capable: None,
@@ -131,12 +140,13 @@ fn push(
     recipe: &Recipe,
 ) -> Result<Image> {
     let layer = blob(&layout, layer)?;
+    let env: Vec<&str> = std::iter::once("PATH=/bin").chain(recipe.env.iter().map(String::as_str)).collect();
+    let created_by = if recipe.created_by.is_empty() { path } else { &recipe.created_by };
     let config = json!({
-        "created": "2026-01-01T00:00:00Z", "architecture": "amd64", "os": "linux",
-        "config": { "User": recipe.user, "Entrypoint": recipe.entrypoint, "Cmd": recipe.cmd, "WorkingDir": "/",
-                    "Env": ["PATH=/bin"] },
+        "created": recipe.created, "architecture": "amd64", "os": "linux",
+        "config": { "User": recipe.user, "Entrypoint": recipe.entrypoint, "Cmd": recipe.cmd, "WorkingDir": "/", "Env": env },
         "rootfs": { "type": "layers", "diff_ids": [diff_id] },
-        "history": [{ "created": "2026-01-01T00:00:00Z", "created_by": path }],
+        "history": [{ "created": recipe.created, "created_by": created_by }],
     });
     let config = json_blob(&layout, &config)?;
     let manifest = json!({

@@ -155,6 +155,15 @@ fn images(work: &Path, key: &Key, all: bool) -> Result<Images> {
             images.insert(name.into(), build(&format!("demo/{name}"), recipe)?);
         }
         images.insert("elsewhere".into(), build("elsewhere/app", release("elsewhere"))?);
+        let leaky = Recipe {
+            created: "1970-01-01T00:00:00Z".into(),
+            env: vec!["DB_PASSWORD=hunter2".into()],
+            created_by: format!("RUN git clone https://{}{}@git.example/a", "ghp_", "A1b2C3d4E5".repeat(4)),
+            ..release("leaky")
+        };
+        images.insert("leaky".into(), build("demo/leaky", leaky)?);
+        let now = run(Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]))?.trim().to_owned();
+        images.insert("fresh".into(), build("demo/fresh", Recipe { created: now, ..release("fresh") })?);
     }
     let images = Images(images);
     for name in ["app", "pause"] {
@@ -162,7 +171,8 @@ fn images(work: &Path, key: &Key, all: bool) -> Result<Images> {
     }
     key.sign(Cosign::V3, images.get("app3")?)?;
     if all {
-        for name in ["other", "own", "devlink", "elsewhere", "tools", "tries"].into_iter().chain(BARE) {
+        for name in ["other", "own", "devlink", "elsewhere", "tools", "tries", "leaky", "fresh"].into_iter().chain(BARE)
+        {
             if let Some(image) = images.0.get(name) {
                 key.sign(Cosign::V2, image)?;
             }

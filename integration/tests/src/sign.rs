@@ -87,23 +87,26 @@ impl Key {
         run(command.arg(target)).map(|_| ())
     }
 
-    /// A signed statement about the image that is no signature of it: a vulnerability report.
+    /// A signed statement about the image that is no signature of it: a vulnerability report, of no schema.
     pub fn attest(&self, cosign: Cosign, image: &Image) -> Result<()> {
+        let predicate = r#"{"invocation":{},"scanner":{"uri":"","version":"","db":{"uri":"","version":""},"result":{}},
+            "metadata":{"scanStartedOn":"2026-01-01T00:00:00Z","scanFinishedOn":"2026-01-01T00:00:00Z"}}"#;
+        self.attest_as(cosign, image, "vuln", predicate)
+    }
+
+    /// `cosign attest --type KIND`.
+    pub fn attest_as(&self, cosign: Cosign, image: &Image, kind: &str, predicate: &str) -> Result<()> {
         let target = format!("{}@{}", image.repository, image.manifest);
-        let predicate = self.home.join("vuln.json");
-        fs::write(
-            &predicate,
-            r#"{"invocation":{},"scanner":{"uri":"","version":"","db":{"uri":"","version":""},"result":{}},
-               "metadata":{"scanStartedOn":"2026-01-01T00:00:00Z","scanFinishedOn":"2026-01-01T00:00:00Z"}}"#,
-        )?;
+        let file = self.home.join("predicate.json");
+        fs::write(&file, predicate)?;
         let mut command = cosign.command(&self.home);
         command
             .arg("attest")
             .arg("--yes")
             .arg("--key")
             .arg(&self.private)
-            .args(["--type", "vuln", "--predicate"])
-            .arg(predicate);
+            .args(["--type", kind, "--predicate"])
+            .arg(file);
         match cosign {
             Cosign::V2 => command.arg("--tlog-upload=false"),
             Cosign::V3 => command.arg("--signing-config").arg(self.signing_config()?),

@@ -7,7 +7,7 @@ use boltseal_evidence::bundle;
 use boltseal_evidence::file::Owner;
 use boltseal_evidence::policy_files::{self, PolicyBundle};
 use boltseal_policy::facts::Bundle;
-use boltseal_policy::policy::{Authority, Closed, Level};
+use boltseal_policy::policy::{AgeSource, Authority, Closed, Level};
 use boltseal_policy::{Fact, Policy};
 use boltseal_trust::grant::Keys;
 use boltseal_trust::keyless::{Demands, Fulcio};
@@ -207,6 +207,14 @@ fn hints(policy: &Policy, bundle: &PolicyBundle) -> Vec<String> {
         (
             strict && policy.registries.allow.is_empty(),
             "registries.allow is empty: no registry is allowed (BS-IMG-003)",
+        ),
+        (
+            policy.level >= Level::Strict && policy.image.bases.is_empty(),
+            "no [[image.base]]: no image is built on a base that is named (BS-IMG-010)",
+        ),
+        (
+            policy.image.age.iter().chain(policy.scopes.iter().filter_map(|s| s.age.as_ref())).any(|age| age.source == AgeSource::Timestamp) && !policy.authorities.iter().any(|a| a.format == "keyless"),
+            "an age is taken from a timestamp, which keyless signatures alone have, and no authority is keyless: it denies every image (BS-IMG-004)",
         ),
         (
             strict && policy.owner.patterns.is_empty(),

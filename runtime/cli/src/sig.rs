@@ -73,7 +73,7 @@ fn collect(layout: &Layout) -> Result<Imported, String> {
     let index = layout.index()?;
     let mut found = import_layout(|digest| layout.blob(digest), &index).map_err(|e| e.to_string())?;
     for (digest, size) in layout.blobs() {
-        if *size > boltseal_trust::MAX_SIGNATURE_FILE as u64 {
+        if *size > boltseal_trust::MAX_ATTESTATION_FILE as u64 {
             continue;
         }
         let bytes = layout.blob(digest)?;

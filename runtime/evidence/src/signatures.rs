@@ -4,8 +4,12 @@ use std::path::{Path, PathBuf};
 
 /// Most files that are looked at.
 pub const MAX_FILES: usize = 16;
-/// Bytes of the largest.
+/// Bytes of the largest signature.
 pub const MAX_FILE: u64 = 64 << 10;
+/// Bytes of the largest file that may be an attestation.
+pub const MAX_ATTESTATION: u64 = 1 << 20;
+/// Bytes of all of an image's together; what does not fit is skipped, and smaller ones behind it are not.
+pub const MAX_TOTAL: u64 = 4 << 20;
 /// Ends of the names of files that a verifier knows.
 const ENDS: [&str; 5] = [".sig.json", ".bundle.json", ".dsse.json", ".notation.jws", ".notation.cose"];
 /// Most names that a folder may hold at all.
@@ -43,14 +47,16 @@ pub fn files(root: &Path, digest: &str) -> Result<Signatures, Problem> {
         other => other?,
     };
     let mut found = Signatures { looked_in, ..Signatures::default() };
+    let mut left = MAX_TOTAL;
     for name in folder.names(MAX_NAMES)? {
         let skip = if found.files.len() == MAX_FILES {
             Some(format!("there are {MAX_FILES} before it"))
         } else if !stem(&name).is_some_and(is_sha256) {
             Some(format!("its name is not a sha256 with one of {}", ENDS.join(", ")))
         } else {
-            match folder.read(&name, MAX_FILE, Owner::Root) {
+            match folder.read(&name, largest(&name).min(left), Owner::Root) {
                 Ok((bytes, _)) if stem(&name) == Some(&sha256(&bytes)) => {
+                    left = left.saturating_sub(bytes.len() as u64);
                     found.files.push(SignatureFile { name: name.clone(), bytes });
                     None
                 }
@@ -63,6 +69,10 @@ pub fn files(root: &Path, digest: &str) -> Result<Signatures, Problem> {
         }
     }
     Ok(found)
+}
+
+fn largest(name: &str) -> u64 {
+    if name.ends_with(".bundle.json") || name.ends_with(".dsse.json") { MAX_ATTESTATION } else { MAX_FILE }
 }
 
 /// The name without the end that tells the format.
@@ -108,6 +118,27 @@ mod tests {
         let (dir, _, _) = store();
         let found = files(dir.path(), &format!("sha256:{}", "00".repeat(32))).unwrap();
         assert!(found.files.is_empty() && found.skipped.is_empty());
+    }
+
+    #[test]
+    fn attestations_may_be_large_and_all_together_not() {
+        let (dir, digest, folder) = store();
+        let put = |byte: u8, size: usize, end: &str| {
+            let bytes = vec![byte; size];
+            fs::write(folder.join(format!("{}{end}", sha256(&bytes))), bytes).unwrap();
+        };
+        put(1, 1 << 20, ".bundle.json");
+        put(2, (1 << 20) + 1, ".bundle.json");
+        put(3, 1 << 20, ".sig.json");
+        let found = files(dir.path(), &digest).unwrap();
+        assert_eq!((found.files.len(), found.skipped.len()), (1, 2), "{:?}", found.skipped);
+        for byte in 4..8 {
+            put(byte, 1 << 20, ".dsse.json");
+        }
+        put(8, 10, ".sig.json");
+        let found = files(dir.path(), &digest).unwrap();
+        let total: usize = found.files.iter().map(|file| file.bytes.len()).sum();
+        assert!(total <= 4 << 20 && found.files.len() >= 4, "{total}");
     }
 
     #[test]

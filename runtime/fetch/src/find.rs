@@ -4,7 +4,8 @@ use crate::frames::Frame;
 use crate::registry::{Failure, Registry};
 use boltseal_evidence::signatures::MAX_FILES;
 use boltseal_trust::{
-    Digest, Imported, MAX_IMAGE_FILE, MAX_SIGNATURE_FILE, Proposal, Source, digest, import_manifest, propose, referrers,
+    Digest, Imported, MAX_ATTESTATION_FILE, MAX_IMAGE_FILE, Proposal, Source, digest, import_manifest, propose,
+    referrers,
 };
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -149,9 +150,9 @@ impl Found<'_> {
     fn take(&mut self, manifest: &[u8], subject: &Digest, refers: bool, mut room: usize) -> usize {
         let registry = &mut *self.registry;
         let read = |blob: &str| {
-            let found = registry.get(&format!("blobs/{blob}"), "*/*", MAX_SIGNATURE_FILE)?;
-            if found.body.len() > MAX_SIGNATURE_FILE {
-                return Err(Failure::Why(format!("larger than {MAX_SIGNATURE_FILE} bytes")));
+            let found = registry.get(&format!("blobs/{blob}"), "*/*", MAX_ATTESTATION_FILE)?;
+            if found.body.len() > MAX_ATTESTATION_FILE {
+                return Err(Failure::Why(format!("larger than {MAX_ATTESTATION_FILE} bytes")));
             }
             Ok::<_, Failure>(found.body)
         };

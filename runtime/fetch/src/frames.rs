@@ -1,6 +1,6 @@
 //! What the child tells through its pipe: one byte of kind, four of length, then as many bytes. Read by fixed code in a
 //! process that is root, so every length has its cap and nothing is parsed.
-use boltseal_trust::{Digest, MAX_IMAGE_FILE, MAX_SIGNATURE_FILE};
+use boltseal_trust::{Digest, MAX_ATTESTATION_FILE, MAX_IMAGE_FILE};
 
 /// Kinds of signature files, by the ends of their names in the store.
 pub const ENDS: [&str; 5] = ["sig.json", "bundle.json", "dsse.json", "notation.jws", "notation.cose"];
@@ -55,7 +55,7 @@ impl Frame {
         let (least, most) = match kind {
             0 => (0, 0),
             1 => (0, MAX_IMAGE_FILE),
-            2 => (33, 33 + MAX_SIGNATURE_FILE),
+            2 => (33, 33 + MAX_ATTESTATION_FILE),
             3 => (0, MAX_NOTE),
             _ => return Err("a kind that there is not"),
         };

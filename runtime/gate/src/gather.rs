@@ -224,7 +224,12 @@ fn containerd_facts(
             facts.image = Jail::new(deadline)
                 .map_err(NoProof::Why)
                 .and_then(|jail| {
-                    let signed = image::Signed { jail: &jail, signers: &policy.signers, now: facts.now.is().copied() };
+                    let signed = image::Signed {
+                        jail: &jail,
+                        signers: &policy.signers,
+                        now: facts.now.is().copied(),
+                        reads: boltseal_policy::rules::statements_asked(&policy.rules),
+                    };
                     image::prove(&client, &signed, &container, &snapshot.parent)
                 })
                 .map_or_else(NoProof::fact, Fact::Is);

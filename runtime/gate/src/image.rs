@@ -3,20 +3,23 @@
 //! record -> target digest -> (index) -> manifest -> config -> diff_ids -> chain id == parent of the container's snapshot.
 //! Every digest is computed here over raw bytes; a worker only proposes where things stand in them.
 mod keyless;
+mod says;
 
-use crate::{paths, verity};
+use crate::paths;
 use boltseal_evidence::containerd::{Client, Container, Error};
 use boltseal_evidence::signatures;
 use boltseal_jail::Parse;
 use boltseal_policy::Fact;
-use boltseal_policy::facts::{Attestation, Image, Signature};
+use boltseal_policy::facts::{Image, Secret, Signature};
+use boltseal_policy::secrets;
 use boltseal_trust::notation::{Notary, NotationProposal, accept, appraise};
 use boltseal_trust::{
     Answer, Claim, Config, Digest, Key, Link, MAX_IMAGE_FILE, Malformed, Manifest, Proposal, Reject, SignatureProposal,
     Source, bind_child, bind_config, bind_diff_ids, chain_id, decode_answer, digest, encode_answer, propose,
-    verify_attestation, verify_signature,
+    verify_signature,
 };
 pub(crate) use keyless::Keyless;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Most verifications of one start. Beyond what any policy needs; with every key P-384 it is less than a second.
@@ -46,6 +49,8 @@ pub(crate) struct Signed<'a> {
     pub(crate) signers: &'a [Signer],
     /// Seconds since the epoch; None when nobody knows.
     pub(crate) now: Option<u64>,
+    /// Predicate types of statements that are to be read.
+    pub(crate) reads: BTreeSet<&'static str>,
 }
 
 /// Why there is no proof.
@@ -98,10 +103,26 @@ pub(crate) fn prove(
         entrypoint: chain.config.entrypoint.clone(),
         env: chain.config.env.clone(),
         cwd: chain.config.working_dir.clone(),
+        created: chain.config.created.clone(),
+        secrets: secrets_of(&chain.config),
         ..Image::default()
     };
     signed.look(&mut image, target, chain.manifest)?;
     Ok(image)
+}
+
+/// What looks like a secret; where the worker did not read all, nobody says that there is none.
+fn secrets_of(config: &Config) -> Fact<Vec<Secret>> {
+    if !config.unread.is_empty() {
+        return Fact::Unknown(config.unread.clone());
+    }
+    Fact::Is(secrets::find(&secrets::Texts {
+        env: &config.env,
+        labels: &config.labels,
+        entrypoint: &config.entrypoint,
+        cmd: &config.cmd,
+        history: &config.history,
+    }))
 }
 
 /// The links below the target.
@@ -291,31 +312,6 @@ impl Signed<'_> {
         self.jail.afresh();
         let (claim, subject) = accept(&vouched, &answer.map_err(Reject::Certificate)?)?;
         Ok((format!("{} by {subject}, trust=jailed", claim.format), vouched.key, claim, None))
-    }
-
-    /// Adds what an authority attests. It says something about an image, and is never a signature of it.
-    fn attested(
-        &self,
-        image: &mut Image,
-        proposal: &SignatureProposal,
-        file: &[u8],
-        signer: &Signer,
-        expected: &Digest,
-    ) -> Result<(), Reject> {
-        let (found, key) = match &signer.trust {
-            Trust::Key(key) => (verify_attestation(proposal, key, expected)?, key.id().to_owned()),
-            Trust::Keyless(keyless) => self.attested_keyless(keyless, proposal, file, expected)?,
-            Trust::Roots(_) => return Ok(()),
-        };
-        verity::read(image, &signer.authority, &found, proposal.payload()).map_err(Reject::Statement)?;
-        image.attestations.push(Attestation {
-            authority: signer.authority.clone(),
-            key,
-            predicate_type: found.predicate_type,
-            digest: found.digest.to_string(),
-            statement: found.statement.to_string(),
-        });
-        Ok(())
     }
 }
 

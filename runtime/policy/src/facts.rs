@@ -8,7 +8,9 @@ mod scan;
 
 pub use crate::variable::Variable;
 pub use grant::{Grant, GrantedContainer, GrantedMount, OwnerGrant};
-pub use image::{Attestation, Image, Rootfs, Signature, Verity, VerityLayer};
+pub use image::{
+    Attestation, Bom, Image, Provenance, Report, Rootfs, Said, Secret, Severity, Signature, Verity, VerityLayer,
+};
 pub use node::{BoundToken, Bundle, Kexec, Neighbour, Node, OwnerToken};
 pub use scan::{Found, From as ScannedFrom, Kind as FoundKind, Scan};
 use serde::{Deserialize, Serialize};

@@ -1,9 +1,13 @@
 //! A policy and facts that pass every rule, for tests here and in crates that need a permit (feature `fixture`).
 use crate::facts::{
-    Bundle, Capabilities, Devices, Door, Fact, Facts, IdMaps, Image, Kexec, Label, Limits, Lsm, Mount, Namespace,
-    NamespaceOrigin, Namespaces, Node, Object, Process, Root, Rootfs, Scan, Seccomp, Signature, Subject, UserNamespace,
+    Attestation, Bom, Bundle, Capabilities, Devices, Door, Fact, Facts, IdMaps, Image, Kexec, Label, Limits, Lsm,
+    Mount, Namespace, NamespaceOrigin, Namespaces, Node, Object, Process, Provenance, Report, Root, Rootfs, Said, Scan,
+    Seccomp, Severity, Signature, Subject, UserNamespace,
 };
-use crate::policy::{Allowance, AllowedHook, AllowedMount, Authority, Exception, Policy, Scope};
+use crate::policy::{
+    AgeRules, AgeSource, Allowance, AllowedHook, AllowedMount, Authority, Base, BomRules, Exception, Policy,
+    ProvenanceRules, ScanRules, Scope, SecretRules,
+};
 use crate::standard;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,19 +33,10 @@ pub fn policy() -> Policy {
         repositories: vec!["ghcr.io/corp".into()],
         ..Authority::default()
     }];
-    p.scopes = vec![Scope {
-        repository: "ghcr.io/corp".into(),
-        authorities: vec!["ci".into()],
-        need: 1,
-        deny_digests: Vec::new(),
-        level: None,
-        modes: BTreeMap::new(),
-        sensitivity: String::new(),
-        bind: None,
-        connect: None,
-        programs: None,
-        integrity: String::new(),
-    }];
+    p.scopes =
+        vec![Scope { repository: "ghcr.io/corp".into(), authorities: vec!["ci".into()], need: 1, ..Scope::default() }];
+    // Asked of everything at level strict.
+    p.image.bases = vec![Base { name: "debian".into(), diff_ids: vec![digest('8')] }];
     p.owner.patterns = vec!["*@corp.example".into()];
     p.node.attestation_key = "ak.pub".into();
     p.node.pcrs = BTreeMap::from([("7".to_owned(), vec!["a".repeat(64)])]);
@@ -192,7 +187,66 @@ fn image() -> Image {
         args: vec!["/app".into()],
         entrypoint: vec!["/app".into()],
         user: "1000:1000".into(),
+        created: "2026-11-01T00:00:00Z".into(),
+        secrets: Fact::Is(Vec::new()),
         ..Default::default()
+    }
+}
+
+/// Has the policy ask for everything that an image can show, and the request show it.
+pub fn gated(policy: &mut Policy, facts: &mut Facts) {
+    let ci = || vec!["ci".to_owned()];
+    policy.authorities.push(Authority {
+        name: "scanner".into(),
+        key: "scanner.pub".into(),
+        repositories: vec!["ghcr.io/corp".into()],
+        ..Authority::default()
+    });
+    policy.image.age = Some(AgeRules { max_days: 90, source: AgeSource::Created });
+    policy.image.vulnerabilities = Some(ScanRules {
+        max_days: 7,
+        max_severity: Severity::Medium,
+        authorities: vec!["scanner".into()],
+        except: Vec::new(),
+    });
+    policy.image.sbom = Some(BomRules { authorities: ci() });
+    policy.image.provenance = Some(ProvenanceRules {
+        authorities: ci(),
+        builders: vec!["https://ci.corp.example/*".into()],
+        build_types: vec!["https://ci.corp.example/build".into()],
+    });
+    policy.image.secrets = Some(SecretRules::default());
+    let statement = |authority: &str, key: char, kind: &str, says: Said| Attestation {
+        authority: authority.into(),
+        key: key.to_string().repeat(64),
+        predicate_type: kind.into(),
+        digest: digest('a'),
+        statement: digest('5'),
+        says: Fact::Is(says),
+    };
+    if let Fact::Is(image) = &mut facts.image {
+        image.attestations = vec![
+            statement(
+                "scanner",
+                '2',
+                "https://cosign.sigstore.dev/attestation/vuln/v1",
+                Said::Scan(Report {
+                    scanner: "trivy".into(),
+                    finished: "2026-11-22T00:00:00Z".into(),
+                    ..Report::default()
+                }),
+            ),
+            statement("ci", '1', "https://spdx.dev/Document", Said::Bom(Bom { format: "SPDX".into(), packages: 3 })),
+            statement(
+                "ci",
+                '1',
+                "https://slsa.dev/provenance/v1",
+                Said::Provenance(Provenance {
+                    builder: "https://ci.corp.example/runner".into(),
+                    build_type: "https://ci.corp.example/build".into(),
+                }),
+            ),
+        ];
     }
 }
 

@@ -19,6 +19,7 @@ pub mod programs;
 mod properties;
 pub mod rules;
 pub mod scan;
+pub mod secrets;
 pub mod standard;
 mod terms;
 pub mod text;

@@ -102,7 +102,7 @@ fn first_line(finding: &Finding, tail: &str) -> (String, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::{Door, Fact, Facts, NamespaceOrigin};
+    use crate::facts::{Door, Fact, Facts, NamespaceOrigin, Said, Severity};
     use crate::policy::{Level, Mode};
     use crate::{Policy, Verdict, decide, fixture};
 
@@ -115,11 +115,20 @@ mod tests {
         }
     }
 
+    fn found(facts: &mut Facts, list: &[(&str, Severity)]) {
+        if let Fact::Is(image) = &mut facts.image
+            && let Fact::Is(Said::Scan(scan)) = &mut image.attestations[0].says
+        {
+            scan.found = list.iter().map(|(id, severity)| ((*id).to_owned(), *severity)).collect();
+            scan.counts = list.iter().map(|(_, severity)| (*severity, 1)).collect();
+        }
+    }
+
     /// One denial per rule, as a person sees it. Changing a line here changes what users read.
     #[test]
     fn every_rules_message() {
         type Change = fn(&mut Policy, &mut Facts);
-        let cases: [(&str, Change); 42] = [
+        let cases: [(&str, Change); 50] = [
             ("BS-IMG-001", |_, f| {
                 f.image = Fact::Is(crate::facts::Image {
                     signatures: Vec::new(),
@@ -142,6 +151,38 @@ mod tests {
                 }
             }),
             ("BS-IMG-003", |p, _| p.registries.allow = vec!["quay.io".into()]),
+            ("BS-IMG-004", |p, f| {
+                fixture::gated(p, f);
+                if let Fact::Is(image) = &mut f.image {
+                    image.created = "1970-01-01T00:00:00Z".into();
+                }
+            }),
+            ("BS-IMG-005", |p, f| {
+                fixture::gated(p, f);
+                if let Fact::Is(image) = &mut f.image {
+                    image.attestations.remove(0);
+                }
+            }),
+            ("BS-IMG-005", |p, f| {
+                fixture::gated(p, f);
+                found(f, &[("CVE-2026-1", Severity::Critical), ("GHSA-1", Severity::High)]);
+            }),
+            ("BS-IMG-005", |p, f| {
+                fixture::gated(p, f);
+                if let Fact::Is(image) = &mut f.image {
+                    image.attestations[0].says = Fact::Unknown("the result is neither trivy's nor grype's".into());
+                }
+            }),
+            ("BS-IMG-006", |p, f| {
+                fixture::gated(p, f);
+                if let Fact::Is(image) = &mut f.image {
+                    image.attestations.truncate(2);
+                }
+            }),
+            ("BS-IMG-006", |p, f| {
+                fixture::gated(p, f);
+                p.image.provenance.iter_mut().for_each(|rules| rules.builders = vec!["https://other/*".into()]);
+            }),
             ("BS-IMG-007", |p, f| {
                 p.level = Level::Strict;
                 f.scan = Fact::Is(scanned(crate::facts::FoundKind::Shell, "/bin/sh", "-> busybox"));
@@ -153,6 +194,21 @@ mod tests {
             ("BS-IMG-008", |p, f| {
                 p.modes.insert("BS-IMG-008".into(), Mode::Enforce);
                 f.scan = Fact::Is(scanned(crate::facts::FoundKind::Setuid, "/usr/bin/su", "mode 4755"));
+            }),
+            ("BS-IMG-009", |p, f| {
+                fixture::gated(p, f);
+                if let Fact::Is(image) = &mut f.image {
+                    image.secrets = Fact::Is(vec![crate::facts::Secret {
+                        place: "env".into(),
+                        name: "DB_PASSWORD".into(),
+                        kind: "a value for PASSWORD".into(),
+                    }]);
+                }
+            }),
+            ("BS-IMG-010", |p, f| {
+                fixture::gated(p, f);
+                p.image.bases[0].diff_ids = vec![fixture::digest('7')];
+                p.scopes[0].modes.insert("BS-IMG-010".into(), Mode::Enforce);
             }),
             ("BS-PRC-001", |_, f| f.seccomp.unusable = vec!["default action is ALLOW".into()]),
             ("BS-PRC-002", |_, f| {

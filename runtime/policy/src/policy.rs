@@ -1,5 +1,6 @@
 //! The policy's typed form. Unknown keys are refused. One bundle: `policy.toml`, `policy.d/*.toml`, `trust/`.
 mod defaults;
+mod gates;
 mod lint;
 mod owner;
 mod window;
@@ -8,6 +9,7 @@ pub use owner::{GrantAuthority, GrantRules, SystemPods};
 pub use window::Closed;
 mod node;
 mod parse;
+pub use gates::{AgeRules, AgeSource, Base, BomRules, ProvenanceRules, ScanRules, SecretRules, Tolerated};
 pub use node::{EarRules, LogRules};
 
 use crate::network::{Destination, Ports};
@@ -139,7 +141,7 @@ pub struct Authority {
     pub min_signing_time: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scope {
     /// Repository prefix; the longest that matches the verified repository is in force.
@@ -171,6 +173,20 @@ pub struct Scope {
     /// Least integrity level, where it is more than `image.integrity`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub integrity: String,
+    /// What stands in the place of the node's table of the same name below `[image]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age: Option<AgeRules>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vulnerabilities: Option<ScanRules>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sbom: Option<BomRules>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provenance: Option<ProvenanceRules>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<SecretRules>,
+    /// Names of the bases that these images may have; None: any of the node's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bases: Option<Vec<String>>,
 }
 
 /// Sensitivity of what runs beside everything.
@@ -192,6 +208,20 @@ pub struct ImageRules {
     pub snapshotters: Vec<String>,
     /// Of an index, a manifest, a config, or a layer as its diff_id: what never starts, signed or not.
     pub deny_digests: Vec<String>,
+    /// What every image must show; None: nothing of the kind is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age: Option<AgeRules>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vulnerabilities: Option<ScanRules>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sbom: Option<BomRules>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provenance: Option<ProvenanceRules>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<SecretRules>,
+    /// Base images by name.
+    #[serde(rename = "base", skip_serializing_if = "Vec::is_empty")]
+    pub bases: Vec<Base>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 /// A change that makes a request worse (asks for more, or is known less), by number.
 fn worsen(f: &mut Facts, which: u8) {
     let unknown = || "not gathered".to_owned();
-    match which % 49 {
+    match which % 52 {
         0 => f.image = Fact::Unknown(unknown()),
         1 => f.image = Fact::Absent,
         2 => f.rootfs = Fact::Unknown(unknown()),
@@ -100,6 +100,15 @@ fn worsen(f: &mut Facts, which: u8) {
             }
         }
         47 => f.process.cwd = "/data".into(),
+        48..=50 => {
+            if let Fact::Is(image) = &mut f.image {
+                match which % 52 {
+                    48 => image.created = "1970-01-01T00:00:00Z".into(),
+                    49 => image.secrets = Fact::Unknown(unknown()),
+                    _ => image.attestations.clear(),
+                }
+            }
+        }
         _ => {
             f.user_namespace = Some(UserNamespace { ids: fixture::id_maps(0, 1), ..Default::default() });
         }
@@ -127,7 +136,7 @@ fn forget(f: &mut Facts) {
 
 /// A change that makes a policy stricter.
 fn restrict(p: &mut Policy, which: u8) {
-    match which % 14 {
+    match which % 17 {
         0 => p.level = Level::Strict,
         1 => p.modes.clear(),
         2 => p.exceptions.clear(),
@@ -141,6 +150,9 @@ fn restrict(p: &mut Policy, which: u8) {
         10 => p.scopes[0].bind = Some(vec![]),
         11 => p.scopes[0].connect = Some(vec![]),
         12 => p.scopes[0].programs = Some(vec!["/bin/true".into()]),
+        13 => p.scopes[0].bases = Some(vec![]),
+        14 => p.image.age.iter_mut().for_each(|age| age.max_days = 1),
+        15 => p.image.provenance.iter_mut().for_each(|rules| rules.builders.clear()),
         _ => p.devices.allow.clear(),
     }
 }
@@ -158,6 +170,7 @@ fn a_policy() -> impl Strategy<Value = Policy> {
         if allowance {
             p.allowances.push(fixture::allowance());
         }
+        fixture::gated(&mut p, &mut fixture::facts());
         p
     })
 }
@@ -166,6 +179,7 @@ fn some_facts() -> impl Strategy<Value = Facts> {
     let doors = prop::sample::select(vec![Door::Create, Door::Exec, Door::Update]);
     (doors, prop::collection::vec(any::<u8>(), 0..4)).prop_map(|(door, changes)| {
         let mut f = fixture::facts();
+        fixture::gated(&mut fixture::policy(), &mut f);
         f.door = door;
         f.bound = Fact::Is(Bound {
             label: "boltseal-default".into(),
@@ -233,7 +247,7 @@ proptest! {
     fn a_worse_request_is_never_allowed_where_a_better_was_not(p in a_policy(), f in some_facts(), which in any::<u8>()) {
         let mut worse = f.clone();
         worsen(&mut worse, which);
-        prop_assert!(allows(&p, &f) || !allows(&p, &worse), "{}", which % 49);
+        prop_assert!(allows(&p, &f) || !allows(&p, &worse), "{}", which % 52);
     }
 
     #[test]

@@ -32,6 +32,10 @@ issuers = ["https://i"]
 log = true
 sct = true
 repositories = ["a.io"]
+[[authority]]
+name = "scanner"
+key = "scanner.pub"
+repositories = ["a.io"]
 [[scope]]
 repository = "a.io"
 authorities = ["ci"]
@@ -39,6 +43,36 @@ level = "strict"
 bind = ["8080"]
 connect = ["*:443"]
 programs = ["/app"]
+bases = ["d"]
+[scope.age]
+max_days = 1
+[scope.vulnerabilities]
+max_days = 1
+max_severity = "low"
+authorities = ["scanner"]
+[scope.sbom]
+authorities = ["scanner"]
+[scope.provenance]
+authorities = ["scanner"]
+builders = ["*"]
+[scope.secrets]
+[image.age]
+max_days = 1
+[image.vulnerabilities]
+max_days = 1
+max_severity = "low"
+authorities = ["scanner"]
+except = [{ id = "CVE-1", owner = "a", reason = "b", expires = "2027-01-01" }]
+[image.sbom]
+authorities = ["scanner"]
+[image.provenance]
+authorities = ["scanner"]
+builders = ["*"]
+build_types = ["*"]
+[image.secrets]
+[[image.base]]
+name = "d"
+diff_ids = ["sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]
 [[allowance]]
 id = "x"
 authority = "ci"
@@ -90,12 +124,12 @@ fn documented() -> BTreeMap<String, BTreeMap<String, String>> {
     out
 }
 
-/// Keys of the typed policy by table; a table of free keys (modes, pcrs) is a key.
+/// Keys of the typed policy by table; a table of free keys (modes, pcrs) is a key, and so is a scope's own of `[image]`.
 fn keys(value: &Value, path: &str, out: &mut BTreeMap<String, BTreeSet<String>>) {
     for (key, value) in value.as_table().unwrap() {
         let here = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
         match value {
-            Value::Table(_) if !["modes", "pcrs"].contains(&key.as_str()) => keys(value, &here, out),
+            Value::Table(_) if !["modes", "pcrs"].contains(&key.as_str()) && path != "scope" => keys(value, &here, out),
             Value::Array(items) if items.first().is_some_and(Value::is_table) => {
                 if !path.is_empty() {
                     out.entry(path.to_owned()).or_default().insert(key.clone());

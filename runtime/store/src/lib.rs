@@ -8,7 +8,7 @@
 
 use boltseal_evidence::file::{Folder, Owner};
 use boltseal_evidence::signatures::MAX_FILES;
-use boltseal_trust::{MAX_SIGNATURE_FILE, StoreFile};
+use boltseal_trust::{MAX_ATTESTATION_FILE, StoreFile};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::Mode;
@@ -74,8 +74,8 @@ impl Store {
         if !is_hex(&file.manifest_hex) || !plain(&file.name) {
             return Err(format!("{}/{}: not a name of the store", file.manifest_hex, file.name));
         }
-        if file.bytes.len() > MAX_SIGNATURE_FILE {
-            return Err(format!("{}: larger than {MAX_SIGNATURE_FILE} bytes", file.name));
+        if file.bytes.len() > MAX_ATTESTATION_FILE {
+            return Err(format!("{}: larger than {MAX_ATTESTATION_FILE} bytes", file.name));
         }
         let path = self.path(&file.manifest_hex);
         if !path.exists() {
@@ -88,7 +88,7 @@ impl Store {
         let folder = Folder::open(&path, Owner::Root).map_err(|p| p.to_string())?;
         let shown = path.join(&file.name);
         let fail = |what: &str, e: &dyn std::fmt::Display| format!("{}: {what}: {e}", shown.display());
-        match folder.read(&file.name, MAX_SIGNATURE_FILE as u64, Owner::Root) {
+        match folder.read(&file.name, MAX_ATTESTATION_FILE as u64, Owner::Root) {
             Ok((bytes, _)) if bytes == file.bytes => return Ok(Put::Known),
             // Someone else's content under this name: ours is the one with the right digest.
             Ok(_) => {}
@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(store.put(&file("3.sig.json"), MAX_FILES), Ok(Put::Known));
         store.remove_file(&"a".repeat(64), "3.sig.json").unwrap();
         assert_eq!(store.put(&file("x.sig.json"), MAX_FILES), Ok(Put::New));
-        let large = StoreFile { bytes: vec![0; MAX_SIGNATURE_FILE + 1], ..file("y.sig.json") };
+        let large = StoreFile { bytes: vec![0; MAX_ATTESTATION_FILE + 1], ..file("y.sig.json") };
         assert!(store.put(&large, MAX_FILES).unwrap_err().contains("larger"));
     }
 

@@ -1,7 +1,7 @@
 //! Shows, without a parser, that a proposed value is the one that a JSON text holds at a known path.
 use crate::digest::{Digest, TEXT_LEN, digest};
 use crate::propose::{Config, Placed};
-use crate::strings::{strings, unescapes_to};
+use crate::strings::{ANY, members, strings, unescapes_to};
 use std::fmt;
 
 /// Which link of the chain a child hangs on.
@@ -109,11 +109,17 @@ pub fn bind_config(config: &[u8], proposed: &Config) -> Result<(), Unbound> {
             return Err(Unbound::Value(name));
         }
     }
-    for (path, name, texts) in [
+    let mut lists = vec![
         (["config", "Env", "*"], "config.Env", &proposed.env),
         (["config", "Entrypoint", "*"], "config.Entrypoint", &proposed.entrypoint),
         (["config", "Cmd", "*"], "config.Cmd", &proposed.cmd),
-    ] {
+    ];
+    // Where they were not read, nothing is said of them, and who asks for them denies.
+    if proposed.unread.is_empty() {
+        lists.push((["history", "*", "created_by"], "history", &proposed.history));
+        bind_labels(config, &proposed.labels)?;
+    }
+    for (path, name, texts) in lists {
         let mut rest = texts.iter();
         let mut fits = true;
         strings(config, &path, |_, raw| fits &= rest.next().is_some_and(|text| unescapes_to(raw, text)))?;
@@ -122,6 +128,17 @@ pub fn bind_config(config: &[u8], proposed: &Config) -> Result<(), Unbound> {
         }
     }
     Ok(())
+}
+
+/// Labels have no order: each that stands there is one of the proposed, and there are as many.
+fn bind_labels(config: &[u8], proposed: &[(String, String)]) -> Result<(), Unbound> {
+    let mut rest: Vec<_> = proposed.iter().collect();
+    let mut fits = true;
+    members(config, &["config", "Labels", ANY], |key, _, raw| {
+        let at = rest.iter().position(|(name, text)| unescapes_to(key, name) && unescapes_to(raw, text));
+        fits &= at.map(|at| rest.swap_remove(at)).is_some();
+    })?;
+    if fits && rest.is_empty() { Ok(()) } else { Err(Unbound::Value("config.Labels")) }
 }
 
 /// The chain id of layers, the lowest first (OCI image-spec, config.md); None when there are none.
@@ -170,6 +187,47 @@ mod tests {
     }
 
     #[test]
+    fn labels_and_history_are_bound_or_said_to_be_unread() {
+        let text = r#"{"rootfs":{"type":"layers","diff_ids":[]},"config":{"Labels":{"a":"1","b\u0026":"x \"y\"","c":""}},
+            "history":[{"created_by":"RUN \u0026 a"},{"comment":"no"},{"created_by":""}]}"#;
+        let read = |text: &str| match propose(Source::Config, text.as_bytes()).unwrap() {
+            Proposal::Config(config) => config,
+            _ => panic!(),
+        };
+        let config = read(text);
+        let labels = [("a", "1"), ("b&", "x \"y\""), ("c", "")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        assert_eq!(
+            (config.labels.as_slice(), config.history.as_slice()),
+            (&labels[..], &["RUN & a".to_owned(), String::new()][..])
+        );
+        bind_config(text.as_bytes(), &config).unwrap();
+        let lie = |change: &dyn Fn(&mut Config)| {
+            let mut lie = config.clone();
+            change(&mut lie);
+            bind_config(text.as_bytes(), &lie)
+        };
+        let (labels, history) = (Err(Unbound::Value("config.Labels")), Err(Unbound::Value("history")));
+        assert_eq!(lie(&|c| c.labels.reverse()), Ok(()));
+        assert_eq!(lie(&|c| drop(c.labels.pop())), labels);
+        assert_eq!(lie(&|c| c.labels[0].1 = "2".into()), labels);
+        assert_eq!(lie(&|c| c.labels[0].0 = "c".into()), labels);
+        assert_eq!(lie(&|c| c.labels[1] = c.labels[0].clone()), labels);
+        assert_eq!(lie(&|c| c.history.reverse()), history);
+        assert_eq!(lie(&|c| drop(c.history.pop())), history);
+        // A worker may say that it did not read them; then nobody is told that they hold no secret.
+        for odd in [
+            text.replace(r#""a":"1""#, r#""a":1"#),
+            text.replace(r#"{"comment":"no"}"#, "7"),
+            text.replace("RUN ", &"x".repeat(33 << 10)),
+            text.replace(r#""Labels""#, r#""labels":{},"Labels""#),
+        ] {
+            let config = read(&odd);
+            assert!(!config.unread.is_empty() && config.labels.is_empty() && config.history.is_empty(), "{odd}");
+            bind_config(odd.as_bytes(), &config).unwrap();
+        }
+    }
+
+    #[test]
     fn a_config_that_lies_in_any_field_is_refused() {
         let Proposal::Config(config) = propose(Source::Config, CONFIG).unwrap() else { panic!() };
         let lie = |change: &dyn Fn(&mut Config)| {
@@ -185,6 +243,8 @@ mod tests {
         assert_eq!(lie(&|c| c.env.push("A=b".into())), Unbound::Value("config.Env"));
         assert_eq!(lie(&|c| c.entrypoint[0] = "/bin/sh".into()), Unbound::Value("config.Entrypoint"));
         assert_eq!(lie(&|c| c.cmd.swap(0, 1)), Unbound::Value("config.Cmd"));
+        assert_eq!(lie(&|c| c.labels.push(("a".into(), "b".into()))), Unbound::Value("config.Labels"));
+        assert_eq!(lie(&|c| c.history.push("RUN x".into())), Unbound::Value("history"));
         assert_eq!(lie(&|c| c.os = "windows".into()), Unbound::Value("os"));
         assert_eq!(lie(&|c| c.architecture.clear()), Unbound::Value("architecture"));
         assert_eq!(lie(&|c| c.created.push('0')), Unbound::Value("created"));

@@ -28,6 +28,7 @@ mod pin;
 pub mod pod_token;
 mod propose;
 mod spki;
+mod statement;
 mod store;
 mod strings;
 mod text;
@@ -43,9 +44,10 @@ pub use digest::{Digest, NotADigest, digest};
 pub use key::{Key, KeyError};
 pub use pin::{Floor, Pin};
 pub use propose::{
-    Answer, Config, Descriptor, Index, IndexEntry, MAX_IMAGE_FILE, MAX_SIGNATURE_FILE, Malformed, Manifest, Placed,
-    Proposal, SignatureProposal, Source, decode_answer, encode_answer, propose,
+    Answer, Config, Descriptor, Index, IndexEntry, MAX_ATTESTATION_FILE, MAX_IMAGE_FILE, MAX_SIGNATURE_FILE, Malformed,
+    Manifest, Placed, Proposal, SignatureProposal, Source, decode_answer, encode_answer, propose,
 };
+pub use statement::{Kind as StatementKind, SEVERITIES, Statement, decode_statement, read_statement};
 pub use store::{
     ImportError, Imported, Referrer, StoreFile, attestation_file, bundle_file, import_layout, import_manifest,
     notation_file, referrers, signature_file,

@@ -4,7 +4,7 @@ use crate::digest::{Digest, digest};
 use crate::notation::{cose, jws};
 use crate::propose::json::{Object, object};
 use crate::propose::signature::{bundle, cosign, dsse};
-use crate::propose::{MAX_IMAGE_FILE, MAX_NAME, MAX_SIGNATURE_FILE, Malformed};
+use crate::propose::{MAX_ATTESTATION_FILE, MAX_IMAGE_FILE, MAX_NAME, MAX_SIGNATURE_FILE, Malformed};
 use crate::verity::{MAX_VERITY_BLOB, VERITY_BLOB};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -113,7 +113,7 @@ fn store_file(named: Digest, end: &str, bytes: Vec<u8>) -> StoreFile {
 
 /// Walks an OCI image layout from its `index.json` and takes every signature: cosign 2 `.sig` manifests, and the
 /// referrers of cosign 3 and notation, at whatever tag or depth they stand. `read_blob` gets `sha256:<hex>` and is asked for manifests (at most
-/// 4 MiB by their descriptor) and signature layers (64 KiB) only; what it returns is hashed here.
+/// 4 MiB by their descriptor) and layers of signatures (64 KiB) and attestations (1 MiB) only; what it returns is hashed here.
 ///
 /// # Errors
 /// [`ImportError`] when `index_json` is not an index. Everything below it that fails is a line of `skipped`.
@@ -263,7 +263,7 @@ where
 
     /// An `.att` manifest refers to nothing: its tag names the image, and each layer does.
     fn attestation(&mut self, layer: &Object<'_>) -> Result<(), Malformed> {
-        if let Some(bytes) = self.blob(layer, MAX_SIGNATURE_FILE)? {
+        if let Some(bytes) = self.blob(layer, MAX_ATTESTATION_FILE)? {
             self.found.files.push(attestation_file(&bytes)?);
         }
         Ok(())
@@ -276,7 +276,7 @@ where
         manifest: &Object<'_>,
         take: fn(&[u8]) -> Result<StoreFile, Malformed>,
     ) -> Result<(), Malformed> {
-        let Some(bytes) = self.blob(layer, MAX_SIGNATURE_FILE)? else {
+        let Some(bytes) = self.blob(layer, MAX_ATTESTATION_FILE)? else {
             return Ok(());
         };
         let file = take(&bytes)?;

@@ -8,13 +8,26 @@ use crate::bind::Unbound;
 /// Brackets inside each other that are followed.
 const MAX_DEPTH: usize = 64;
 
-/// Calls `found(offset, text)` for every string value at `path` (`*` is any element of a list), text and offset being
-/// what stands between the quotes.
+/// In a path, any member of an object.
+pub(crate) const ANY: &str = "{}";
+
+/// Calls `found(offset, text)` for every string value at `path` (`*` is any element of a list, [`ANY`] any member of an
+/// object), text and offset being what stands between the quotes.
 pub(crate) fn strings<'a>(
     bytes: &'a [u8],
     path: &[&str],
     mut found: impl FnMut(usize, &'a [u8]),
 ) -> Result<(), Unbound> {
+    members(bytes, path, |_, at, text| found(at, text))
+}
+
+/// The same, with the key before each value; of an element of a list it is whatever key came before.
+pub(crate) fn members<'a>(
+    bytes: &'a [u8],
+    path: &[&str],
+    mut found: impl FnMut(&'a [u8], usize, &'a [u8]),
+) -> Result<(), Unbound> {
+    let mut key: &[u8] = &[];
     let closed = Open { object: false, on_path: false, seen: false };
     let mut stack = [closed; MAX_DEPTH];
     let mut depth = 0_usize;
@@ -48,8 +61,11 @@ pub(crate) fn strings<'a>(
                     let outer = on_path(&stack, above);
                     let open = stack.get_mut(above).filter(|open| open.object).ok_or(Unbound::Broken)?;
                     open.on_path = false;
+                    key = text;
                     if outer && let Some(want) = path.get(above).filter(|want| **want != "*") {
-                        if text == want.as_bytes() {
+                        if *want == ANY {
+                            open.on_path = true;
+                        } else if text == want.as_bytes() {
                             if open.seen {
                                 return Err(Unbound::Ambiguous);
                             }
@@ -60,7 +76,7 @@ pub(crate) fn strings<'a>(
                         }
                     }
                 } else if depth == path.len() && on_path(&stack, depth) {
-                    found(start, text);
+                    found(key, start, text);
                 }
                 continue;
             }
@@ -189,6 +205,17 @@ mod tests {
             assert_eq!(all(text, &path).unwrap(), want, "{text}");
         }
         assert_eq!(all(r#"{"os":"linux","x":{"os":"no"}}"#, &["os"]).unwrap(), ["linux"]);
+    }
+
+    #[test]
+    fn members_come_with_their_keys() {
+        let text = r#"{"l":{"a":"1","b":["no"],"c":{"d":"no"},"e\"":"2","f":7,"":"3"},"m":{"a":"no"}}"#;
+        let mut seen = Vec::new();
+        members(text.as_bytes(), &["l", ANY], |key, _, raw| seen.push((key.to_vec(), raw.to_vec()))).unwrap();
+        let want =
+            [("a", "1"), (r#"e\""#, "2"), ("", "3")].map(|(k, v)| (k.as_bytes().to_vec(), v.as_bytes().to_vec()));
+        assert_eq!(seen, want);
+        assert_eq!(all(r#"{"l":["no",{"a":"no"}]}"#, &["l", ANY]).unwrap(), Vec::<String>::new());
     }
 
     #[test]

@@ -178,3 +178,24 @@ pub(super) fn policy_network(bytes: &[u8]) -> u64 {
     }
     outcome(&(grant.map(|_| ()), declared.map(|_| ())))
 }
+
+/// A text in every place of an image's config, alone and with a token behind it.
+pub(super) fn policy_secrets(bytes: &[u8]) -> u64 {
+    use boltseal_policy::secrets::{Texts, find};
+    const TOKEN: &str = "ghp_A1b2C3d4E5A1b2C3d4E5A1b2C3d4E5A1b2C3d4E5";
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    let planted = format!("{text} {TOKEN}");
+    let look = |text: &str| {
+        let lines = [text.to_owned()];
+        let labels = [("label".to_owned(), text.to_owned())];
+        find(&Texts { env: &lines, labels: &labels, entrypoint: &lines, cmd: &lines, history: &lines })
+    };
+    let found = look(&planted);
+    for place in ["cmd", "entrypoint", "env", "history", "label"] {
+        assert!(found.iter().any(|secret| secret.place == place), "{place}: {planted:?}");
+    }
+    assert!(!format!("{found:?}").contains(TOKEN), "{found:?}");
+    let found = look(&text);
+    assert!(found.iter().all(|secret| secret.name.chars().count() <= 96));
+    outcome(&found.into_iter().map(|secret| (secret.place, secret.kind)).collect::<Vec<_>>())
+}

@@ -4,9 +4,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use boltseal_trust::notation::{Notary, NotationProposal, accept, appraise};
 use boltseal_trust::{
-    Config, Descriptor, Digest, Key, Link, MAX_PROPOSAL, Proposal, Reject, SignatureProposal, Source, Unbound,
-    bind_child, bind_config, bind_diff_ids, bundle_file, decode_answer, digest, encode_answer, import_layout, propose,
-    verify_attestation, verify_signature, verity_layers, verity_predicate, verity_statement,
+    Config, Descriptor, Digest, Key, Link, MAX_PROPOSAL, Proposal, Reject, SignatureProposal, Source, Statement,
+    Unbound, bind_child, bind_config, bind_diff_ids, bundle_file, decode_answer, decode_statement, digest,
+    encode_answer, import_layout, propose, read_statement, verify_attestation, verify_signature, verity_layers,
+    verity_predicate, verity_statement,
 };
 use std::collections::HashSet;
 use std::sync::LazyLock;
@@ -297,6 +298,27 @@ pub(super) fn trust_verity(bytes: &[u8]) -> u64 {
         assert_eq!(verity_layers(written.as_bytes()).as_ref(), Ok(layers));
     }
     outcome(&read.map(|layers| layers.len()))
+}
+
+/// The first byte is the kind, `0` to `4`.
+pub(super) fn trust_statement(bytes: &[u8]) -> u64 {
+    let (kind, statement) = bytes.split_first().map_or((0, bytes), |(kind, rest)| (kind.wrapping_sub(b'0'), rest));
+    let answer = read_statement(kind, statement);
+    assert!(answer.len() <= MAX_PROPOSAL);
+    let Ok(said) = decode_statement(&answer) else { panic!("an answer that cannot be read") };
+    if let Ok(Statement::Scan { counts, found, .. }) = &said {
+        let all: usize = counts.iter().map(|count| *count as usize).sum();
+        assert!(found.len() == all.min(4096) && found.is_sorted_by(|(_, a), (_, b)| a >= b), "{counts:?}");
+    }
+    outcome(&said.map(|said| std::mem::discriminant(&said)))
+}
+
+pub(super) fn trust_said(bytes: &[u8]) -> u64 {
+    let said = decode_statement(bytes);
+    if let Ok(Ok(Statement::Scan { found, .. })) = &said {
+        assert!(found.iter().all(|(id, severity)| id.len() <= 64 && *severity < 6));
+    }
+    outcome(&said.map(|said| said.map(|said| std::mem::discriminant(&said)).map_err(|why| why.len())))
 }
 
 pub(super) fn trust_layout(bytes: &[u8]) -> u64 {

@@ -1,8 +1,10 @@
 //! Requests that must be refused, as data: what is wrong, which rule says so, and the twin that differs only in the fault
 //! and starts.
+mod attested;
 mod bundle;
 mod ear;
 mod exec;
+mod gates;
 mod host;
 mod image;
 pub mod layers;
@@ -117,7 +119,7 @@ impl Case {
 }
 
 /// Those that the demo shows, and that the test node meets in its virtual machine.
-pub const SHOWN: [&str; 27] = [
+pub const SHOWN: [&str; 33] = [
     "unsigned image",
     "signed by a key that nobody named",
     "the signature is of another image",
@@ -126,6 +128,12 @@ pub const SHOWN: [&str; 27] = [
     "re-tagged between create and start",
     "upper folder filled beforehand",
     "registry that is not on the list",
+    "an image of 1970",
+    "a vulnerability worse than the policy takes (trivy, cosign 2)",
+    "no bill of materials",
+    "provenance of another builder (SLSA v1, cosign 3)",
+    "a password and a token in the image's config",
+    "an image on a base that nobody named",
     "an image with a shell",
     "an image with a setuid program",
     "privileged: every capability, every device, nothing masked",
@@ -155,6 +163,8 @@ pub fn all() -> Vec<Case> {
     all.extend(several::cases());
     all.extend(revoked::cases());
     all.extend(notation::cases());
+    all.extend(gates::cases());
+    all.extend(attested::cases());
     all.extend(spec::cases());
     all.extend(signed::cases());
     all.extend(users::cases());

@@ -4,6 +4,9 @@ use boltseal_jail::Parser;
 use boltseal_trust::import_layout;
 use std::path::PathBuf;
 
+/// Every kind of statement is read.
+const ALL: [&str; 1] = ["https://cosign.sigstore.dev/attestation/vuln/v1"];
+
 /// Parses in this process, as an honest worker would.
 struct Honest;
 impl Parse for Honest {
@@ -34,7 +37,7 @@ fn signer() -> Vec<Signer> {
 }
 
 fn judge(image: &mut Image, proposal: &SignatureProposal, expected: Digest, signers: &[Signer]) {
-    Signed { jail: &Honest, signers, now: Some(0) }.judge(image, proposal, &[], expected);
+    Signed { jail: &Honest, signers, now: Some(0), reads: ALL.into() }.judge(image, proposal, &[], expected);
 }
 
 fn signature_of(layout: &str) -> SignatureProposal {
@@ -212,6 +215,12 @@ fn what_is_attested_is_a_fact_and_no_signature() {
         let [said] = &image.attestations[..] else { panic!("{layout}: {:?}", image.attestations) };
         assert_eq!((said.authority.as_str(), &said.digest), ("ci", &blobs("app").0.to_string()));
         assert!(said.predicate_type.ends_with("/vuln/v1"), "{layout}");
+        // Its result is empty: of no schema that is known. Where nobody asks, nobody reads it.
+        assert_eq!(said.says, Fact::Unknown("the result is neither trivy's nor grype's JSON".into()), "{layout}");
+        let mut image = Image::default();
+        let signed = Signed { jail: &Honest, signers: &signer(), now: Some(0), reads: BTreeSet::new() };
+        signed.judge(&mut image, &signature_of(layout), &[], blobs("app").0);
+        assert_eq!(image.attestations[0].says, Fact::Absent, "{layout}");
         // Of another image, or by another key, it says nothing.
         let mut image = Image::default();
         judge(&mut image, &signature_of(layout), blobs("other").0, &signer());
@@ -234,7 +243,7 @@ fn notation_counts_under_its_root_alone() {
         let source = Source::of_file(&format!("x.notation.{}", &name[name.len() - 4..].trim_start_matches('.')));
         let Proposal::Signature(proposal) = propose(source.unwrap(), &bytes).unwrap() else { panic!() };
         let mut image = Image::default();
-        Signed { jail: &Honest, signers, now }.judge(&mut image, &proposal, &[], expected);
+        Signed { jail: &Honest, signers, now, reads: ALL.into() }.judge(&mut image, &proposal, &[], expected);
         image
     };
     for name in ["p256.jws", "p256.cose", "rsa3072.jws", "rsa3072.cose"] {

@@ -1,6 +1,7 @@
 //! The image as the proof chain shows it, and the root file system that is to be it.
 use super::{Fact, IdMaps};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The image as the proof chain shows it: each digest is of bytes that the gate hashed itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +36,99 @@ pub struct Image {
     pub entrypoint: Vec<String>,
     pub env: Vec<String>,
     pub cwd: String,
+    /// When the config says that it was made, as it stands there; empty when it does not say.
+    #[serde(default)]
+    pub created: String,
+    /// What looks like a secret in config and history, in the clear.
+    #[serde(default)]
+    pub secrets: Fact<Vec<Secret>>,
+}
+
+/// Something in the config or the history that looks like a secret. What it is stays where it was found.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Secret {
+    /// `env`, `label`, `entrypoint`, `cmd` or `history`.
+    pub place: String,
+    /// Of the variable, the flag or the label; else which entry it is, from 1 on.
+    pub name: String,
+    /// What it looks like: `a GitHub token`, `a value for PASSWORD`.
+    pub kind: String,
+}
+
+/// What a statement says, as a jailed worker read it in bytes that an authority signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Said {
+    Scan(Report),
+    Bom(Bom),
+    Provenance(Provenance),
+}
+
+/// What a scan for vulnerabilities found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Whose result it is: `trivy` or `grype`.
+    pub scanner: String,
+    /// RFC 3339 as it stands there.
+    pub finished: String,
+    /// How many there are of each severity, each id once.
+    pub counts: BTreeMap<Severity, u64>,
+    /// Ids, the worst first; of a very long report not all.
+    pub found: Vec<(String, Severity)>,
+}
+
+/// A bill of materials.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bom {
+    /// `SPDX` or `CycloneDX`.
+    pub format: String,
+    /// Packages or components that it lists.
+    pub packages: u64,
+}
+
+/// Who says to have built the image, and how.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provenance {
+    pub builder: String,
+    pub build_type: String,
+}
+
+/// How bad a vulnerability is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// As a bound: nothing at all.
+    None,
+    Negligible,
+    Low,
+    Medium,
+    High,
+    Critical,
+    /// The scanner does not know: as bad as can be.
+    Unknown,
+}
+
+impl Severity {
+    /// Whether it is worse than what a policy takes.
+    #[must_use]
+    pub fn exceeds(self, bound: Self) -> bool {
+        let known = |severity| if severity == Self::Unknown { Self::Critical } else { severity };
+        known(self) > known(bound)
+    }
+
+    /// As the policy and the records name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Negligible => "negligible",
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Critical => "critical",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// That an authority said something about the image; what it said is in the statement.
@@ -50,6 +144,9 @@ pub struct Attestation {
     pub digest: String,
     /// sha256 of the signed statement.
     pub statement: String,
+    /// What it says, where a rule asks for its kind. Absent: nobody asked.
+    #[serde(default)]
+    pub says: Fact<Said>,
 }
 
 /// An authority's statement that the image's layers are the data of these verity devices.

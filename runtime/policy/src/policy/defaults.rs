@@ -48,7 +48,17 @@ impl Default for Policy {
 
 impl Default for ImageRules {
     fn default() -> Self {
-        Self { integrity: "unpacked".into(), snapshotters: vec!["overlayfs".into()], deny_digests: Vec::new() }
+        Self {
+            integrity: "unpacked".into(),
+            snapshotters: vec!["overlayfs".into()],
+            deny_digests: Vec::new(),
+            age: None,
+            vulnerabilities: None,
+            sbom: None,
+            provenance: None,
+            secrets: None,
+            bases: Vec::new(),
+        }
     }
 }
 

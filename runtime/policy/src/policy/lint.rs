@@ -1,4 +1,6 @@
 //! What a well-formed policy may still get wrong. Each problem is one line that names the key.
+mod gates;
+
 use super::{Allowance, Authority, Exception, Mode, NEUTRAL, Policy, Scope};
 use crate::network::Open;
 use crate::{date, pattern, programs, rules, standard, text};
@@ -70,6 +72,7 @@ impl Policy {
         if self.image.snapshotters.is_empty() {
             out.push("image.snapshotters: empty; nothing could start".into());
         }
+        self.gates(out);
     }
 
     fn scope<'a>(&'a self, scope: &'a Scope, seen: &mut BTreeSet<&'a str>, out: &mut Vec<String>) {

@@ -7,11 +7,17 @@ mod dev_001_devices;
 mod fsy_001_rootfs;
 mod fsy_002_binds;
 mod fsy_003_flags;
+mod gates;
 mod img_001_signature;
 mod img_002_rootfs;
 mod img_003_registry;
+mod img_004_age;
+mod img_005_scan;
+mod img_006_origin;
 mod img_007_programs;
 mod img_008_privileges;
+mod img_009_secrets;
+mod img_010_base;
 mod mac_001_label;
 mod net_001_ports;
 mod net_002_destinations;
@@ -37,9 +43,13 @@ use crate::verdict::{Finding, Outcome};
 use crate::{pattern, text};
 use std::collections::BTreeMap;
 
+pub use gates::statements_asked;
 pub use img_002_rootfs::sealed;
 pub(crate) use img_007_programs::listed as found_in_layers;
 pub(crate) use mac_001_label::granted as granted_label;
+
+/// The rule on scans, for the lint.
+pub(crate) const SCAN: &str = "BS-IMG-005";
 pub(crate) use net_001_ports::granted as granted_network;
 pub(crate) use nod_003_sensitivity::granted as granted_sensitivity;
 pub(crate) use nod_004_bundle::of_no_author;
@@ -81,8 +91,13 @@ static ALL_RULES: &[&Rule] = &[
     &img_001_signature::RULE,
     &img_002_rootfs::RULE,
     &img_003_registry::RULE,
+    &img_004_age::RULE,
+    &img_005_scan::RULE,
+    &img_006_origin::RULE,
     &img_007_programs::RULE,
     &img_008_privileges::RULE,
+    &img_009_secrets::RULE,
+    &img_010_base::RULE,
     &prc_001_seccomp::RULE,
     &prc_002_capabilities::RULE,
     &prc_003_root::RULE,

@@ -1,7 +1,8 @@
 //! A proposal as bytes, and back: all that the gate reads of a worker.
 use super::{
-    Answer, Config, Descriptor, Index, IndexEntry, MAX_ENTRIES, MAX_LAYERS, MAX_LIST, MAX_NAME, MAX_REPOSITORY,
-    MAX_SIGNATURE, MAX_SIGNATURE_FILE, MAX_TEXT, Malformed, Manifest, Placed, Proposal, SignatureProposal,
+    Answer, Config, Descriptor, Index, IndexEntry, MAX_ATTESTATION_FILE, MAX_ENTRIES, MAX_LAYERS, MAX_LIST, MAX_NAME,
+    MAX_REPOSITORY, MAX_SIGNATURE, MAX_SIGNATURE_FILE, MAX_TEXT, Malformed, Manifest, Placed, Proposal,
+    SignatureProposal,
 };
 use crate::notation::{Envelope, MAX_CERTIFICATE, MAX_CHAIN, NotationProposal};
 use crate::wire::{DecodeError, Reader, Writer};
@@ -72,9 +73,14 @@ impl Proposal {
                     w.text(text);
                 }
                 w.list(&config.diff_ids, put_placed);
-                for list in [&config.env, &config.entrypoint, &config.cmd] {
+                for list in [&config.env, &config.entrypoint, &config.cmd, &config.history] {
                     w.list(list, |w, text| w.text(text));
                 }
+                w.list(&config.labels, |w, (name, value)| {
+                    w.text(name);
+                    w.text(value);
+                });
+                w.text(&config.unread);
             }
             Self::Signature(SignatureProposal::Cosign { payload, signature, reference, digest }) => {
                 w.byte(COSIGN);
@@ -138,6 +144,9 @@ impl Proposal {
                 env: r.list(MAX_LIST, |r| r.text(MAX_TEXT))?,
                 entrypoint: r.list(MAX_LIST, |r| r.text(MAX_TEXT))?,
                 cmd: r.list(MAX_LIST, |r| r.text(MAX_TEXT))?,
+                history: r.list(MAX_LIST, |r| r.text(MAX_TEXT))?,
+                labels: r.list(MAX_LIST, |r| Ok((r.text(MAX_TEXT)?, r.text(MAX_TEXT)?)))?,
+                unread: r.text(MAX_NAME)?,
             }),
             COSIGN => Self::Signature(SignatureProposal::Cosign {
                 payload: r.bytes(MAX_SIGNATURE_FILE)?,
@@ -180,7 +189,7 @@ fn put_envelope(w: &mut Writer, proposal: &SignatureProposal) {
 fn envelope(r: &mut Reader<'_>) -> Result<SignatureProposal, DecodeError> {
     Ok(SignatureProposal::Bundle {
         payload_type: r.text(MAX_NAME)?,
-        payload: r.bytes(MAX_SIGNATURE_FILE)?,
+        payload: r.bytes(MAX_ATTESTATION_FILE)?,
         signature: r.bytes(MAX_SIGNATURE)?,
         predicate_type: r.text(MAX_NAME)?,
         digest: r.digest()?,

@@ -1,8 +1,8 @@
 //! Index, manifest and config of an image (OCI image-spec 1.1; Docker manifest schema 2).
 use super::json::{Json, Object, object};
 use super::{
-    Config, Descriptor, Index, IndexEntry, MAX_ENTRIES, MAX_IMAGE_FILE, MAX_LAYERS, MAX_LIST, MAX_NAME, MAX_TEXT,
-    MAX_TEXTS, Malformed, Manifest, Placed, Proposal,
+    Config, Descriptor, Index, IndexEntry, MAX_ENTRIES, MAX_IMAGE_FILE, MAX_LAYERS, MAX_LIST, MAX_NAME, MAX_NOTES,
+    MAX_TEXT, MAX_TEXTS, Malformed, Manifest, Placed, Proposal,
 };
 
 const INDEXES: [&str; 2] =
@@ -91,8 +91,15 @@ pub(super) fn config(bytes: &[u8]) -> Result<Config, Malformed> {
         Some(process) => process.object("config")?,
         None => &none,
     };
+    let (labels, history, unread) = match notes(&file, process) {
+        Ok((labels, history)) => (labels, history, String::new()),
+        Err(why) => (Vec::new(), Vec::new(), why.0),
+    };
     let mut left = MAX_TEXTS;
     Ok(Config {
+        labels,
+        history,
+        unread,
         os: file.text("os", MAX_NAME)?.to_owned(),
         architecture: file.text("architecture", MAX_NAME)?.to_owned(),
         created: file.text("created", MAX_NAME)?.to_owned(),
@@ -103,6 +110,36 @@ pub(super) fn config(bytes: &[u8]) -> Result<Config, Malformed> {
         entrypoint: texts(process, "Entrypoint", &mut left)?,
         cmd: texts(process, "Cmd", &mut left)?,
     })
+}
+
+type Labels = Vec<(String, String)>;
+
+/// Labels, and what each step of the history was made by.
+fn notes(file: &Object<'_>, process: &Object<'_>) -> Result<(Labels, Vec<String>), Malformed> {
+    let mut left = MAX_NOTES;
+    let mut take = |text: &str| {
+        left =
+            left.checked_sub(text.len()).ok_or_else(|| Malformed::new("labels and history are too long together"))?;
+        Ok(text.to_owned())
+    };
+    let mut labels = Vec::new();
+    if let Some(list) = process.get("Labels")? {
+        for (name, value) in list.object("Labels")?.members() {
+            if labels.len() == MAX_LIST || name.len() > MAX_TEXT {
+                return Err(Malformed::new(format!("Labels are more than {MAX_LIST}, or one is too long")));
+            }
+            labels.push((take(name)?, take(value.text("Labels", MAX_TEXT)?)?));
+        }
+    }
+    let mut history = Vec::new();
+    if let Some(list) = file.get("history")? {
+        for step in bounded(list.list("history")?, MAX_LIST, "history")? {
+            if let Some(text) = step.object("history")?.get("created_by")? {
+                history.push(take(text.text("created_by", MAX_TEXT)?)?);
+            }
+        }
+    }
+    Ok((labels, history))
 }
 
 fn texts(object: &Object<'_>, name: &str, left: &mut usize) -> Result<Vec<String>, Malformed> {
@@ -238,7 +275,10 @@ mod tests {
     fn every_config_that_is_taken_can_be_encoded() {
         let text = "x".repeat(MAX_TEXTS / 64);
         let list = vec![format!("\"{text}\""); 64].join(",");
-        let file = format!(r#"{{"rootfs":{{"type":"layers","diff_ids":[]}},"config":{{"Env":[{list}]}}}}"#);
+        let steps = vec![format!(r#"{{"created_by":"{}"}}"#, &text[..MAX_NOTES / 64]); 64].join(",");
+        let file = format!(
+            r#"{{"rootfs":{{"type":"layers","diff_ids":[]}},"config":{{"Env":[{list}]}},"history":[{steps}]}}"#
+        );
         let proposal = Proposal::Config(config(file.as_bytes()).unwrap());
         assert_eq!(Proposal::decode(&proposal.encode()).unwrap(), proposal);
         let more = file.replace("\"Env\"", "\"Cmd\":[\"x\"],\"Env\"");

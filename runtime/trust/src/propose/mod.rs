@@ -12,6 +12,8 @@ pub use encode::{decode_answer, encode_answer};
 
 /// Largest signature file that is looked at, bytes.
 pub const MAX_SIGNATURE_FILE: usize = 64 << 10;
+/// Largest file that may be an attestation: a Sigstore bundle or a DSSE envelope; a scan's result, a bill of materials.
+pub const MAX_ATTESTATION_FILE: usize = 1 << 20;
 /// Largest index, manifest or image config that is looked at, bytes (containerd's own limit for manifests is 8 MiB).
 pub const MAX_IMAGE_FILE: usize = 4 << 20;
 
@@ -27,6 +29,8 @@ pub(crate) const MAX_SIGNATURE: usize = 1024;
 pub(crate) const MAX_TEXT: usize = 32 << 10;
 /// Bytes of all of them together, so that every config that is proposed can also be encoded.
 pub(crate) const MAX_TEXTS: usize = 512 << 10;
+/// Bytes of all labels and steps of the history together.
+pub(crate) const MAX_NOTES: usize = 384 << 10;
 /// Bytes of a repository name.
 pub(crate) const MAX_REPOSITORY: usize = 512;
 
@@ -132,6 +136,13 @@ pub struct Config {
     pub env: Vec<String>,
     pub entrypoint: Vec<String>,
     pub cmd: Vec<String>,
+    /// Names and values.
+    pub labels: Vec<(String, String)>,
+    /// `created_by` of each step that has one.
+    pub history: Vec<String>,
+    /// Why labels and history were not read; then there are none of them here. They are too long, or of another form:
+    /// nothing that a start needs.
+    pub unread: String,
 }
 
 impl Config {

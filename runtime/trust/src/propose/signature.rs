@@ -3,7 +3,9 @@
 //! `.sig.json` is ours: what cosign 2 spreads over a manifest's annotation and a layer, without the rest, which nobody
 //! signed. `.bundle.json` is Sigstore's bundle v0.3 as cosign 3 writes it.
 use super::json::{Object, object};
-use super::{MAX_NAME, MAX_REPOSITORY, MAX_SIGNATURE, MAX_SIGNATURE_FILE, Malformed, SignatureProposal};
+use super::{
+    MAX_ATTESTATION_FILE, MAX_NAME, MAX_REPOSITORY, MAX_SIGNATURE, MAX_SIGNATURE_FILE, Malformed, SignatureProposal,
+};
 use crate::digest::Digest;
 use crate::notation::MAX_CERTIFICATE;
 use base64::Engine;
@@ -32,7 +34,7 @@ fn simple_signing(payload: &[u8]) -> Result<(String, Digest), Malformed> {
 }
 
 pub(crate) fn bundle(bytes: &[u8]) -> Result<SignatureProposal, Malformed> {
-    let file = object(bytes, "bundle", MAX_SIGNATURE_FILE)?;
+    let file = object(bytes, "bundle", MAX_ATTESTATION_FILE)?;
     let media_type = file.need_text("mediaType", MAX_NAME)?;
     if media_type != BUNDLE {
         return Err(Malformed::new(format!("bundle of type {media_type:?}, not {BUNDLE}. Fix: sign with cosign 3")));
@@ -59,14 +61,14 @@ pub(crate) fn bundle(bytes: &[u8]) -> Result<SignatureProposal, Malformed> {
 
 /// A DSSE envelope alone, as cosign 2 attests.
 pub(crate) fn dsse(bytes: &[u8]) -> Result<SignatureProposal, Malformed> {
-    envelope(&object(bytes, "envelope", MAX_SIGNATURE_FILE)?)
+    envelope(&object(bytes, "envelope", MAX_ATTESTATION_FILE)?)
 }
 
 fn envelope(envelope: &Object<'_>) -> Result<SignatureProposal, Malformed> {
     let [signature] = envelope.list("signatures")? else {
         return Err(Malformed::new("not exactly one signature in the envelope"));
     };
-    let payload = base64(envelope, "payload", MAX_SIGNATURE_FILE)?;
+    let payload = base64(envelope, "payload", MAX_ATTESTATION_FILE)?;
     let (predicate_type, digest) = statement(&payload)?;
     Ok(SignatureProposal::Bundle {
         payload_type: envelope.need_text("payloadType", MAX_NAME)?.to_owned(),
@@ -79,7 +81,7 @@ fn envelope(envelope: &Object<'_>) -> Result<SignatureProposal, Malformed> {
 
 /// Predicate type and the one subject's sha256 of an in-toto statement.
 fn statement(payload: &[u8]) -> Result<(String, Digest), Malformed> {
-    let statement = object(payload, "statement", MAX_SIGNATURE_FILE)?;
+    let statement = object(payload, "statement", MAX_ATTESTATION_FILE)?;
     let [subject] = statement.list("subject")? else {
         return Err(Malformed::new("the statement is not about exactly one subject"));
     };
@@ -95,7 +97,7 @@ fn named(text: &str) -> Result<Digest, Malformed> {
 
 fn base64(object: &Object<'_>, name: &str, max: usize) -> Result<Vec<u8>, Malformed> {
     let bytes = STANDARD
-        .decode(object.need_text(name, MAX_SIGNATURE_FILE)?)
+        .decode(object.need_text(name, MAX_ATTESTATION_FILE)?)
         .map_err(|_| Malformed::new(format!("{name} is not base64")))?;
     if bytes.len() > max {
         return Err(Malformed::new(format!("{name} is longer than {max} bytes")));

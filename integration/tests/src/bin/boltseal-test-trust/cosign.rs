@@ -1,5 +1,5 @@
 //! cosign 2.5 and 3.1: what they sign and attest, and what they say of it themselves.
-use crate::ours::{Trust, attested, imported, signed};
+use crate::ours::{Trust, attested, imported, read, signed};
 use crate::{Case, Given};
 use anyhow::{Context, Result};
 use boltseal_trust::StoreFile;
@@ -23,6 +23,7 @@ pub(crate) fn cases(given: &Given<'_>) -> Result<Vec<Case>> {
         signatures(given, cosign, &ci, &mallory, &mut all)?;
         keys(given, cosign, &ci, &mut all)?;
         attestations(given, cosign, &ci, &mallory, &mut all)?;
+        statements(given, cosign, &ci, &mut all)?;
     }
     Ok(all)
 }
@@ -195,5 +196,55 @@ fn attestations(given: &Given<'_>, cosign: Cosign, ci: &Key, mallory: &Key, all:
         tool: None,
         note: "cosign is not handed a file",
     });
+    Ok(())
+}
+
+/// What `cosign attest` takes, and whether a gate can read it.
+fn statements(given: &Given<'_>, cosign: Cosign, ci: &Key, all: &mut Vec<Case>) -> Result<()> {
+    let scan = |result: &str| {
+        format!(
+            r#"{{"invocation":{{}},"scanner":{{"uri":"","version":"","db":{{"uri":"","version":""}},"result":{result}}},"metadata":{{"scanStartedOn":"2026-11-30T10:00:00Z","scanFinishedOn":"2026-11-30T10:00:00Z"}}}}"#
+        )
+    };
+    let trivy = r#"{"SchemaVersion":2,"Results":[{"Target":"a","Vulnerabilities":[{"VulnerabilityID":"CVE-1","Severity":"HIGH"}]}]}"#;
+    let grype = r#"{"matches":[{"vulnerability":{"id":"CVE-1","severity":"High"}}],"descriptor":{"name":"grype"}}"#;
+    let builder = r#"{"id":"https://ci.example/runner"}"#;
+    let slsa02 = format!(r#"{{"builder":{builder},"buildType":"t","invocation":{{}}}}"#);
+    let slsa1 = format!(
+        r#"{{"buildDefinition":{{"buildType":"t","externalParameters":{{}}}},"runDetails":{{"builder":{builder}}}}}"#
+    );
+    let spdx = r#"{"spdxVersion":"SPDX-2.3","SPDXID":"SPDXRef-DOCUMENT","name":"a","packages":[{"name":"a","SPDXID":"SPDXRef-1"}]}"#;
+    let rows = [
+        ("a scan by trivy", "vuln", scan(trivy), "\"CVE-1\"", true),
+        ("a scan by grype", "vuln", scan(grype), "\"CVE-1\"", true),
+        ("a scan of a schema that nobody knows", "vuln", scan("{\"findings\":[]}"), "", false),
+        ("a scan that scanned nothing", "vuln", scan("{\"SchemaVersion\":2,\"Results\":[]}"), "", false),
+        ("a bill of materials, SPDX JSON", "spdxjson", spdx.to_owned(), "packages: 1", true),
+        ("a bill of materials, SPDX as text", "spdx", "SPDXVersion: SPDX-2.3".to_owned(), "", false),
+        (
+            "a bill of materials, CycloneDX",
+            "cyclonedx",
+            r#"{"bomFormat":"CycloneDX","specVersion":"1.5","version":1,"components":[{"type":"library","name":"a"}]}"#
+                .into(),
+            "packages: 1",
+            true,
+        ),
+        ("provenance, SLSA v0.2", "slsaprovenance02", slsa02, "https://ci.example/runner", true),
+        ("provenance, SLSA v1", "slsaprovenance1", slsa1, "https://ci.example/runner", true),
+    ];
+    let trust = Trust::key(&ci.public)?;
+    for (at, (name, kind, predicate, says, accept)) in rows.into_iter().enumerate() {
+        let image = copy(&given.app, &format!("says{at}"), cosign)?;
+        ci.attest_as(cosign, &image, kind, &predicate)?;
+        let ours = match read(&files(given.work, &image)?, &trust, &image)? {
+            Ok(said) if said.contains(says) => Ok(()),
+            Ok(said) => Err(said),
+            Err(why) => Err(why),
+        };
+        let tool = asked(cosign, &["verify-attestation", "--type", kind], &ci.public, &image)?;
+        let note = if accept { "" } else { "cosign does not read what a statement says" };
+        let format = if cosign == Cosign::V2 { "statement (2.5)" } else { "statement (3.1)" };
+        all.push(Case { format, name, accept, ours, tool: Some(tool), note });
+    }
     Ok(())
 }

@@ -3,8 +3,8 @@ use anyhow::{Context, Result};
 use boltseal_trust::keyless::{Certified, Fulcio};
 use boltseal_trust::notation::{Notary, accept, appraise};
 use boltseal_trust::{
-    Digest, Key, Proposal, Reject, SignatureProposal, Source, StoreFile, import_layout, propose, verify_attestation,
-    verify_signature,
+    Digest, Key, Proposal, Reject, SignatureProposal, Source, StatementKind, StoreFile, decode_statement,
+    import_layout, propose, read_statement, verify_attestation, verify_signature,
 };
 use stack::image::Image;
 use std::fs;
@@ -108,6 +108,24 @@ pub(crate) fn stated(
     };
     let certified = fulcio.verify_attestation(&proposal, subject).map_err(|why| why.to_string())?;
     named(certified, &fulcio.question(bundle, subject), identity, issuer).map(drop).map_err(|why| why.to_string())
+}
+
+/// Whether any of these files attests something of this kind, and its statement is one that can be read; what it says.
+pub(crate) fn read(files: &[StoreFile], key: &Trust, image: &Image) -> Result<Result<String, String>> {
+    let Trust::Key(key) = key else { return Ok(Err("not a key".into())) };
+    let expected = digest(image)?;
+    let mut why = "no attestation".to_owned();
+    for file in files {
+        let Ok(proposal) = proposed(file)? else { continue };
+        let Ok(found) = verify_attestation(&proposal, key, &expected) else { continue };
+        let Some(kind) = StatementKind::of(&found.predicate_type) else { continue };
+        match decode_statement(&read_statement(kind.number(), proposal.payload())) {
+            Ok(Ok(said)) => return Ok(Ok(format!("{said:?}"))),
+            Ok(Err(said)) => why = said,
+            Err(said) => why = said.to_string(),
+        }
+    }
+    Ok(Err(why))
 }
 
 /// Whether any of these files attests something of this kind.

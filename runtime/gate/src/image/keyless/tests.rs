@@ -3,6 +3,7 @@ use crate::image::{Signer, Trust};
 use boltseal_jail::Jail;
 use boltseal_policy::facts::Image;
 use boltseal_trust::{Proposal, Source, propose};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// See `runtime/keyless/tests/data/SOURCE`.
@@ -27,7 +28,7 @@ fn judged(identity: &str, issuer: &str, of: &str, now: u64) -> Image {
     let Ok(Proposal::Signature(proposal)) = propose(Source::SigstoreBundle, BUNDLE) else { panic!() };
     let jail = Jail::new(Instant::now() + Duration::from_secs(10)).unwrap();
     let mut image = Image::default();
-    let signed = Signed { jail: &jail, signers: &signers, now: Some(now) };
+    let signed = Signed { jail: &jail, signers: &signers, now: Some(now), reads: BTreeSet::new() };
     signed.judge(&mut image, &proposal, BUNDLE, of.parse().unwrap());
     image
 }

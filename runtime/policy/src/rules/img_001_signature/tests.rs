@@ -66,19 +66,8 @@ fn the_policy_side() {
     assert_eq!(table(|p, _| p.image.deny_digests = vec![fixture::digest('7')]), ["pass"]);
     assert_eq!(table(|p, _| p.authorities.clear()), ["deny wrong-key"]);
     // The longest scope decides, and a wider one that names the authority does not help.
-    let narrow = Scope {
-        repository: "ghcr.io/corp/app".into(),
-        authorities: vec!["x".into()],
-        need: 1,
-        deny_digests: Vec::new(),
-        level: None,
-        modes: Default::default(),
-        sensitivity: String::new(),
-        bind: None,
-        connect: None,
-        programs: None,
-        integrity: String::new(),
-    };
+    let narrow =
+        Scope { repository: "ghcr.io/corp/app".into(), authorities: vec!["x".into()], need: 1, ..Scope::default() };
     assert_eq!(table(|p, _| p.scopes.push(narrow.clone())), ["deny wrong-authority"]);
     let unpinned = |p: &mut Policy, f: &mut Facts| {
         p.authorities[0].repositories.push("quay.io/corp".into());
