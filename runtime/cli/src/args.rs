@@ -65,8 +65,22 @@ pub(crate) enum Command {
 pub(crate) enum SigCommand {
     /// Take the signatures of an OCI image layout into the node's store
     Import {
-        /// The layout: a folder, or an uncompressed tar of it
+        /// The layout: a folder, or a tar or tar.gz of it
         path: PathBuf,
+    },
+    /// List what the node's store holds
+    List,
+    /// Remove the signatures of images that no containerd of this node has
+    Gc {
+        /// Only what nothing was added to for so long: 12h, 7d; or since a date
+        #[arg(long, default_value = "7d")]
+        grace: String,
+        /// Socket of a containerd, once for each; by default those of containerd and k3s that are there
+        #[arg(long, value_name = "ADDRESS")]
+        address: Vec<String>,
+        /// Say what would go
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 

@@ -5,6 +5,7 @@
 mod house;
 pub(crate) mod kernel;
 mod process;
+mod verifier;
 
 use crate::screen::{Colour, Exit, Failure, Screen, column, count as plural};
 use boltseal_policy::Policy;
@@ -88,6 +89,7 @@ pub(crate) fn rules(policy: &Policy) -> Vec<Check> {
 pub(crate) fn doctor(screen: &mut Screen) -> Result<Exit, Failure> {
     let (policy, policy_check) = house::policy();
     let policy = policy.as_ref();
+    let dump = house::dump();
     let checks = [
         kernel::version(),
         kernel::landlock(policy),
@@ -99,7 +101,8 @@ pub(crate) fn doctor(screen: &mut Screen) -> Result<Exit, Failure> {
         kernel::kexec(policy),
         house::tpm(policy),
         house::binaries(),
-        house::containerd(),
+        dump.as_ref().map_or_else(Clone::clone, house::containerd),
+        verifier::verifier(dump.as_ref()),
         policy_check,
         house::signatures(),
         house::trail(),

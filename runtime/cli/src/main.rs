@@ -41,6 +41,8 @@ fn run(command: &Command, screen: &mut Screen) -> Result<Exit, Failure> {
         Command::Check { bundle, policy } => check::check(bundle, policy.as_deref(), screen),
         Command::Explain { rule } => explain::explain(rule.as_deref(), screen),
         Command::Sig(SigCommand::Import { path }) => sig::import(path, screen),
+        Command::Sig(SigCommand::List) => sig::list(screen),
+        Command::Sig(SigCommand::Gc { grace, address, dry_run }) => sig::gc(address, grace, *dry_run, screen),
         Command::Image(ImageCommand::Seal { layout, key, predicate, image }) => {
             let by = match (key, predicate) {
                 (_, Some(folder)) => seal::Signer::Predicate(folder),

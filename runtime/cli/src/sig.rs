@@ -2,15 +2,17 @@
 //!
 //! The importer is not trusted: every start verifies what it reads. It only takes what a start could use, and says what
 //! it left.
-mod layout;
+mod gc;
 mod sealed;
+
+pub(crate) use gc::{gc, list};
 
 use crate::paths::{SIGNATURES, VERITY};
 use crate::screen::{Colour, Exit, Failure, Screen, count, talk};
 use boltseal_evidence::signatures::MAX_FILES;
+use boltseal_store::layout::Layout;
 use boltseal_store::{Put, Store};
 use boltseal_trust::{Imported, import_layout};
-use layout::Layout;
 use serde_json::json;
 use std::path::Path;
 

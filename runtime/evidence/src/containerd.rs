@@ -17,6 +17,8 @@ use tonic::transport::{Channel, Endpoint};
 pub const CAP: Duration = Duration::from_secs(2);
 /// Largest single answer. A container record holds its spec, which is bounded by 1 MiB, and its CRI metadata.
 const MAX_MESSAGE: usize = 4 << 20;
+/// A list of all images; no start asks for it.
+const MAX_LIST: usize = 32 << 20;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
@@ -223,6 +225,52 @@ impl Client {
             bytes.extend_from_slice(&part.data);
         }
         Ok(bytes)
+    }
+
+    /// Every namespace of this containerd.
+    ///
+    /// # Errors
+    /// Any of [`Error`].
+    pub fn namespaces(&self) -> Result<Vec<String>, Error> {
+        const CALL: &str = "Namespaces.List";
+        let mut service =
+            api::namespaces_client::NamespacesClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE);
+        let request = self.request(api::ListNamespacesRequest { filter: String::new() });
+        let found = self.call(CALL, "namespaces", service.list(request))?.namespaces;
+        Ok(found.into_iter().map(|namespace| namespace.name).collect())
+    }
+
+    /// The digests that this namespace's image names point to.
+    ///
+    /// # Errors
+    /// Any of [`Error`].
+    pub fn targets(&self) -> Result<Vec<String>, Error> {
+        const CALL: &str = "Images.List";
+        let mut service =
+            api::images_client::ImagesClient::new(self.channel.clone()).max_decoding_message_size(MAX_LIST);
+        let request = self.request(api::ListImagesRequest { filters: Vec::new() });
+        let found = self.call(CALL, "images", service.list(request))?.images;
+        let target = |image: api::Image| image.target.map(|target| target.digest);
+        found
+            .into_iter()
+            .map(|image| target(image).ok_or_else(|| malformed(CALL, "an image without a target")))
+            .collect()
+    }
+
+    /// Whether this namespace's content store has the blob.
+    ///
+    /// # Errors
+    /// Any of [`Error`] but [`Error::NotFound`].
+    pub fn has_blob(&self, digest: &str) -> Result<bool, Error> {
+        const CALL: &str = "Content.Info";
+        let mut service =
+            api::content_client::ContentClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE);
+        let request = self.request(api::InfoRequest { digest: digest.to_owned() });
+        match self.call(CALL, &format!("blob {digest:?}"), service.info(request)) {
+            Ok(_) => Ok(true),
+            Err(Error::NotFound { .. }) => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 
     /// Parent and kind of a snapshot.

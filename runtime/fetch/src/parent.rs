@@ -30,8 +30,8 @@ const POLICY: &str = "/etc/boltseal";
 const MAX_CA: u64 = 4 << 20;
 /// Of all the time, what is kept for storing and judging.
 const AFTER: Duration = Duration::from_millis(800);
-/// All bytes of the pipe: an index, and 16 files of each of five manifests.
-const MAX_TOLD: usize = (4 << 20) + 6 * 16 * (65 << 10);
+/// All bytes of the pipe: an index, and files of which few are as large as they may be.
+const MAX_TOLD: usize = 24 << 20;
 
 /// What came of it.
 #[derive(Debug)]

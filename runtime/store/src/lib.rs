@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
 
+pub mod layout;
+
 use boltseal_evidence::file::{Folder, Owner};
 use boltseal_evidence::signatures::MAX_FILES;
 use boltseal_trust::{MAX_ATTESTATION_FILE, StoreFile};

@@ -101,37 +101,49 @@ pub(crate) fn binaries() -> Check {
     Check::ok("binaries", format!("{ours}: {}", found.join(", ")))
 }
 
-/// The running containerd, its version, and whether it has read a configuration that names boltseal.
-pub(crate) fn containerd() -> Check {
+/// The running containerd, and the configuration that it has read, as it renders it.
+#[derive(Debug)]
+pub(super) struct Dump {
+    pub(super) pid: u32,
+    pub(super) version: String,
+    pub(super) config: String,
+    pub(super) text: String,
+}
+
+/// What the checks of containerd look at, or the check that says why there is nothing.
+pub(super) fn dump() -> Result<Dump, Check> {
     let Some((pid, exe)) = running("containerd") else {
-        return Check::fail("containerd", "is not running", "systemctl start containerd");
+        return Err(Check::fail("containerd", "is not running", "systemctl start containerd"));
     };
     let version = match run(&exe, &["--version"]) {
         Ok(text) => text.split_whitespace().nth(2).unwrap_or("?").to_owned(),
-        Err(why) => return Check::fail("containerd", why, "see why containerd does not answer"),
+        Err(why) => return Err(Check::fail("containerd", why, "see why containerd does not answer")),
     };
     let config = config_of(&read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default());
-    let dump = match run(&exe, &["--config", &config, "config", "dump"]) {
-        Ok(dump) => dump,
-        Err(why) => {
-            return Check::fail("containerd", format!("{version}, {why}"), "correct containerd's configuration");
-        }
-    };
-    if !dump.contains(TYPE) {
+    match run(&exe, &["--config", &config, "config", "dump"]) {
+        Ok(text) => Ok(Dump { pid, version, config, text }),
+        Err(why) => Err(Check::fail("containerd", format!("{version}, {why}"), "correct containerd's configuration")),
+    }
+}
+
+/// Whether the running containerd has read a configuration that names boltseal.
+pub(super) fn containerd(dump: &Dump) -> Check {
+    let Dump { pid, version, config, text } = dump;
+    if !text.contains(TYPE) {
         return Check::fail(
             "containerd",
             format!("{version}, {config} names no runtime of type {TYPE}"),
             "add the drop-in of integration/containerd and restart containerd",
         );
     }
-    if !dump.contains("boltseal.dev/*") {
+    if !text.contains("boltseal.dev/*") {
         return Check::warn(
             "containerd",
             format!("{version}, but the owner's annotation is not handed on"),
             "pod_annotations = [\"boltseal.dev/*\"] in the drop-in",
         );
     }
-    match (started(pid), newest(Path::new(&config), &dump)) {
+    match (started(*pid), newest(Path::new(config), text)) {
         (Some(start), Some(changed)) if changed <= start => {
             Check::ok("containerd", format!("{version}, {config} names {TYPE}"))
         }

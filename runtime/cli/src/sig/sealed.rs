@@ -1,7 +1,7 @@
 //! Sealed layers: each brought once, under the digest that its bytes have. Nothing of them is believed: a start mounts what a signed
 //! statement names, and the kernel compares every block that is read with it.
-use super::layout::Layout;
 use boltseal_evidence::file::{Folder, Owner};
+use boltseal_store::layout::Layout;
 use boltseal_trust::Digest;
 use ring::digest::{Context, SHA256};
 use std::collections::BTreeMap;
