@@ -1,12 +1,14 @@
 //! One target per parser. A target panics when its property does not hold; what it returns tells outcomes apart, so
 //! that an input with a new one is mutated further.
 #![allow(clippy::panic, reason = "a target panics when its property does not hold")]
+mod fetch;
 mod files;
 mod keyless;
 mod scan;
 mod start;
 mod trust;
 
+use fetch::{fetch_challenge, fetch_docker, fetch_frames, fetch_head, fetch_referrers, store_tar};
 use files::{
     audit_line, audit_text, evidence_cri, evidence_rootfs, import_policy, node_reply, node_verdict, policy_network,
     policy_pattern, policy_secrets, policy_signed, policy_toml,
@@ -96,6 +98,12 @@ pub(crate) const ALL: &[Target] = &[
     Target { name: "policy_secrets", holds: "what is hidden is found, and not shown", run: policy_secrets },
     Target { name: "trust_key", holds: "a key that is read is the bytes that it is written as", run: trust_key },
     Target { name: "trust_layout", holds: "every file that is made can be read by a start", run: trust_layout },
+    Target { name: "fetch_challenge", holds: "a URL that is read is read again as the same", run: fetch_challenge },
+    Target { name: "fetch_head", holds: "no header has a line end", run: fetch_head },
+    Target { name: "fetch_docker", holds: "no registry gets another one's credentials", run: fetch_docker },
+    Target { name: "fetch_frames", holds: SAME, run: fetch_frames },
+    Target { name: "fetch_referrers", holds: "what may be a signature comes first", run: fetch_referrers },
+    Target { name: "store_tar", holds: "every blob is as long as it says", run: store_tar },
     Target {
         name: "message_request",
         holds: SAME,

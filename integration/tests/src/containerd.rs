@@ -11,6 +11,8 @@ use std::time::Duration;
 pub const SOCKET: &str = "/run/containerd/containerd.sock";
 pub const ROOT: &str = "/var/lib/containerd";
 pub const STATE: &str = "/run/containerd";
+/// Where 2.1 looks for image verifiers. A test that wants one makes the folder: without it every image passes.
+pub const VERIFIERS: &str = "/run/boltseal-verifiers";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
@@ -63,15 +65,16 @@ impl Version {
                     drop_in.replacen("version = 2", "", 1)
                 )
             }),
-            Self::V2_1 => drop_in("config-v3.toml").map(|drop_in| {
+            Self::V2_1 => drop_in("config-v3.toml").and_then(|found| Ok((found, drop_in("verifier-v3.toml")?))).map(|(drop_in, verifier)| {
                 let cri = "plugins.'io.containerd.cri.v1.runtime'";
                 format!(
                     "version = 3\n{head}{}\n[plugins.'io.containerd.cri.v1.images'.pinned_images]\n  sandbox = \"{sandbox}\"\n\
                      [{cri}]\n  restrict_oom_score_adj = true\n\
                      [{cri}.cni]\n  bin_dirs = [\"/usr/lib/cni\"]\n  conf_dir = \"/etc/cni/net.d\"\n\
                      [{cri}.containerd.runtimes.runc]\n  runtime_type = \"io.containerd.runc.v2\"\n\
-                     [plugins.'io.containerd.nri.v1.nri']\n  disable = true\n",
-                    drop_in.replacen("version = 3", "", 1)
+                     [plugins.'io.containerd.nri.v1.nri']\n  disable = true\n{}",
+                    drop_in.replacen("version = 3", "", 1),
+                    verifier.replacen("version = 3", "", 1).replace("/usr/local/lib/boltseal/verifier'", &format!("{VERIFIERS}'"))
                 )
             }),
         }

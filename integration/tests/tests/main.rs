@@ -1,12 +1,13 @@
 //! The main job and everything that is refused, on containerd 1.6 and 2.1, each in a private machine of its own, beside each other:
 //!
-//!   cargo test -p boltseal-integration-tests [-- PART..]     parts: life, cri, owner, grants, users (user-namespace: without pods), cases, warn, hooks, node, policies, scanned, signed, network, listed, anomalies, watch, odd, mutated; 1.6, 2.1; a part of a case's name
+//!   cargo test -p boltseal-integration-tests [-- PART..]     parts: life, cri, owner, grants, users (user-namespace: without pods), cases, warn, hooks, node, policies, scanned, signed, network, listed, fetch, anomalies, watch, odd, mutated; 1.6, 2.1; a part of a case's name
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod anomalies;
 mod checks;
 mod cri;
 mod damaged;
+mod fetch;
 mod grants;
 mod hooks;
 mod life;
@@ -87,7 +88,7 @@ impl Report {
 }
 
 /// Parts of the tests, as the command line names them.
-const PARTS: [&str; 19] = [
+const PARTS: [&str; 20] = [
     "life",
     "cri",
     "owner",
@@ -103,6 +104,7 @@ const PARTS: [&str; 19] = [
     "signed",
     "network",
     "listed",
+    "fetch",
     "anomalies",
     "watch",
     "odd",
@@ -210,6 +212,10 @@ fn on(world: &mut World, version: Version, choice: &Choice, report: &mut Report)
     }
     if choice.wants("listed") {
         listed::all(world, report, &name);
+    }
+    // The older one has no image verifiers.
+    if version == Version::V2_1 && choice.wants("fetch") {
+        fetch::all(world, report, &name);
     }
     if choice.wants("anomalies") {
         anomalies::all(world, report, &name);
