@@ -3,6 +3,7 @@
 #![allow(clippy::panic, reason = "a target panics when its property does not hold")]
 mod fetch;
 mod files;
+mod grants;
 mod keyless;
 mod scan;
 mod start;
@@ -13,6 +14,7 @@ use files::{
     audit_line, audit_text, evidence_cri, evidence_rootfs, import_policy, node_reply, node_verdict, policy_network,
     policy_pattern, policy_secrets, policy_signed, policy_toml,
 };
+use grants::{import_workload, trust_break_glass, trust_envelope, trust_grant};
 use keyless::{keyless_bundle, keyless_judge, keyless_root};
 use trust::{
     image, signature, trust_answer, trust_appraise, trust_bind, trust_key, trust_layout, trust_roots, trust_said,
@@ -197,6 +199,18 @@ pub(crate) const ALL: &[Target] = &[
     Target { name: "node_enrolment", holds: "no file is two things", run: crate::node_targets::enrolment },
     Target { name: "policy_signed", holds: "one spelling, and nobody's signature verifies", run: policy_signed },
     Target { name: "import_policy", holds: "what another tool's policy becomes passes lint", run: import_policy },
+    Target {
+        name: "import_workload",
+        holds: "what a manifest becomes is a grant that a node reads",
+        run: import_workload,
+    },
+    Target { name: "trust_grant", holds: "what is read of a grant has one reading", run: trust_grant },
+    Target {
+        name: "trust_envelope",
+        holds: "what a worker finds is what the gate gets, and nobody signed it",
+        run: trust_envelope,
+    },
+    Target { name: "trust_break_glass", holds: "what is read is bounded and whole", run: trust_break_glass },
     Target { name: "policy_toml", holds: "no panic", run: policy_toml },
     Target {
         name: "evidence_spec",

@@ -44,6 +44,8 @@ pub struct Entry {
     pub at_ns: Option<u64>,
     /// In words: the reason (`aborted`); why the node's kept verdict was not used (a decision).
     pub note: String,
+    /// Break-glass that was in force, used or not, one line each.
+    pub break_glass: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -259,6 +261,8 @@ pub struct Record {
     pub at: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub break_glass: Vec<String>,
     /// `recovered`: sha256 of all bytes between the last good line and this one; `bytes` is their number.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub torn: String,
@@ -320,6 +324,7 @@ impl Entry {
             spec: clean(&self.spec, 80),
             version: clean(&self.version, 64),
             note: clean(&self.note, 1024),
+            break_glass: self.break_glass.iter().take(4).map(|line| clean(line, 256)).collect(),
             anomaly: self.anomaly.as_ref().map(Anomaly::bounded),
             network: self.network.as_ref().map(Anomaly::bounded),
             ..*self

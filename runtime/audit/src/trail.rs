@@ -265,6 +265,7 @@ pub(crate) fn place(entry: &Entry, tail: &Tail, stamp: &Stamp, boot_id: &str) ->
         network: entry.network,
         at: entry.at_ns.map(|ns| clock::rfc3339(u128::from(ns))).unwrap_or_default(),
         note: entry.note,
+        break_glass: entry.break_glass,
         torn: String::new(),
         next: String::new(),
         prev: tail.sum.clone(),

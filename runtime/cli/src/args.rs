@@ -41,6 +41,9 @@ pub(crate) enum Command {
     /// Images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Grants of owners
+    #[command(subcommand)]
+    Grant(GrantCommand),
     /// This node's TPM and its attestation
     #[command(subcommand)]
     Node(NodeCommand),
@@ -99,6 +102,85 @@ pub(crate) enum ImageCommand {
         /// Only the image of this manifest
         #[arg(long, value_name = "DIGEST")]
         image: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GrantCommand {
+    /// Make the claims of a grant from the workloads of a Kubernetes manifest, one line each
+    Generate {
+        /// The manifest: YAML of one or several documents, or JSON; - for stdin
+        #[arg(short = 'f', long)]
+        file: PathBuf,
+        /// Namespace of manifests that name none
+        #[arg(long)]
+        namespace: Option<String>,
+        /// Digest of an image that the manifest names without one; may be given several times
+        #[arg(long, value_name = "IMAGE=DIGEST")]
+        image: Vec<String>,
+        /// Who signs, as the policy's authority has it
+        #[arg(long)]
+        issuer: String,
+        /// The owner
+        #[arg(long)]
+        subject: String,
+        /// For which cluster or node, as the policy has it; may be given several times
+        #[arg(long, required = true)]
+        audience: Vec<String>,
+        /// How long it holds from now on
+        #[arg(long, default_value = "30")]
+        days: u64,
+        /// How the owner signed in (RFC 8176), such as mfa; may be given several times
+        #[arg(long)]
+        amr: Vec<String>,
+        /// At which class of authentication
+        #[arg(long)]
+        acr: Option<String>,
+    },
+    /// Sign claims, one line per grant; or add a signature to a break-glass file
+    Sign {
+        /// The claims, one line each; - for stdin
+        file: PathBuf,
+        /// Private key: P-256, P-384 or Ed25519, PKCS #8 in PEM, unencrypted
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+        /// As a DSSE envelope, not as a JWS
+        #[arg(long)]
+        envelope: bool,
+        /// Print the annotation to add to a pod template, as YAML
+        #[arg(long, conflicts_with = "envelope")]
+        annotation: bool,
+        /// The file is a break-glass request, or one that others have signed: print it with this signature more
+        #[arg(long, conflicts_with_all = ["envelope", "annotation"])]
+        break_glass: bool,
+    },
+    /// Say whether a grant would count under a policy, and for which containers
+    Verify {
+        /// The grant; - for stdin
+        file: PathBuf,
+        /// Folder of the policy; by default the one in force, /etc/boltseal
+        #[arg(long, value_name = "DIR")]
+        policy: Option<PathBuf>,
+    },
+    /// Write a break-glass request: what several keys together shall let through, where, and how long
+    Request {
+        /// Id of a node's enrolled key (boltseal node status); may be given several times
+        #[arg(long, required = true)]
+        node: Vec<String>,
+        /// A rule with one of its conditions; may be given several times
+        #[arg(long, required = true, value_name = "RULE=CONDITION")]
+        rule: Vec<String>,
+        /// How long, from now on; at most 4
+        #[arg(long, default_value = "4")]
+        hours: u64,
+        /// Why
+        #[arg(long)]
+        reason: String,
+    },
+    /// Put a break-glass file in place on this node, if it counts here
+    Install {
+        /// The file with its signatures
+        file: PathBuf,
     },
 }
 

@@ -116,6 +116,7 @@ fn what(record: &Record) -> String {
     words.extend(record.bytes.map(|bytes| format!("{bytes} bytes")));
     words.extend(record.anomaly.iter().chain(&record.network).map(|anomaly| seen(anomaly, record.pid)));
     words.push(record.note.clone());
+    words.extend(record.break_glass.iter().map(|line| format!("[{line}]")));
     words.push(record.next.clone());
     words.retain(|word| !word.is_empty());
     words.join("  ")

@@ -2,6 +2,7 @@
 //!
 //! It looks, and proves nothing: whether a start is allowed, only the start itself says. The line on the trail takes the
 //! trail's lock, and may make its first file, as a start would.
+mod glass;
 mod house;
 pub(crate) mod kernel;
 mod process;
@@ -104,6 +105,7 @@ pub(crate) fn doctor(screen: &mut Screen) -> Result<Exit, Failure> {
         dump.as_ref().map_or_else(Clone::clone, house::containerd),
         verifier::verifier(dump.as_ref()),
         policy_check,
+        glass::files(),
         house::signatures(),
         house::trail(),
     ];

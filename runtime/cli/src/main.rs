@@ -7,6 +7,7 @@ mod audit;
 mod check;
 mod doctor;
 mod explain;
+mod grant;
 mod install;
 mod node;
 mod paths;
@@ -50,6 +51,7 @@ fn run(command: &Command, screen: &mut Screen) -> Result<Exit, Failure> {
             };
             seal::seal(layout, by, image.as_deref(), screen)
         }
+        Command::Grant(command) => grant::run(command, screen),
         Command::Node(command) => node::run(command, screen),
         Command::Policy(PolicyCommand::Lint { dir }) => policy::lint(dir.as_deref(), screen),
         Command::Policy(PolicyCommand::Sign { dir, key, public, signature, number }) => {

@@ -7,6 +7,8 @@ use std::os::unix::fs::DirBuilderExt;
 pub(crate) const POLICY: &str = "/etc/boltseal";
 /// Where the key is pinned that policies are signed with.
 pub(crate) const LIB: &str = "/var/lib/boltseal";
+/// Break-glass files.
+pub(crate) const BREAK_GLASS: &str = "/var/lib/boltseal/break-glass";
 pub(crate) const RUN: &str = "/run/boltseal";
 pub(crate) const SIGNATURES: &str = "/var/lib/boltseal/sig";
 /// Sealed layers.

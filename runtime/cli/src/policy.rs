@@ -152,6 +152,17 @@ fn keys(policy: &Policy, bundle: &PolicyBundle) -> Vec<String> {
         }
     }
     problems.extend(grantors(policy, bundle).err());
+    for file in &policy.break_glass.keys {
+        let pem = bundle.trust(file).and_then(|bytes| std::str::from_utf8(bytes).ok());
+        match pem.map(Key::from_spki_pem) {
+            None => problems.push(format!("break_glass.keys: trust/{file} is missing, or no text")),
+            Some(Err(why)) => problems.push(format!("break_glass.keys: trust/{file}: {why}")),
+            Some(Ok(key)) if !on_curve(&key) => {
+                problems.push(format!("break_glass.keys: trust/{file}: a point that is not on its curve"));
+            }
+            Some(Ok(_)) => {}
+        }
+    }
     problems
 }
 

@@ -87,9 +87,23 @@ fn public_key(path: &Path) -> Result<Key, Failure> {
 
 /// A P-256 key in PKCS #8, unencrypted.
 pub(crate) fn private(path: &Path) -> Result<(EcdsaKeyPair, Key), Failure> {
-    let shown = path.display();
+    let bad = |why: &str| no_key(path, why);
+    let der = pkcs8(path)?;
+    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &der, &SystemRandom::new())
+        .map_err(|_| bad("not a P-256 key in PKCS #8"))?;
+    let public = Key::from_point(pair.public_key().as_ref()).ok_or_else(|| bad("its public half is no P-256 point"))?;
+    Ok((pair, public))
+}
+
+fn no_key(path: &Path, why: &str) -> Failure {
     let fix = "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 makes one";
-    let bad = |why: &str| Failure::undecided(format!("{shown}: {why}. Fix: {fix}"));
+    Failure::undecided(format!("{}: {why}. Fix: {fix}", path.display()))
+}
+
+/// The DER of a private key in PKCS #8, unencrypted.
+pub(crate) fn pkcs8(path: &Path) -> Result<Vec<u8>, Failure> {
+    let shown = path.display();
+    let bad = |why: &str| no_key(path, why);
     let meta = fs::metadata(path).map_err(|e| bad(&e.to_string()))?;
     if meta.len() > MAX_KEY {
         return Err(bad("longer than a private key"));
@@ -104,11 +118,7 @@ pub(crate) fn private(path: &Path) -> Result<(EcdsaKeyPair, Key), Failure> {
         .and_then(|rest| rest.strip_suffix("-----END PRIVATE KEY-----"))
         .ok_or_else(|| bad("not one PEM block PRIVATE KEY (PKCS #8, unencrypted)"))?;
     let body: String = body.chars().filter(|c| !c.is_ascii_whitespace()).collect();
-    let der = STANDARD.decode(body).map_err(|_| bad("not base64 between the PEM lines"))?;
-    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &der, &SystemRandom::new())
-        .map_err(|_| bad("not a P-256 key in PKCS #8"))?;
-    let public = Key::from_point(pair.public_key().as_ref()).ok_or_else(|| bad("its public half is no P-256 point"))?;
-    Ok((pair, public))
+    STANDARD.decode(body).map_err(|_| bad("not base64 between the PEM lines"))
 }
 
 /// Pins whom this node takes policies from. `tpm` None with `floor`: the policy's TPM, else the kernel's.

@@ -28,6 +28,7 @@ pub(crate) fn exec(request: &Request, exec: &Exec, fds: Vec<OwnedFd>) -> Result<
 
     let policy = gather::policy(request, &mut book, Door::Exec, &exec.exec_id)?;
     let (facts, process, record) = gather::exec(request, &folder, exec, &mut book, &policy)?;
+    book.judge_by(&policy.rules, &facts);
     let permit = match decide(&policy.rules, &facts) {
         Verdict::Allow(permit) => permit,
         Verdict::Deny(denial) => return Err(book.refuse(entry(request, &facts, &record), denial, None)),

@@ -15,7 +15,7 @@ use crate::image::{self, NoProof};
 use crate::refuse::{Refused, Result, single};
 use crate::sensitivity::{self, Turn};
 use crate::trail::{Book, bare};
-use crate::{grant, node, owner, paths, scan, sys, verity};
+use crate::{break_glass, grant, node, owner, paths, scan, sys, verity};
 use boltseal_evidence::containerd::{self, Client};
 use boltseal_evidence::record::{Records, load_node};
 use boltseal_evidence::{hooks, host, mountinfo, mounts, rootfs, spec, spec_facts};
@@ -28,6 +28,9 @@ use oci_spec::runtime::Spec;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+/// Longest that the workers of break-glass files may take together.
+const BREAK_GLASS_TIME: Duration = Duration::from_secs(1);
 
 /// Everything that a create is decided and sealed from.
 #[derive(Debug)]
@@ -179,6 +182,9 @@ fn common(door: Door, book: &Book, policy: &InForce) -> Facts {
         owner: Fact::Absent,
         owner_token: Fact::Absent,
         owner_grant: Fact::Absent,
+        break_glass: break_glass::gather(&policy.break_glass, policy.node_key.as_deref(), || {
+            Jail::new(Instant::now() + BREAK_GLASS_TIME).map(|jail| Box::new(jail) as Box<dyn Parse>)
+        }),
         sensitivity: Fact::Absent,
         neighbours: Fact::Absent,
         ports: Fact::Absent,

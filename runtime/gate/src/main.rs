@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
 
 mod ahead;
+mod break_glass;
 mod bundle;
 mod claim;
 mod exec;

@@ -37,6 +37,7 @@ pub(crate) fn create(
     let Gathered { facts, spec, code, hooks: _hooks, turn: _turn, image } =
         gather::create(request, create, &mut book, &policy, deadline)?;
 
+    book.judge_by(&policy.rules, &facts);
     let permit = match decide(&policy.rules, &facts) {
         Verdict::Allow(permit) => permit,
         Verdict::Deny(denial) => return Err(book.refuse(entry(request, &facts), denial, code)),

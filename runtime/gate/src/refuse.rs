@@ -6,7 +6,8 @@ use boltseal_policy::{Class, Denial, Finding, Outcome};
 #[derive(Debug)]
 pub(crate) enum Refused {
     /// The policy's verdict, already recorded under `id`. `code` overrides the one that the verdict's rules have.
-    Verdict { denial: Denial, id: String, code: Option<Code> },
+    /// `also` is what a person must know beside it, one line each.
+    Verdict { denial: Denial, id: String, code: Option<Code>, also: Vec<String> },
     /// One sentence in the same form, with a status of its own.
     Because { code: Code, message: String },
 }
@@ -53,9 +54,10 @@ impl Refused {
 
     pub(crate) fn into_message(self) -> Refusal {
         match self {
-            Self::Verdict { denial, id, code } => {
-                Refusal { code: code.unwrap_or_else(|| code_of(&denial)), message: denial.message(&id) }
-            }
+            Self::Verdict { denial, id, code, also } => Refusal {
+                code: code.unwrap_or_else(|| code_of(&denial)),
+                message: std::iter::once(denial.message(&id)).chain(also).collect::<Vec<_>>().join("\n"),
+            },
             Self::Because { code, message } => Refusal { code, message },
         }
     }

@@ -16,6 +16,8 @@ pub(crate) struct Book {
     /// sha256 of the policy bundle and its level, once known.
     pub(crate) policy: String,
     pub(crate) level: String,
+    /// What of break-glass is in force for this request, and files that do not count.
+    pub(crate) break_glass: Vec<String>,
 }
 
 impl Book {
@@ -25,7 +27,15 @@ impl Book {
             begun: Instant::now(),
             policy: String::new(),
             level: String::new(),
+            break_glass: Vec::new(),
         }
+    }
+
+    /// From here on every record and every refusal shows what of break-glass is in force.
+    pub(crate) fn judge_by(&mut self, policy: &boltseal_policy::Policy, facts: &Facts) {
+        self.break_glass = boltseal_policy::break_glass(policy, facts);
+        let refused = facts.break_glass.refused.iter().map(|why| format!("not in force: {why}"));
+        self.break_glass.extend(refused);
     }
 
     /// The fact that BS-AUD-001 rules on.
@@ -53,7 +63,8 @@ impl Book {
             Ok(id) => id,
             Err(_) => "not recorded".into(),
         };
-        Refused::Verdict { denial, id, code }
+        let also = self.break_glass.clone();
+        Refused::Verdict { denial, id, code, also }
     }
 
     /// Appends the allowing decision. It is durable only after [`Book::sync`].
@@ -130,6 +141,7 @@ impl Book {
     fn append(&self, mut entry: Entry) -> std::result::Result<Appended, String> {
         let trail = self.trail.as_ref().map_err(Clone::clone)?;
         entry.policy.clone_from(&self.policy);
+        entry.break_glass.clone_from(&self.break_glass);
         if entry.level.is_empty() {
             entry.level.clone_from(&self.level);
         }

@@ -12,6 +12,7 @@ pub(crate) fn update(request: &Request, resources: &[u8]) -> Result<(Reply, Vec<
     let mut book = Book::open();
     let policy = gather::policy(request, &mut book, boltseal_policy::facts::Door::Update, "")?;
     let (facts, resources) = gather::update(request, &folder, resources, &book, &policy)?;
+    book.judge_by(&policy.rules, &facts);
     let permit = match decide(&policy.rules, &facts) {
         Verdict::Allow(permit) => permit,
         Verdict::Deny(denial) => return Err(book.refuse(entry(request, &facts), denial, None)),

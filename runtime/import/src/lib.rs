@@ -9,11 +9,14 @@
 mod cluster;
 mod containers;
 mod draft;
+mod expand;
 mod kyverno;
 mod reference;
 mod value;
+mod workload;
 
 pub use draft::{Imported, Kind, Note};
+pub use workload::{Asked, Workload, workloads};
 
 use boltseal_trust::{Json, Key};
 use draft::Draft;

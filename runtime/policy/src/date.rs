@@ -96,6 +96,23 @@ fn moment(text: &str, bare: u64) -> Option<u64> {
     midnight.checked_add(seconds)
 }
 
+/// As `YYYY-MM-DDTHH:MM:SSZ`.
+#[must_use]
+pub(crate) fn written(seconds: u64) -> String {
+    let (day, of_day) = (seconds / 86_400, seconds % 86_400);
+    // Years begin with March here, so that the day of a leap year is their last one; eras have 400 of them.
+    let shifted = day + 719_468;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let date = of_year - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = year + era * 400 + next;
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    format!("{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
 fn numbers(text: &str, separator: char, widths: [usize; 3]) -> Option<[u64; 3]> {
     let mut parts = text.split(separator);
     let mut out = [0; 3];
@@ -189,6 +206,18 @@ mod tests {
             assert_eq!(end_of(text), expected, "{text}");
             let day = if text.contains('T') { 0 } else { 86_400 };
             assert_eq!(begin_of(text), expected.map(|end| end - day), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        assert_eq!(written(1_795_392_000), "2026-11-23T00:00:00Z");
+        for day in (0..40_000).step_by(7) {
+            let seconds = day * 86_400 + 3723;
+            assert_eq!(begin_of(&written(seconds)), Some(seconds), "{}", written(seconds));
+        }
+        for text in ["1970-01-01T00:00:00Z", "2000-02-29T23:59:59Z", "2100-03-01T00:00:00Z", "2024-12-31T12:00:01Z"] {
+            assert_eq!(written(begin_of(text).unwrap()), text);
         }
     }
 }

@@ -2,13 +2,13 @@
 use crate::policy::{Level, Mode};
 use crate::rules::{self, Ctx, Rule};
 use crate::verdict::{Denial, Finding, Outcome, Permit, Verdict};
-use crate::{Fact, Facts, Policy, date, pattern, terms};
+use crate::{Fact, Facts, Policy, break_glass, date, pattern, terms};
 
 /// Evaluates every rule that rules on the request's door and never stops at the first finding.
 ///
 /// A denial becomes `Excepted` by a dated exception that is in force, or `Warn` where the rule's mode is `warn` or the
 /// level in force (the scope's, else the node's) lies below the rule's; a mode speaks before the level, a scope's before
-/// the node's. BS-AUD-001 is touched by none of these, nor is a policy that its authors did not sign (BS-NOD-004): it would
+/// the node's. What no exception covers, a break-glass file of enough keys may. BS-AUD-001 is touched by none of these, nor is a policy that its authors did not sign (BS-NOD-004): it would
 /// excuse itself. A warned request starts as it asked; tightening stays.
 pub fn decide(policy: &Policy, facts: &Facts) -> Verdict {
     let ctx = Ctx::new(policy, facts);
@@ -52,8 +52,22 @@ pub(crate) fn settle(ctx: &Ctx<'_>, rule: &Rule, mut finding: Finding) -> Findin
         finding.outcome = Outcome::Warn;
     } else if let Some(by) = exception(ctx, rule, &finding.condition) {
         finding.outcome = Outcome::Excepted(by);
+    } else if let Some(by) = break_glass::lifts(ctx, rule.id, &finding.condition) {
+        finding.outcome = Outcome::Excepted(by);
     }
     finding
+}
+
+/// BS-NOD-001 holds here, if need be by a dated exception, and does not merely warn.
+pub(crate) fn is_attested(ctx: &Ctx<'_>) -> bool {
+    rules::find("BS-NOD-001").is_some_and(|rule| {
+        let found = (rule.check)(ctx);
+        // Nothing of this rule is lifted by break-glass, so that the one does not ask the other for ever.
+        !found.is_empty()
+            && found
+                .into_iter()
+                .all(|finding| !matches!(settle(ctx, rule, finding).outcome, Outcome::Deny | Outcome::Warn))
+    })
 }
 
 /// A denial of this rule denies: by its mode, else by the level in force.

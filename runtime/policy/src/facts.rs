@@ -1,12 +1,14 @@
 //! What is known about one request: claims that the gate verified, plus what it observed itself.
 //!
 //! Every field that gathering can fail at is a [`Fact`]: a rule that meets `Unknown` denies and says why.
+mod break_glass;
 mod grant;
 mod image;
 mod node;
 mod scan;
 
 pub use crate::variable::Variable;
+pub use break_glass::{BreakGlass, BreakGlasses};
 pub use grant::{Grant, GrantedContainer, GrantedMount, OwnerGrant};
 pub use image::{
     Attestation, Bom, Image, Provenance, Report, Rootfs, Said, Secret, Severity, Signature, Verity, VerityLayer,
@@ -86,6 +88,9 @@ pub struct Facts {
     /// The pod's grant, where the policy asks for one. Absent: it has none.
     #[serde(default)]
     pub owner_grant: Fact<OwnerGrant>,
+    /// What several people signed to let through here.
+    #[serde(default)]
+    pub break_glass: BreakGlasses,
     pub node: Fact<Node>,
     /// The policy bundle that judges. One that does not load at all denies before there are facts.
     pub bundle: Fact<Bundle>,

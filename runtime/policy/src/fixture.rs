@@ -150,6 +150,7 @@ pub fn facts() -> Facts {
         owner: Fact::Is("team-a@corp.example".into()),
         owner_token: Fact::Absent,
         owner_grant: Fact::Absent,
+        break_glass: Default::default(),
         node: Fact::Is(Node { tpm: "hardware".into(), verified: true, ..Default::default() }),
         bundle: Fact::Is(Bundle {
             digest: "b".repeat(64),

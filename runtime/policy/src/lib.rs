@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
 
+mod break_glass;
 mod date;
 mod decide;
 pub mod facts;
@@ -26,6 +27,7 @@ pub mod text;
 mod variable;
 mod verdict;
 
+pub use break_glass::{MAX_HOURS, in_force as break_glass, never as never_lifted};
 pub use decide::decide;
 pub use facts::{Fact, Facts};
 pub use message::Class;

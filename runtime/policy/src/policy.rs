@@ -5,7 +5,7 @@ mod lint;
 mod owner;
 mod window;
 pub(crate) use lint::INTEGRITY;
-pub use owner::{GrantAuthority, GrantRules, SystemPods};
+pub use owner::{BreakGlassRules, GrantAuthority, GrantRules, SystemPods};
 pub use window::Closed;
 mod node;
 mod parse;
@@ -72,6 +72,8 @@ pub struct Policy {
     pub owner: OwnerRules,
     #[serde(default)]
     pub sensitivity: SensitivityRules,
+    #[serde(default)]
+    pub break_glass: BreakGlassRules,
     #[serde(default)]
     pub bundle: BundleRules,
     #[serde(default)]

@@ -14,6 +14,7 @@
 
 mod attestation;
 mod bind;
+pub mod break_glass;
 pub mod bundle;
 mod claims;
 mod digest;

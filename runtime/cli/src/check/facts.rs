@@ -51,6 +51,7 @@ pub(crate) fn gather(bundle: &Path, parsed: &ParsedSpec, chosen: &Chosen) -> Res
         label: spec.label,
         owner_token: Fact::Absent,
         owner_grant: Fact::Absent,
+        break_glass: Default::default(),
         owner: parsed
             .annotation(OWNER)
             .filter(|owner| !owner.is_empty())

@@ -23,6 +23,7 @@ pub(crate) struct InForce {
     pub(super) node_jwks: Option<Vec<u8>>,
     pub(super) owner_jwks: Option<Vec<u8>>,
     pub(super) grantors: Vec<Grantor>,
+    pub(super) break_glass: Vec<Key>,
     pub(super) bundle: Bundle,
     pub(super) measured: Option<Log>,
 }
@@ -70,6 +71,13 @@ fn load_policy() -> std::result::Result<InForce, String> {
     };
     let node_jwks = rules.node.ear.as_ref().and_then(|ear| files.trust(&ear.jwks)).map(<[u8]>::to_vec);
     let owner_jwks = rules.owner.token.as_ref().and_then(|token| files.trust(&token.jwks)).map(<[u8]>::to_vec);
+    let mut break_glass = Vec::new();
+    for name in &rules.break_glass.keys {
+        let file = || format!("trust/{name} of [break_glass]");
+        let pem = files.trust(name).ok_or_else(|| format!("{} is missing", file()))?;
+        let pem = std::str::from_utf8(pem).map_err(|e| format!("{}: {e}", file()))?;
+        break_glass.push(Key::from_spki_pem(pem).map_err(|e| format!("{}: {}", file(), e.0))?);
+    }
     let mut grantors = Vec::new();
     for authority in rules.owner.grant.iter().flat_map(|grant| &grant.authorities) {
         let file = || format!("trust/{} of owner.grant.authority \"{}\"", authority.file(), authority.name);
@@ -91,6 +99,7 @@ fn load_policy() -> std::result::Result<InForce, String> {
         node_jwks,
         owner_jwks,
         grantors,
+        break_glass,
         bundle: fact,
         measured,
     })

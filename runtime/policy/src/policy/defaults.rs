@@ -1,8 +1,8 @@
 //! What is in force when a policy file says nothing.
 use super::{
-    AnomalyRules, BundleRules, DeviceRules, ImageRules, LabelRules, LandlockRules, Level, LimitRules, MountRules,
-    NodeRules, OwnerRules, Policy, ProcessRules, Registries, Sandbox, SensitivityRules, Traps, UserNamespaceRules,
-    Watched, Whose,
+    AnomalyRules, BreakGlassRules, BundleRules, DeviceRules, ImageRules, LabelRules, LandlockRules, Level, LimitRules,
+    MountRules, NodeRules, OwnerRules, Policy, ProcessRules, Registries, Sandbox, SensitivityRules, Traps,
+    UserNamespaceRules, Watched, Whose,
 };
 use crate::standard;
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +35,7 @@ impl Default for Policy {
             devices: DeviceRules::default(),
             owner: OwnerRules::default(),
             sensitivity: SensitivityRules::default(),
+            break_glass: BreakGlassRules::default(),
             bundle: BundleRules::default(),
             node: NodeRules::default(),
             user_namespace: UserNamespaceRules::default(),

@@ -249,6 +249,7 @@ impl Policy {
         }
         self.owner.grants(out);
         self.system_pods(out);
+        self.break_glass.lint(out);
         if self.owner.patterns.iter().any(String::is_empty) {
             out.push("owner.patterns: an empty pattern matches nobody".into());
         }

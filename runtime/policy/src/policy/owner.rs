@@ -2,7 +2,7 @@
 use super::lint::{key_file, plain_name, repository};
 use super::window::{closed, dates};
 use super::{Closed, OwnerRules, Policy};
-use crate::{pattern, text};
+use crate::{MAX_HOURS, pattern, text};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -79,6 +79,44 @@ pub struct SystemPods {
     /// Manifests or indexes; with an authority, both must hold.
     #[serde(default)]
     pub digests: Vec<String>,
+}
+
+/// Whose keys together let things through for hours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BreakGlassRules {
+    /// Files below `trust/`, PEM SubjectPublicKeyInfo; they lie apart, and off the node. None: nothing is ever let through.
+    pub keys: Vec<String>,
+    /// How many of them must have signed.
+    pub need: usize,
+    /// Longest time; never above [`MAX_HOURS`].
+    pub max_hours: u64,
+}
+
+impl Default for BreakGlassRules {
+    fn default() -> Self {
+        Self { keys: Vec::new(), need: 2, max_hours: MAX_HOURS }
+    }
+}
+
+impl BreakGlassRules {
+    pub(super) fn lint(&self, out: &mut Vec<String>) {
+        let names: BTreeSet<&String> = self.keys.iter().collect();
+        for name in &self.keys {
+            key_file("break_glass.keys", name, out);
+        }
+        if names.len() < self.keys.len() || self.keys.len() > 16 {
+            out.push("break_glass.keys: at most 16, each once".into());
+        }
+        if self.need < 2 {
+            out.push("break_glass.need: at least 2; what one person may do alone is an exception of the policy".into());
+        } else if !self.keys.is_empty() && self.need > names.len() {
+            out.push(format!("break_glass.need: {} of {} keys can never sign", self.need, names.len()));
+        }
+        if !(1..=MAX_HOURS).contains(&self.max_hours) {
+            out.push(format!("break_glass.max_hours: from 1 to {MAX_HOURS}"));
+        }
+    }
 }
 
 impl OwnerRules {
@@ -223,5 +261,25 @@ repository = "ghcr.io/corp/cni"
         }
         let none = &GOOD[..GOOD.find("[owner.grant]").unwrap()];
         assert!(problems(none).contains("owner.grant: missing"));
+    }
+
+    #[test]
+    fn break_glass_is_of_several_keys_and_hours() {
+        let problems = |text: &str| {
+            let text = format!("version = 1\n[break_glass]\n{text}");
+            Policy::parse(&text, &[]).err().unwrap_or_default().join("\n")
+        };
+        assert_eq!(problems("keys = [\"a\", \"b\"]\nneed = 2\nmax_hours = 4"), "");
+        assert_eq!(problems(""), "");
+        for (text, says) in [
+            ("keys = [\"a\", \"a\"]", "each once"),
+            ("keys = [\"../a\", \"b\"]", "must name a file"),
+            ("keys = [\"a\", \"b\"]\nneed = 1", "at least 2"),
+            ("keys = [\"a\", \"b\"]\nneed = 3", "can never sign"),
+            ("max_hours = 5", "from 1 to 4"),
+            ("max_hours = 0", "from 1 to 4"),
+        ] {
+            assert!(problems(text).contains(says), "{text}: {}", problems(text));
+        }
     }
 }

@@ -108,6 +108,7 @@ impl World {
             foreign_fields: of_spec.foreign_fields,
             owner_token: Fact::Absent,
             owner_grant: Fact::Absent,
+            break_glass: Default::default(),
             owner: parsed.annotation("boltseal.dev/owner").map_or(Fact::Absent, |o| Fact::Is(o.into())),
             sensitivity: parsed.annotation("boltseal.dev/sensitivity").map_or(Fact::Absent, |s| Fact::Is(s.into())),
             ports: network::named(|name| parsed.annotation(name), "app"),

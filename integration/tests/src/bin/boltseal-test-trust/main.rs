@@ -4,6 +4,7 @@
 //! Each refused case names the accepted one that differs in the fault alone. Where the tool's verdict is another than
 //! ours, a case says why, and one that says nothing is a failure.
 mod cosign;
+mod grants;
 mod keyless;
 mod notation;
 mod ours;
@@ -48,6 +49,7 @@ fn work(scratch: &Path) -> Result<()> {
     let mut cases = cosign::cases(&given)?;
     cases.extend(keyless::cases(&given)?);
     cases.extend(notation::cases(&given)?);
+    cases.extend(grants::cases()?);
     report(&cases)
 }
 
