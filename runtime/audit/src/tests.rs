@@ -380,6 +380,7 @@ fn the_manual_page_names_every_field() {
         network: None,
         at_ns: Some(1),
         note: t(),
+        break_glass: vec![t(); 9],
     };
     let _added = add(&trail, &full);
     let text = fs::read_to_string(first_file(dir.path())).unwrap();

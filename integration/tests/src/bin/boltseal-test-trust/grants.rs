@@ -22,7 +22,7 @@ const P384: &str = "MHYwEAYHKoZIzj0CAQYFK4EEACIDYgAE";
 const ED25519: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 enum Pair {
-    Ec { alg: &'static str, fixed: EcdsaKeyPair, der: EcdsaKeyPair },
+    Ec { alg: &'static str, fixed: Box<EcdsaKeyPair>, der: Box<EcdsaKeyPair> },
     Ed(Ed25519KeyPair),
 }
 
@@ -35,7 +35,7 @@ impl Pair {
         let random = SystemRandom::new();
         let made = EcdsaKeyPair::generate_pkcs8(fixed, &random).map_err(|_| anyhow!("no key"))?;
         let read = |kind| EcdsaKeyPair::from_pkcs8(kind, made.as_ref(), &random).map_err(|e| anyhow!("the key: {e}"));
-        Ok(Self::Ec { alg, fixed: read(fixed)?, der: read(der)? })
+        Ok(Self::Ec { alg, fixed: Box::new(read(fixed)?), der: Box::new(read(der)?) })
     }
 
     fn p256() -> Result<Self> {
