@@ -43,7 +43,7 @@ const FAULTS: [Fault; 19] = [
         "a grant for another container",
         |w, p| w.with(p, |c| first(c)["name"] = "other".into()),
         OWN,
-        "no container \"app\"",
+        "names no container",
     ),
     ("a grant that has expired", |w, p| w.with(p, |c| c["exp"] = (now() - 1).into()), OWN, "has expired"),
     ("a grant that is not valid yet", |w, p| w.with(p, |c| c["nbf"] = (now() + 3600).into()), OWN, "not valid yet"),
