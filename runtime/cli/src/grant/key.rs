@@ -14,8 +14,8 @@ pub(super) enum Private {
     /// The same key for both forms of a signature.
     Ec {
         alg: &'static str,
-        fixed: EcdsaKeyPair,
-        der: EcdsaKeyPair,
+        fixed: Box<EcdsaKeyPair>,
+        der: Box<EcdsaKeyPair>,
     },
     Ed(Ed25519KeyPair),
 }
@@ -30,7 +30,7 @@ impl Private {
         ] {
             let read = |kind| EcdsaKeyPair::from_pkcs8(kind, &der, &random);
             if let (Ok(fixed), Ok(der)) = (read(fixed), read(asn1)) {
-                return Ok(Self::Ec { alg, fixed, der });
+                return Ok(Self::Ec { alg, fixed: Box::new(fixed), der: Box::new(der) });
             }
         }
         // openssl writes the first version of PKCS #8, without the public half.
