@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 mod common;
 
-use common::{IMAGE, Ran, Registry, Reply, Shelf, Site};
+use common::{IMAGE, Ran, Registry, Reply, Shelf, Site, fixtures};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -39,6 +39,35 @@ fn what_real_tools_sign_is_stored_and_satisfies_require() {
     let registry = Registry::start(&site, honest(Shelf::of(&["cosign2", "cosign2-attest"])));
     stored(&site.by_hand(&registry, ""), 2);
     assert_eq!(site.verify(&registry, REQUIRE).code, 1);
+}
+
+#[test]
+fn what_notation_signs_is_stored_and_satisfies_require() {
+    const KIND: &str = "application/vnd.cncf.notary.signature";
+    let mut shelf = Shelf::of(&[]);
+    let image = json!({ "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": format!("sha256:{IMAGE}"), "size": 503 });
+    let mut entries = Vec::new();
+    for (file, media) in [("p256.jws", "application/jose+json"), ("rsa3072.cose", "application/cose")] {
+        let envelope = std::fs::read(fixtures().join("notation").join(file)).unwrap();
+        let layer = json!({ "mediaType": media, "digest": shelf.add(&envelope), "size": envelope.len() });
+        let config = json!({ "mediaType": KIND, "digest": shelf.add(b"{}"), "size": 2 });
+        let manifest = json!({ "schemaVersion": 2, "config": config, "layers": [layer], "subject": image }).to_string();
+        entries.push((shelf.add(manifest.as_bytes()), manifest.len(), KIND));
+    }
+    shelf.tags.insert(format!("sha256-{IMAGE}"), referrers(entries.into_iter()));
+    let site = Site::new();
+    let registry = Registry::start(&site, honest(shelf));
+    let ran = site.verify(&registry, REQUIRE);
+    assert_eq!((ran.code, ran.stored), (1, 2), "{}", ran.out);
+    // The twin: the policy names their root.
+    let root = std::fs::read_to_string(fixtures().join("notation/root.pem")).unwrap();
+    site.write("etc/boltseal/trust/root.pem", &root, 0o644);
+    site.write(
+        "etc/boltseal/policy.toml",
+        "version = 1\n[[authority]]\nname = \"ci\"\nformat = \"notation\"\nroots = \"root.pem\"\nidentities = [\"*\"]\nrepositories = [\"127.0.0.1/team/app\"]\n",
+        0o644,
+    );
+    stored(&site.verify(&registry, REQUIRE), 2);
 }
 
 #[test]
