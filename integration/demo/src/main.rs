@@ -51,6 +51,9 @@ fn demo(scratch: &Path) -> Result<()> {
         shown += 1;
     }
 
+    title("What stands behind an image, and what would refuse it");
+    inspected(&mut world)?;
+
     title("The shipped policy alone, on this machine");
     shipped_policy(&mut world)?;
     shown += 1;
@@ -160,6 +163,23 @@ fn refuse(world: &mut World, case: &Case) -> Result<()> {
     refused(case.name, &line);
     case.twin(world).with_context(|| format!("{}: the twin", case.name))?;
     twin();
+    Ok(())
+}
+
+/// One image before any start, under a policy that asks what its layers hold.
+fn inspected(world: &mut World) -> Result<()> {
+    let mut policy = world.node.policy.clone();
+    policy.enforce("BS-IMG-007")?;
+    policy.enforce("BS-IMG-008")?;
+    policy.write()?;
+    let name = world.node.images.get("shell")?.name.clone();
+    let words = ["image", "inspect", "--address", SOCKET, "--namespace", NAMESPACE, &name];
+    let said = output(Command::new("boltseal").args(words));
+    world.node.policy.write()?;
+    let said = said?;
+    say(&format!("$ boltseal {}", words.join(" ")));
+    show::lines(&said.stdout);
+    ensure!(said.code == 1 && said.stdout.contains("would be DENIED by BS-IMG-007"), "{said:?}");
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! The main job and everything that is refused, on containerd 1.6 and 2.1, each in a private machine of its own, beside each other:
 //!
-//!   cargo test -p boltseal-integration-tests [-- PART..]     parts: life, cri, owner, grants, users (user-namespace: without pods), cases, warn, hooks, node, policies, scanned, signed, network, listed, fetch, anomalies, watch, odd, mutated; 1.6, 2.1; a part of a case's name
+//!   cargo test -p boltseal-integration-tests [-- PART..]     parts: life, cri, owner, grants, users (user-namespace: without pods), cases, warn, hooks, node, policies, scanned, inspected, signed, network, listed, fetch, anomalies, watch, odd, mutated; 1.6, 2.1; a part of a case's name
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod anomalies;
@@ -10,6 +10,7 @@ mod damaged;
 mod fetch;
 mod grants;
 mod hooks;
+mod inspected;
 mod life;
 mod listed;
 mod mutated;
@@ -88,7 +89,7 @@ impl Report {
 }
 
 /// Parts of the tests, as the command line names them.
-const PARTS: [&str; 20] = [
+const PARTS: [&str; 21] = [
     "life",
     "cri",
     "owner",
@@ -101,6 +102,7 @@ const PARTS: [&str; 20] = [
     "node",
     "policies",
     "scanned",
+    "inspected",
     "signed",
     "network",
     "listed",
@@ -203,6 +205,9 @@ fn on(world: &mut World, version: Version, choice: &Choice, report: &mut Report)
     }
     if choice.wants("scanned") {
         scanned::all(world, version, report, &name);
+    }
+    if choice.wants("inspected") {
+        inspected::all(world, report, &name);
     }
     if choice.wants("signed") {
         signed::all(world, report, &name);

@@ -89,6 +89,20 @@ pub(crate) enum SigCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
+    /// Show what a start would find out about an image: its layers, who signed it, what they hold, which rule refuses it
+    Inspect {
+        /// Name of the image, as containerd has it (ctr -n k8s.io images ls)
+        name: String,
+        /// Socket of containerd
+        #[arg(long, value_name = "PATH", default_value = "/run/containerd/containerd.sock")]
+        address: String,
+        /// containerd's namespace; that of Kubernetes by default
+        #[arg(long, default_value = "k8s.io")]
+        namespace: String,
+        /// Snapshotter that has it unpacked
+        #[arg(long, default_value = "overlayfs")]
+        snapshotter: String,
+    },
     /// Make, at build time, an EROFS image with a dm-verity tree of every layer, and sign which is which
     Seal {
         /// The OCI image layout: a folder, to which what is made is added

@@ -8,6 +8,7 @@ mod check;
 mod doctor;
 mod explain;
 mod grant;
+mod image;
 mod install;
 mod node;
 mod paths;
@@ -41,6 +42,9 @@ fn run(command: &Command, screen: &mut Screen) -> Result<Exit, Failure> {
     match command {
         Command::Check { bundle, policy } => check::check(bundle, policy.as_deref(), screen),
         Command::Explain { rule } => explain::explain(rule.as_deref(), screen),
+        Command::Image(ImageCommand::Inspect { name, address, namespace, snapshotter }) => {
+            image::inspect(name, &image::Place { address, namespace, snapshotter }, screen)
+        }
         Command::Sig(SigCommand::Import { path }) => sig::import(path, screen),
         Command::Sig(SigCommand::List) => sig::list(screen),
         Command::Sig(SigCommand::Gc { grace, address, dry_run }) => sig::gc(address, grace, *dry_run, screen),

@@ -3,6 +3,8 @@
 //! Calling back while containerd waits for our answer is free of deadlocks (its stores are read without locks held by
 //! the Create call); a socket that stays silent costs at most [`CAP`]. Dropping the [`Client`] closes the connection;
 //! no thread is left behind, so what follows may fork.
+mod draft;
+
 use crate::cri;
 use boltseal_message::Mount;
 use containerd_client::services::v1 as api;

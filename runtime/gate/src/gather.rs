@@ -5,7 +5,7 @@ mod policy;
 mod record;
 mod running;
 
-pub(crate) use policy::{InForce, policy};
+pub(crate) use policy::{InForce, load_policy as policy_in_force, policy};
 pub(crate) use record::record;
 pub(crate) use running::{exec, update};
 
@@ -140,7 +140,7 @@ pub(crate) fn create(
 }
 
 /// What every door asks: the trail, the clock, the node.
-fn common(door: Door, book: &Book, policy: &InForce) -> Facts {
+pub(crate) fn common(door: Door, book: &Book, policy: &InForce) -> Facts {
     let now = match book.last_time() {
         Ok(last) => host::now(last, policy.rules.signed_at),
         Err(why) => Fact::Unknown(why),

@@ -14,6 +14,7 @@ mod frame;
 mod gather;
 mod grant;
 mod image;
+mod inspect;
 mod log;
 mod node;
 mod owner;
@@ -41,6 +42,11 @@ static HEAP: sys::Heap = sys::Heap::new();
 fn main() -> anyhow::Result<()> {
     match std::env::args().nth(1).as_deref() {
         Some("gate") => gate(),
+        Some("inspect") => {
+            sys::clear_environment();
+            log::start()?;
+            inspect::inspect(&std::env::args().skip(2).collect::<Vec<_>>())
+        }
         Some("--version" | "-v" | "version") => {
             use std::io::Write;
             writeln!(std::io::stdout(), "boltseal-runtime {}", env!("CARGO_PKG_VERSION")).context("stdout")

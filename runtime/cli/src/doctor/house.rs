@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Where containerd, started by systemd, looks for shims.
-const BIN: [&str; 4] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"];
+pub(crate) const BIN: [&str; 4] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"];
 /// `runtime_type` in containerd's configuration.
 const TYPE: &str = "io.containerd.boltseal.v1";
 

@@ -18,7 +18,7 @@ pub(crate) struct InForce {
     pub(crate) rules: Policy,
     pub(crate) digest: String,
     pub(crate) stamps: Vec<FileStamp>,
-    pub(super) signers: Vec<Signer>,
+    pub(crate) signers: Vec<Signer>,
     pub(super) node_key: Option<Vec<u8>>,
     pub(super) node_jwks: Option<Vec<u8>>,
     pub(super) owner_jwks: Option<Vec<u8>>,
@@ -42,7 +42,7 @@ pub(crate) fn policy(request: &Request, book: &mut Book, door: Door, exec_id: &s
         })
 }
 
-fn load_policy() -> std::result::Result<InForce, String> {
+pub(crate) fn load_policy() -> std::result::Result<InForce, String> {
     let bundle::Loaded { rules, files, fact, stamps, measured } = bundle::load()?;
     let mut signers = Vec::new();
     for authority in &rules.authorities {
