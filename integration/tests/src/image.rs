@@ -10,6 +10,9 @@ use std::process::Command;
 
 /// User of every image: not root.
 pub const USER: &str = "65532:65532";
+/// File of the image `app` that no start reads: whole blocks, each unlike the others, longer than what the kernel reads ahead.
+pub const LATE: &str = "/etc/late";
+pub const LATE_BLOCKS: usize = 64;
 
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Image {
@@ -101,6 +104,12 @@ impl Default for Recipe {
 pub fn sha256(bytes: &[u8]) -> String {
     let hex: String = digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")
+}
+
+/// One block of [`LATE`].
+#[must_use]
+pub fn late(block: usize) -> Vec<u8> {
+    format!("{block:>4095}\n").into_bytes()
 }
 
 /// Builds the image below `work` and pushes it to `registry` as `repository:tag`.

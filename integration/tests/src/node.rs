@@ -123,7 +123,10 @@ fn images(work: &Path, key: &Key, all: bool) -> Result<Images> {
     let release = |text: &str| Recipe { release: text.into(), ..Recipe::default() };
     let mut images = BTreeMap::<String, Image>::new();
 
-    images.insert("app".into(), build("demo/app", release("app"))?);
+    let late = work.join("late");
+    fs::write(&late, (0..image::LATE_BLOCKS).flat_map(image::late).collect::<Vec<u8>>())?;
+    let files = vec![(late, image::LATE, 0o644)];
+    images.insert("app".into(), build("demo/app", Recipe { files, ..release("app") })?);
     images.insert("app3".into(), build("demo/app3", release("app3"))?);
     images.insert("pause".into(), build("pause", Recipe { applets: vec!["sleep"], ..release("pause") })?);
     if all {

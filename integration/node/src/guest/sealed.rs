@@ -7,6 +7,7 @@ use crate::job::version;
 use crate::sealed::{ANOTHER, FOREIGN, LAYOUT};
 use anyhow::{Context, Result, ensure};
 use stack::client::Status;
+use stack::image;
 use stack::process::run;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -16,6 +17,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const BLOCK: u64 = 4096;
+/// Block of that file whose byte is changed.
+const LATE: usize = 48;
 const SLEEP: [&str; 2] = ["/bin/sleep", "600"];
 
 /// Answers with what was seen, a line each.
@@ -172,6 +175,12 @@ fn missing(world: &World, blob: &Path) -> Result<String> {
     Ok("a blob that is missing, or short: refused; put back: started".into())
 }
 
+/// Reads the file's beginning, then all of it.
+fn reads() -> String {
+    let file = image::LATE;
+    format!("head -c 4096 {file} >/dev/null && echo begins; cat {file} >/dev/null; echo ended with $?")
+}
+
 /// One byte, where it is read first, or late.
 fn changed(world: &World, blob: &Path) -> Result<String> {
     let bytes = fs::read(blob)?;
@@ -194,14 +203,14 @@ fn changed(world: &World, blob: &Path) -> Result<String> {
     nothing_left()?;
     flip(elf + 100)?;
 
-    // An eighth into it are programs that nobody here runs: the container starts, whoever reads the whole file gets an error.
-    let start = usize::try_from(elf)?;
-    let sections = bytes.get(start + 40..start + 48).and_then(|field| field.try_into().ok()).map(u64::from_le_bytes);
-    let late = elf + sections.context("a program without sections")? / 8 / BLOCK * BLOCK;
+    // A data block that no start comes to: the container runs, and its read of that block fails.
+    let late = bytes.chunks(BLOCK as usize).position(|block| block == image::late(LATE)).context("no such block")?;
+    let late = late as u64 * BLOCK + 100;
     flip(late)?;
     caches()?;
-    let read = complete(world, "reader", &["/bin/sh", "-c", "cat /bin/busybox >/dev/null; echo ended with $?"])?;
-    ensure!(read.contains("ended with 1") && read.contains("error"), "the read: {read}");
+    let read = complete(world, "reader", &["/bin/sh", "-c", &reads()])?;
+    ensure!(read.contains("begins") && read.contains("ended with 1"), "the read: {read}");
+    ensure!(read.contains("Input/output error"), "the read: {read}");
     nothing_left()?;
     flip(late)?;
 
@@ -213,8 +222,8 @@ fn changed(world: &World, blob: &Path) -> Result<String> {
     nothing_left()?;
     flip(data + BLOCK + 7)?;
     caches()?;
-    let read = complete(world, "tree-twin", &["/bin/sh", "-c", "cat /bin/busybox >/dev/null; echo ended with $?"])?;
-    ensure!(read.contains("ended with 0"), "the read: {read}");
+    let read = complete(world, "tree-twin", &["/bin/sh", "-c", &reads()])?;
+    ensure!(read.contains("begins") && read.contains("ended with 0"), "the read: {read}");
     nothing_left()?;
     Ok(format!("one byte changed: of the program: {said}; of what is read later: an I/O error; of the tree: {tree}"))
 }
