@@ -23,7 +23,7 @@ const REFUSED: [(&str, &str); 5] = [
     ("unsealed", "integrity is \"unpacked\", the policy demands \"dmverity-signed\""),
     ("foreign", "integrity is \"unpacked\""),
     ("another", "integrity is \"unpacked\""),
-    ("missing", "verity/sha256/"),
+    ("missing", "does not exist"),
     ("short", "bytes, signed are"),
 ];
 

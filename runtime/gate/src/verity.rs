@@ -33,7 +33,7 @@ pub(crate) fn read(
 /// The level of the root file system, where somebody whose word counts sealed the image.
 pub(crate) fn gather(policy: &Policy, facts: &mut Facts) {
     let Some(layers) = sealed(policy, facts).map(|verity| verity.layers.clone()) else { return };
-    let here = all_here(&layers).and_then(|()| verity_support());
+    let here = all_here(Path::new(paths::VERITY), &layers).and_then(|()| verity_support());
     if let Fact::Is(rootfs) = &mut facts.rootfs {
         rootfs.verity = match here {
             Ok(()) => {
@@ -46,13 +46,15 @@ pub(crate) fn gather(policy: &Policy, facts: &mut Facts) {
 }
 
 /// Whether there is a file for each. Of its bytes only the kernel tells, when they are read.
-fn all_here(layers: &[VerityLayer]) -> Result<(), String> {
-    let folder = Folder::open(Path::new(paths::VERITY), Owner::Root).map_err(|problem| problem.to_string())?;
+fn all_here(folder: &Path, layers: &[VerityLayer]) -> Result<(), String> {
+    let folder = Folder::open(folder, Owner::Root).map_err(|problem| problem.to_string())?;
     for layer in layers {
+        // Few characters, or the reason would be what a finding and the CRI cut off.
         let name = hex(&layer.blob);
-        let stat = folder.stat(name).map_err(|problem| problem.to_string())?;
+        let short = name.get(..12).unwrap_or(name);
+        let stat = folder.stat(name).map_err(|problem| format!("sealed layer {short} {}", problem.fact))?;
         if u64::try_from(stat.st_size) != Ok(layer.size) {
-            return Err(format!("{}/{name}: {} bytes, signed are {}", paths::VERITY, stat.st_size, layer.size));
+            return Err(format!("sealed layer {short} has {} bytes, signed are {}", stat.st_size, layer.size));
         }
     }
     Ok(())
@@ -82,5 +84,28 @@ fn layer(layer: &VerityLayer) -> SealedLayer {
         hash_offset: layer.hash_offset,
         root_hash: layer.root_hash.clone(),
         salt: hex(&layer.diff_id).to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_that_is_not_here_is_named_before_any_text_is_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let layer = |size| VerityLayer {
+            diff_id: format!("sha256:{}", "a".repeat(64)),
+            blob: format!("sha256:{}", "b".repeat(64)),
+            size,
+            hash_offset: 4096,
+            root_hash: "c".repeat(64),
+        };
+        let said = |size| all_here(dir.path(), &[layer(size)]);
+        assert_eq!(said(9).unwrap_err(), "sealed layer bbbbbbbbbbbb does not exist");
+        std::fs::write(dir.path().join("b".repeat(64)), [0; 8]).unwrap();
+        assert_eq!(said(9).unwrap_err(), "sealed layer bbbbbbbbbbbb has 8 bytes, signed are 9");
+        assert_eq!(said(8), Ok(()));
+        assert!(all_here(&dir.path().join("none"), &[layer(8)]).unwrap_err().contains("does not exist"));
     }
 }

@@ -124,7 +124,8 @@ fn integrity(ctx: &Ctx<'_>, r: &Rootfs) -> Option<Finding> {
         _ if !shown => RULE.deny("integrity", format!("{fact}; nothing shows that level")),
         Fact::Unknown(why) => RULE.deny_fix(
             "not-mountable",
-            format!("{fact}: {}", text::show(why)),
+            // The reason first: the CRI shows no more than a finding's beginning.
+            format!("{}: {fact}", text::show(why)),
             "boltseal sig import its layers; boltseal doctor tells what this kernel lacks",
         ),
         _ => {
@@ -273,6 +274,17 @@ mod tests {
             };
             let without = if demanded { ["deny not-mountable"] } else { ["pass"] };
             assert_eq!(of(&policy, |_, r| cannot(r)), without, "{level}");
+            if demanded {
+                let mut facts = sealed_facts();
+                if let Fact::Is(r) = &mut facts.rootfs {
+                    cannot(r);
+                }
+                let found = check(&Ctx::new(&policy, &facts));
+                assert!(
+                    found.iter().any(|f| f.fact.starts_with("no dm-verity in this kernel: integrity")),
+                    "{found:?}"
+                );
+            }
         }
         // The scope may demand more than the node, never less.
         policy.image.integrity = "unpacked".into();
