@@ -9,7 +9,10 @@ use std::fmt::Write as _;
 pub const MAX: usize = 1 << 20;
 /// A longer path is cut.
 const MAX_PATH: usize = 1024;
-const MAX_NOTE: usize = 256;
+/// Characters of a note; a longer one is cut.
+const MAX_NOTE: usize = 64;
+/// And so many bytes of UTF-8 at most.
+const MAX_NOTE_BYTES: usize = 4 * MAX_NOTE;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Answer {
@@ -41,7 +44,7 @@ pub fn encode(answer: &Result<Answer, String>) -> Vec<u8> {
         append(&mut out, format_args!("more {} {more}\n", kind.name()));
     }
     for seen in &answer.found {
-        let note: String = seen.note.chars().take(MAX_NOTE / 4).collect();
+        let note: String = seen.note.chars().take(MAX_NOTE).collect();
         let path = seen.path.get(..MAX_PATH).unwrap_or(&seen.path);
         append(&mut out, format_args!("found {} {} {}\n", seen.kind.name(), escaped(path), escaped(note.as_bytes())));
     }
@@ -75,7 +78,10 @@ pub fn decode(bytes: &[u8]) -> Result<Answer, String> {
             ["found", kind, path, note] => {
                 let kind = kind_of(kind).ok_or_else(odd)?;
                 let path = unescaped(path, MAX_PATH).filter(|path| path.starts_with(b"/")).ok_or_else(odd)?;
-                let note = unescaped(note, MAX_NOTE).and_then(|note| String::from_utf8(note).ok()).ok_or_else(odd)?;
+                let note = unescaped(note, MAX_NOTE_BYTES)
+                    .and_then(|note| String::from_utf8(note).ok())
+                    .filter(|note| note.chars().count() <= MAX_NOTE)
+                    .ok_or_else(odd)?;
                 if answer.found.iter().filter(|f| f.kind == kind).count() == LISTED {
                     return Err(odd());
                 }
@@ -209,6 +215,19 @@ mod tests {
         for bad in [&b""[..], b"\n", b"failed x\nfailed y\n", b"entries 1\nbytes 1", b"\xff\n"] {
             assert_eq!(decode(bad), Err("the scan's result is malformed".into()));
         }
+    }
+
+    /// Found by the fuzzer: a note that nobody writes was read.
+    #[test]
+    fn a_note_is_read_as_long_as_it_is_written() {
+        let noted = |count| Answer {
+            found: vec![Seen { kind: FoundKind::Shell, path: b"/a".to_vec(), note: "é".repeat(count) }],
+            ..Answer::default()
+        };
+        assert_eq!(decode(&encode(&Ok(noted(MAX_NOTE)))), Ok(noted(MAX_NOTE)));
+        assert_eq!(decode(&encode(&Ok(noted(MAX_NOTE + 1)))), Ok(noted(MAX_NOTE)));
+        let long = format!("entries 1\nbytes 1\nfound shell /a {}\n", "x".repeat(MAX_NOTE + 1));
+        assert!(decode(long.as_bytes()).is_err());
     }
 
     #[test]
