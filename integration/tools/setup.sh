@@ -10,9 +10,9 @@ cd "$root"
 # other side, and what the bench compares with), crun (another peer of test-escape and the probe), binutils (strip, for small
 # images), containernetworking-plugins (pods of the CRI), docker-registry, skopeo and busybox-static (images), swtpm and
 # swtpm-tools (the test node's TPM), util-linux, iproute2, mount (the private machine), debian-archive-keyring and
-# ca-certificates (newer packages, verified), erofs-utils, zstd (sealed images) and cryptsetup-bin (veritysetup: their trees, side by side).
+# ca-certificates (newer packages, verified), openssl and cpio (the other side of what the tests make), erofs-utils, zstd (sealed images) and cryptsetup-bin (veritysetup: their trees, side by side).
 packages='musl-tools protobuf-compiler containerd runc crun binutils containernetworking-plugins docker-registry skopeo busybox-static
-swtpm swtpm-tools util-linux iproute2 mount procps tar gzip debian-archive-keyring ca-certificates
+swtpm swtpm-tools util-linux iproute2 mount procps tar gzip openssl cpio debian-archive-keyring ca-certificates
 erofs-utils zstd cryptsetup-bin'
 
 missing=
