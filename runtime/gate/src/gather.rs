@@ -24,6 +24,7 @@ use boltseal_message::{Code, Create, Request, Stdio};
 use boltseal_policy::Fact;
 use boltseal_policy::facts::{Door, Facts, Rootfs, Subject};
 use boltseal_policy::network;
+use boltseal_policy::standard::OWNER_ANNOTATION;
 use oci_spec::runtime::Spec;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -134,7 +135,7 @@ pub(crate) fn create(
         },
     );
     // Last of all: a grant speaks of mounts.
-    let named = owner::named(parsed.annotation(owner::ANNOTATION));
+    let named = owner::named(parsed.annotation(OWNER_ANNOTATION));
     facts.owner = owner::owner(&policy.rules, named, &facts);
     Ok(Gathered { facts, spec: parsed.spec, code: None, hooks, turn: turn.ok().flatten(), image })
 }

@@ -3,15 +3,10 @@ use boltseal_evidence::file::{Folder, Owner};
 use boltseal_policy::Policy;
 use boltseal_policy::facts::{BoundToken, Fact, Facts, OwnerToken, Subject};
 use boltseal_policy::policy::{OwnerRules, TokenRules};
+use boltseal_policy::standard::{TOKEN_FILE, TOKEN_VOLUME};
 use boltseal_trust::jws::{Jwks, MAX_TOKEN};
 use boltseal_trust::pod_token::{Expected, accept};
 use std::path::Path;
-
-/// The annotation that names the owner.
-pub(crate) const ANNOTATION: &str = "boltseal.dev/owner";
-/// The projected volume that holds the token, and its file there. No container needs to mount it.
-const VOLUME: &str = "boltseal-owner";
-const FILE: &str = "token";
 
 pub(crate) fn named(annotation: Option<&str>) -> Fact<String> {
     match annotation {
@@ -41,8 +36,8 @@ pub(crate) fn token(
     let volumes = Path::new(kubelet_root).join("pods").join(uid).join("volumes/kubernetes.io~projected");
     // The folders down to it are kubelet's; the volume itself is writable for whom kubelet chose, what is in it is signed.
     let read = Folder::open(&volumes, Owner::Root)
-        .and_then(|folder| folder.folder(Path::new(VOLUME)))
-        .and_then(|volume| volume.read_below(FILE, MAX_TOKEN as u64));
+        .and_then(|folder| folder.folder(Path::new(TOKEN_VOLUME)))
+        .and_then(|volume| volume.read_below(TOKEN_FILE, MAX_TOKEN as u64));
     let bytes = match read {
         Ok((bytes, _)) => bytes,
         Err(problem) if problem.missing => return Fact::Absent,

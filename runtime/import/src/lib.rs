@@ -16,6 +16,7 @@ mod value;
 mod workload;
 
 pub use draft::{Imported, Kind, Note};
+pub use value::read as documents;
 pub use workload::{Asked, Workload, workloads};
 
 use boltseal_trust::{Json, Key};

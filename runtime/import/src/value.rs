@@ -12,7 +12,10 @@ const MAX_VALUES: usize = 1 << 16;
 
 /// Every document of the file. Refused are names that stand twice, and of YAML anchors, aliases, merges and tags: each of
 /// these is read differently by somebody.
-pub(crate) fn read(bytes: &[u8]) -> Result<Vec<Json>, String> {
+///
+/// # Errors
+/// One line: what is wrong, and where.
+pub fn read(bytes: &[u8]) -> Result<Vec<Json>, String> {
     if bytes.len() > MAX_FILE {
         return Err(format!("larger than {MAX_FILE} bytes"));
     }

@@ -1,5 +1,11 @@
 //! Lists that rules and seal share: what runtimes give by default, and what every container gets.
 
+/// The pod's annotation that names its owner (BS-OWN-001 at level `annotation`).
+pub const OWNER_ANNOTATION: &str = "boltseal.dev/owner";
+/// The projected volume that holds the owner's token (at level `pod-token`), and its file there. No container needs to mount it.
+pub const TOKEN_VOLUME: &str = "boltseal-owner";
+pub const TOKEN_FILE: &str = "token";
+
 /// PCR that `boltseal node attest` measures boltseal itself into (BS-NOD-004).
 pub const MEASURED_PCR: u32 = 13;
 

@@ -8,10 +8,10 @@ use boltseal_audit::Trail;
 use boltseal_evidence::spec::ParsedSpec;
 use boltseal_evidence::{hooks, host, mountinfo, mounts, namespaces, record, spec_facts};
 use boltseal_policy::facts::{Bundle, Door, Facts, Neighbour, Node, Subject};
+use boltseal_policy::standard::OWNER_ANNOTATION;
 use boltseal_policy::{Fact, Policy, network};
 use std::path::Path;
 
-const OWNER: &str = "boltseal.dev/owner";
 const SENSITIVITY: &str = "boltseal.dev/sensitivity";
 const OFFLINE: &str = "a start asks containerd for it; offline it is not known";
 
@@ -53,7 +53,7 @@ pub(crate) fn gather(bundle: &Path, parsed: &ParsedSpec, chosen: &Chosen) -> Res
         owner_grant: Fact::Absent,
         break_glass: Default::default(),
         owner: parsed
-            .annotation(OWNER)
+            .annotation(OWNER_ANNOTATION)
             .filter(|owner| !owner.is_empty())
             .map_or(Fact::Absent, |owner| Fact::Is(owner.to_owned())),
         node: node_fact(chosen),
