@@ -33,7 +33,7 @@ pub fn rootfs_facts(request: &[Mount], snapshotter: &str, snapshot: &Snapshot) -
         // A layer folder is what some unpacking left there: nothing but that is known of its bytes.
         integrity: "unpacked".into(),
         verity: Fact::Absent,
-        unsafe_roots: if unknown_form.is_empty() { unsafe_roots(&overlay.lowers) } else { Vec::new() },
+        unsafe_roots: if unknown_form.is_empty() { of_folders(&overlay.lowers) } else { Vec::new() },
         lowers: overlay.lowers,
         idmap: overlay.idmap,
         unknown_form,
@@ -152,17 +152,21 @@ fn upper_empty(upper: &str) -> Fact<bool> {
     }
 }
 
-/// `/dev`, `/proc` and `/sys` of the merged layers that are not folders: through a link there the runtime would make
-/// its nodes on the host. The topmost layer that has the name decides.
-fn unsafe_roots(lowers: &[String]) -> Vec<String> {
-    let mut found = Vec::new();
+fn of_folders(lowers: &[String]) -> Vec<String> {
     let layers: Result<Vec<_>, _> = lowers.iter().map(|path| Folder::open(Path::new(path), Owner::Any)).collect();
-    let layers = match layers {
-        Ok(layers) => layers,
-        Err(problem) => return vec![format!("a layer cannot be looked into: {problem}")],
-    };
+    match layers {
+        Ok(layers) => unsafe_roots(&layers),
+        Err(problem) => vec![format!("a layer cannot be looked into: {problem}")],
+    }
+}
+
+/// `/dev`, `/proc` and `/sys` of the merged layers that are not folders: through a link there the runtime would make
+/// its nodes on the host. The topmost layer that has the name decides; they are given top first.
+#[must_use]
+pub fn unsafe_roots(layers: &[Folder]) -> Vec<String> {
+    let mut found = Vec::new();
     for name in ["dev", "proc", "sys"] {
-        for layer in &layers {
+        for layer in layers {
             match layer.stat(name) {
                 Err(problem) if problem.missing => continue,
                 Err(problem) => found.push(format!("/{name}: {problem}")),
@@ -297,9 +301,9 @@ mod tests {
             mknod(&dir.path().join("2").join(name), SFlag::S_IFCHR, Mode::S_IRUSR, device).unwrap();
         };
         node("dev", makedev(0, 0));
-        assert_eq!(unsafe_roots(&lowers), Vec::<String>::new());
+        assert_eq!(of_folders(&lowers), Vec::<String>::new());
         node("sys", makedev(1, 3));
-        assert_eq!(unsafe_roots(&lowers), ["/sys"]);
+        assert_eq!(of_folders(&lowers), ["/sys"]);
     }
 
     /// Who may list a folder and not search it: that a name is not there cannot be known then.
@@ -316,7 +320,7 @@ mod tests {
         // Of one thread: a user without root's rights over files.
         let found = std::thread::spawn(move || {
             nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65534));
-            unsafe_roots(&lowers)
+            of_folders(&lowers)
         });
         let found = found.join().unwrap();
         assert!(found.len() == 3 && found[0].starts_with("/dev: "), "{found:?}");

@@ -20,6 +20,7 @@ use boltseal_evidence::containerd::{self, Client};
 use boltseal_evidence::record::{Records, load_node};
 use boltseal_evidence::{hooks, host, mountinfo, mounts, rootfs, spec, spec_facts};
 use boltseal_jail::{Jail, Parse};
+use boltseal_launch::SealedMount;
 use boltseal_message::{Code, Create, Request, Stdio};
 use boltseal_policy::Fact;
 use boltseal_policy::facts::{Door, Facts, Rootfs, Subject};
@@ -46,6 +47,8 @@ pub(crate) struct Gathered {
     pub(crate) image: Duration,
     /// Copies of the hooks' files, which the facts name: they last as long as this.
     pub(crate) hooks: Vec<OwnedFd>,
+    /// The layers of a sealed image, which the launch mounts. They go with this, and with whoever has them mounted.
+    pub(crate) sealed: Option<Vec<SealedMount>>,
 }
 
 /// The facts of a create.
@@ -100,7 +103,8 @@ pub(crate) fn create(
     facts.subject = subject(request, &parsed);
     let begun = Instant::now();
     let netns = containerd_facts(request, create, policy, &records, &mut facts, deadline);
-    facts.scan = scan::fact(&policy.rules, &facts, deadline);
+    let sealed = verity::gather(&policy.rules, &mut facts, deadline);
+    facts.scan = scan::fact(&policy.rules, &facts, sealed.as_deref(), deadline);
     let (of_pod, jwks) = (&facts.subject, policy.owner_jwks.as_deref());
     facts.owner_token = owner::token(&policy.rules.owner, jwks, &policy.rules.mounts.kubelet_root, of_pod, &facts.now);
     let environment = parsed.spec.process().as_ref().and_then(|process| process.env().as_deref()).unwrap_or_default();
@@ -137,7 +141,7 @@ pub(crate) fn create(
     // Last of all: a grant speaks of mounts.
     let named = owner::named(parsed.annotation(OWNER_ANNOTATION));
     facts.owner = owner::owner(&policy.rules, named, &facts);
-    Ok(Gathered { facts, spec: parsed.spec, code: None, hooks, turn: turn.ok().flatten(), image })
+    Ok(Gathered { facts, spec: parsed.spec, code: None, hooks, sealed, turn: turn.ok().flatten(), image })
 }
 
 /// What every door asks: the trail, the clock, the node.
@@ -241,7 +245,6 @@ fn containerd_facts(
                 })
                 .map_or_else(NoProof::fact, Fact::Is);
             facts.rootfs = Fact::Is(rootfs::rootfs_facts(&create.rootfs, &container.snapshotter, &snapshot));
-            verity::gather(&policy.rules, facts);
         }
         Err(error) => {
             facts.image = NoProof::Containerd(error.clone()).fact();

@@ -13,12 +13,11 @@ use anyhow::{Context, Result, bail};
 use boltseal_evidence::containerd::{CAP, Client, Container, Target};
 use boltseal_evidence::rootfs::rootfs_facts;
 use boltseal_jail::Jail;
+use boltseal_launch::SealedMount;
 use boltseal_policy::facts::{Door, Facts, Rootfs};
 use boltseal_policy::{Fact, Finding, Outcome, Verdict, decide};
-use boltseal_scan::{CACHE, Limits};
 use serde_json::{Value, json};
 use std::io::Write;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// A scan that somebody waits for before a terminal.
@@ -71,12 +70,12 @@ impl Looked<'_> {
             facts.image.is().map(|image| told::parts(&client, &jail, image)).transpose().map_err(anyhow::Error::msg)?;
 
         let draft = self.draft(&client, &facts)?;
-        if let Some(draft) = &draft {
+        let sealed = draft.as_ref().and_then(|draft| {
             facts.rootfs = Fact::Is(draft.rootfs.clone());
-            verity::gather(&policy.rules, &mut facts);
-        }
+            verity::gather(&policy.rules, &mut facts, Instant::now() + CAP)
+        });
         as_signed(&mut facts);
-        self.scan(&mut facts);
+        scan(&mut facts, sealed.as_deref());
         drop(draft);
         let (verdict, findings) = judged(&policy, &facts);
         Ok(document(self.name, &target, &policy.digest, &facts, parts, verdict, &findings))
@@ -94,20 +93,16 @@ impl Looked<'_> {
         draft.rootfs = rootfs_facts(&snapshot.mounts, self.snapshotter, &snapshot);
         Ok(Some(draft))
     }
+}
 
-    /// Whatever the policy asks: somebody wants to know.
-    fn scan(&self, facts: &mut Facts) {
-        let (Fact::Is(image), Fact::Is(rootfs)) = (&facts.image, &facts.rootfs) else {
-            facts.scan = Fact::Unknown("the image is not unpacked on this node".into());
-            return;
-        };
-        let image =
-            boltseal_scan::Image { chain_id: &image.chain_id, integrity: &rootfs.integrity, lowers: &rootfs.lowers };
-        let progress = &mut |p: boltseal_scan::Progress| spill(&format!("progress {} {}", p.entries, p.bytes));
-        let scan =
-            boltseal_scan::scan(Path::new(CACHE), &image, &Limits::default(), Instant::now() + PATIENCE, progress);
-        facts.scan = scan.map_or_else(Fact::Unknown, Fact::Is);
-    }
+/// Whatever the policy asks: somebody wants to know.
+fn scan(facts: &mut Facts, sealed: Option<&[SealedMount]>) {
+    let (Fact::Is(image), Fact::Is(rootfs)) = (&facts.image, &facts.rootfs) else {
+        facts.scan = Fact::Unknown("the image is not unpacked on this node".into());
+        return;
+    };
+    let progress = &mut |p: boltseal_scan::Progress| spill(&format!("progress {} {}", p.entries, p.bytes));
+    facts.scan = crate::scan::look(image, rootfs, sealed, Instant::now() + PATIENCE, progress);
 }
 
 /// A snapshot for as long as the layers are looked at.

@@ -34,7 +34,7 @@ pub(crate) fn create(
     let mut book = Book::open();
 
     let policy = gather::policy(request, &mut book, Door::Create, "")?;
-    let Gathered { facts, spec, code, hooks: _hooks, turn: _turn, image } =
+    let Gathered { facts, spec, code, hooks: _hooks, turn: _turn, image, sealed: mounts } =
         gather::create(request, create, &mut book, &policy, deadline)?;
 
     book.judge_by(&policy.rules, &facts);
@@ -67,9 +67,9 @@ pub(crate) fn create(
     if version < 3 {
         sealed.table.watch = Watch::default();
     }
-    let layers = verity::mountable(&facts);
+    let rootfs = verity::mountable(facts.rootfs.is(), mounts.as_deref());
 
-    let launched = launch(&folder, request, &sealed, &layers, create.stdio.fds, fds, deadline).and_then(|parked| {
+    let launched = launch(&folder, request, &sealed, rootfs, create.stdio.fds, fds, deadline).and_then(|parked| {
         let record = gather::record(request, &facts, &terms, &sealed, &parked, &decision.id);
         state::save(&folder, &record, &sealed.table, facts.image.is().unwrap_or(&Default::default()))?;
         // One flush makes the decision and its end durable, before Create answers and long before init may run.
@@ -137,7 +137,7 @@ fn launch(
     folder: &Path,
     request: &Request,
     sealed: &Sealed,
-    image: &verity::Mountable,
+    rootfs: Rootfs<'_>,
     which: [bool; 3],
     fds: Vec<OwnedFd>,
     deadline: Instant,
@@ -146,7 +146,7 @@ fn launch(
         id: &request.id,
         state: folder,
         sealed,
-        rootfs: Rootfs { lowers: &image.lowers, sealed: image.sealed.as_deref() },
+        rootfs,
         stdio: stdio(which, fds)?,
         deadline,
     })

@@ -1,12 +1,14 @@
 //! Layers as verity devices: what a verified statement names, what of it is here, and what the launch mounts (BS-IMG-002).
 use crate::paths;
 use boltseal_evidence::file::{Folder, Owner};
-use boltseal_launch::{SealedLayer, verity_support};
+use boltseal_evidence::rootfs::unsafe_roots;
+use boltseal_launch::{Rootfs, SealedLayer, SealedMount, set_up_sealed, verity_support};
 use boltseal_policy::Fact;
-use boltseal_policy::facts::{Facts, Image, Verity, VerityLayer};
+use boltseal_policy::facts::{self, Facts, Image, Verity, VerityLayer};
 use boltseal_policy::{Policy, sealed};
 use boltseal_trust::{VERITY, verity_layers};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// Reads the statement that `authority` signed about this image, if it is of that kind. Fixed code over verified bytes.
 pub(crate) fn read(
@@ -30,19 +32,36 @@ pub(crate) fn read(
     Ok(())
 }
 
-/// The level of the root file system, where somebody whose word counts sealed the image.
-pub(crate) fn gather(policy: &Policy, facts: &mut Facts) {
-    let Some(layers) = sealed(policy, facts).map(|verity| verity.layers.clone()) else { return };
-    let here = all_here(Path::new(paths::VERITY), &layers).and_then(|()| verity_support());
-    if let Fact::Is(rootfs) = &mut facts.rootfs {
-        rootfs.verity = match here {
-            Ok(()) => {
-                rootfs.integrity = "dmverity-signed".into();
-                Fact::Is(layers)
-            }
-            Err(why) => Fact::Unknown(why),
-        };
+/// The level of the root file system, where somebody whose word counts sealed the image: its layers, set up and top first, and what is
+/// to be known of them looked at there. What containerd unpacked is nothing that this container will see.
+pub(crate) fn gather(policy: &Policy, facts: &mut Facts, deadline: Instant) -> Option<Vec<SealedMount>> {
+    let named = sealed(policy, facts)?.layers.clone();
+    let Fact::Is(rootfs) = &mut facts.rootfs else { return None };
+    let mounts = all_here(Path::new(paths::VERITY), &named).and_then(|()| {
+        let layers: Vec<_> = named.iter().rev().map(layer).collect();
+        // Why a kernel cannot is not what the one call said that it failed at.
+        set_up_sealed(&layers, deadline).map_err(|e| verity_support().err().unwrap_or_else(|| e.to_string()))
+    });
+    match mounts.and_then(|mounts| Ok((roots(&mounts)?, mounts))) {
+        Ok((roots, mounts)) => {
+            rootfs.integrity = "dmverity-signed".into();
+            rootfs.verity = Fact::Is(named);
+            rootfs.unsafe_roots = roots;
+            Some(mounts)
+        }
+        Err(why) => {
+            rootfs.verity = Fact::Unknown(why);
+            None
+        }
     }
+}
+
+fn roots(mounts: &[SealedMount]) -> Result<Vec<String>, String> {
+    let folder = |mount: &SealedMount| {
+        let fd = mount.root().try_clone_to_owned().map_err(|e| format!("a sealed layer cannot be held: {e}"))?;
+        Ok(Folder { fd, path: PathBuf::from("/") })
+    };
+    mounts.iter().map(folder).collect::<Result<Vec<_>, String>>().map(|layers| unsafe_roots(&layers))
 }
 
 /// Whether there is a file for each. Of its bytes only the kernel tells, when they are read.
@@ -64,17 +83,11 @@ fn hex(digest: &str) -> &str {
     digest.strip_prefix("sha256:").unwrap_or_default()
 }
 
-/// What the launch mounts, top first.
-#[derive(Debug, Default)]
-pub(crate) struct Mountable {
-    pub(crate) lowers: Vec<String>,
-    pub(crate) sealed: Option<Vec<SealedLayer>>,
-}
-
-pub(crate) fn mountable(facts: &Facts) -> Mountable {
-    let Some(rootfs) = facts.rootfs.is() else { return Mountable::default() };
-    let sealed = rootfs.verity.is().map(|layers| layers.iter().rev().map(layer).collect());
-    Mountable { lowers: rootfs.lowers.clone(), sealed }
+/// What the launch mounts: a sealed image is never mounted from folders.
+pub(crate) fn mountable<'a>(rootfs: Option<&'a facts::Rootfs>, mounts: Option<&'a [SealedMount]>) -> Rootfs<'a> {
+    let no_layer: &[SealedMount] = &[];
+    let none = rootfs.filter(|rootfs| rootfs.verity.is().is_some()).map(|_| no_layer);
+    Rootfs { lowers: rootfs.map_or(&[], |rootfs| &rootfs.lowers), sealed: mounts.or(none) }
 }
 
 fn layer(layer: &VerityLayer) -> SealedLayer {
@@ -90,6 +103,15 @@ fn layer(layer: &VerityLayer) -> SealedLayer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sealed_image_is_never_mounted_from_folders() {
+        let rootfs = facts::Rootfs { lowers: vec!["/x".into()], ..facts::Rootfs::default() };
+        assert!(mountable(Some(&rootfs), None).sealed.is_none());
+        let sealed = facts::Rootfs { verity: Fact::Is(Vec::new()), ..rootfs };
+        assert!(mountable(Some(&sealed), None).sealed.is_some_and(<[_]>::is_empty));
+        assert!(mountable(None, None).lowers.is_empty());
+    }
 
     #[test]
     fn a_layer_that_is_not_here_is_named_before_any_text_is_cut() {

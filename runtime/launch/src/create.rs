@@ -10,7 +10,7 @@ use crate::record::{Layout, RECORD_VERSION, Record, write_private};
 use crate::stdio::{Streams, streams};
 use crate::timer::Timer;
 use crate::user_namespace;
-use crate::verity::SealedLayer;
+use crate::verity::SealedMount;
 use crate::{ROOTFS_NAME, cgroup, cgroup2, delete, label, memfd, mount_label, rootfs, seccomp, sys};
 use boltseal_seal::{Sealed, Table};
 use libcontainer::container::builder::ContainerBuilder;
@@ -31,7 +31,7 @@ pub struct Rootfs<'a> {
     /// Host paths of the verified layers, top first.
     pub lowers: &'a [String],
     /// What is mounted in their place, top first: a sealed image is never mounted from folders.
-    pub sealed: Option<&'a [SealedLayer]>,
+    pub sealed: Option<&'a [SealedMount]>,
 }
 
 #[derive(Debug)]
@@ -162,7 +162,7 @@ fn build(request: CreateRequest<'_>, layout: &Layout) -> Result<Parked, LaunchEr
         console: table.terminal,
         user_namespace: user.is_some(),
         bound_devices: bound_devices.clone(),
-        sealed: request.rootfs.sealed.unwrap_or_default().iter().map(SealedLayer::name).collect(),
+        sealed: request.rootfs.sealed.unwrap_or_default().iter().map(|mount| mount.layer().name()).collect(),
     };
     record.save(layout)?;
     record.mounts = rootfs::prepare(&request.rootfs, spec, table, layout, user.as_ref())?;

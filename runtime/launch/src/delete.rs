@@ -34,8 +34,17 @@ pub(crate) fn delete_launch(state: &Path) -> Result<Deleted, LaunchError> {
 
 /// `id` is None for a launch that this run made.
 fn clear(layout: &Layout, id: Option<&str>, elsewhere: Option<&str>) -> Result<Deleted, LaunchError> {
+    // Without a record, a run may have been killed before it came to write one.
+    let had_devices = Record::load(layout).ok().flatten().is_none_or(|record| !record.sealed.is_empty());
+    let deleted = clear_folder(layout, id, elsewhere);
+    if had_devices {
+        verity::sweep();
+    }
+    deleted
+}
+
+fn clear_folder(layout: &Layout, id: Option<&str>, elsewhere: Option<&str>) -> Result<Deleted, LaunchError> {
     let cannot = || LaunchError::io(format!("remove {}", layout.top.display()));
-    let sealed = Record::load(layout).ok().flatten().map(|record| record.sealed).unwrap_or_default();
     let is_folder = match std::fs::symlink_metadata(&layout.top) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Deleted::Whole),
         found => found.map_err(cannot())?.is_dir(),
@@ -50,7 +59,6 @@ fn clear(layout: &Layout, id: Option<&str>, elsewhere: Option<&str>) -> Result<D
     };
     let removed = if is_folder {
         unmount(layout)?;
-        verity::forget(&sealed);
         std::fs::remove_dir_all(&layout.top)
     } else {
         std::fs::remove_file(&layout.top)

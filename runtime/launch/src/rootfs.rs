@@ -172,7 +172,7 @@ fn overlay(
     set_mode(&at.join("upper"), 0o755)?;
     // Layers go in by descriptor: the object that was opened is mounted, and long lists of layers fit the page.
     let mut layers: Vec<OwnedFd> = match image.sealed {
-        Some(sealed) => verity::mounted(sealed, &at)?,
+        Some(sealed) => verity::attached(sealed, &at)?,
         None => lowers.iter().map(|l| open_dir(Path::new(l))).collect::<Result<_, _>>()?,
     };
     if let Some(user) = user {

@@ -3,14 +3,19 @@
 //!
 //! One device serves all containers that have the layer. It is marked to be removed as soon as nobody holds it, and its loop
 //! device clears itself, so that nothing stays behind, whoever is killed: but in the moment between making and marking,
-//! which ends in the next start or in the delete. A lock keeps that moment to one run at a time.
+//! which ends in the next start of that layer or in a delete. A lock keeps that moment to one run at a time.
+mod fs;
+mod mounts;
 mod sys;
+
+pub use mounts::{SealedMount, set_up};
+
+pub(crate) use mounts::attached;
 
 use crate::error::LaunchError;
 use crate::sys as calls;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
-use nix::mount::{MsFlags, mount};
 use nix::sys::stat::Mode;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -22,6 +27,10 @@ const BLOCK: u64 = 4096;
 const SECTOR: u64 = 512;
 /// How often a device that is there may be gone once it is opened.
 const TRIES: u32 = 8;
+/// Begin of the name of each device of ours.
+const PREFIX: &str = "boltseal-";
+/// Of the device mapper, where the kernel has it loaded: to open its node would load it.
+const LOADED: &str = "/sys/class/misc/device-mapper";
 /// How long a delete waits for starts that make devices.
 const PATIENCE: Duration = Duration::from_millis(200);
 
@@ -41,7 +50,12 @@ pub struct SealedLayer {
 impl SealedLayer {
     /// Of the device.
     pub(crate) fn name(&self) -> String {
-        format!("boltseal-{}", self.root_hash)
+        format!("{PREFIX}{}", self.root_hash)
+    }
+
+    /// Of the file's name as much as tells it from others: more would be what a finding and the CRI cut off.
+    fn short(&self) -> String {
+        self.file.file_name().unwrap_or_default().to_string_lossy().chars().take(12).collect()
     }
 
     fn uuid(&self) -> String {
@@ -72,39 +86,27 @@ pub fn verity_support() -> Result<(), String> {
     sys::loop_control().map_err(|e| missing("no loop devices (/dev/loop-control)", &e))?;
     let control = Control::open().map_err(|e| missing("no device mapper (/dev/mapper/control)", &e))?;
     control.target("verity").map_err(|e| missing("no dm-verity in this kernel", &e))?;
-    sys::filesystem(c"erofs").map_err(|e| missing("no erofs in this kernel", &e))
+    fs::filesystem(c"erofs").map(drop).map_err(|e| missing("no erofs in this kernel", &e))
 }
 
-/// Mounts each layer below `at`, which is this process's own, and opens its root. In the order given.
-pub(crate) fn mounted(layers: &[SealedLayer], at: &Path) -> Result<Vec<OwnedFd>, LaunchError> {
-    let (control, _lock) = locked(None)?;
-    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    let one = |(index, layer): (usize, &SealedLayer)| {
-        let failed = |e: &dyn std::fmt::Display| {
-            LaunchError::Other(format!("the sealed layer {} cannot be mounted: {e}", layer.file.display()))
-        };
-        let device = device(&control, layer).map_err(|e| failed(&e))?;
-        let point = at.join(format!("layer-{index}"));
-        std::fs::create_dir(&point).map_err(|e| failed(&e))?;
-        let source = format!("/proc/self/fd/{}", device.as_raw_fd());
-        mount(Some(source.as_str()), &point, Some("erofs"), flags, None::<&str>).map_err(|e| failed(&e))?;
-        calls::open_path(&point, libc::O_DIRECTORY | libc::O_NOFOLLOW).map_err(|e| failed(&e))
-    };
-    layers.iter().enumerate().map(one).collect()
-}
-
-/// Removes what of these devices nobody holds. Those that somebody holds go when they are let go.
-pub(crate) fn forget(names: &[String]) {
-    if names.is_empty() {
+/// Removes what of our devices nobody holds, whichever run left it. Those that somebody holds go when they are let go.
+pub(crate) fn sweep() {
+    if !Path::new(LOADED).exists() {
         return;
     }
-    match locked(Some(PATIENCE)) {
-        Ok((control, _lock)) => names.iter().for_each(|name| match control.remove(name, true) {
-            Ok(()) | Err(Errno::ENXIO) => {}
-            Err(e) => tracing::warn!("{name} cannot be removed: {e}"),
-        }),
-        // A start that is under way makes such devices itself, and removes what is half made.
-        Err(e) => tracing::warn!("sealed layers: {e}"),
+    let swept = locked(Some(PATIENCE)).and_then(|(control, _lock)| {
+        let names = control.names().map_err(LaunchError::errno("list the devices of sealed layers"))?;
+        for name in names.iter().filter(|name| name.starts_with(PREFIX)) {
+            match control.remove(name, true) {
+                Ok(()) | Err(Errno::ENXIO) => {}
+                Err(e) => tracing::warn!("{name} cannot be removed: {e}"),
+            }
+        }
+        Ok(())
+    });
+    // A start that is under way makes such devices itself, and removes what is half made.
+    if let Err(e) = swept {
+        tracing::warn!("sealed layers: {e}");
     }
 }
 
@@ -292,8 +294,8 @@ mod tests {
     fn what_is_missing_is_named() {
         if let Err(why) = verity_support() {
             assert!(why.starts_with("no "), "{why}");
-            assert!(mounted(&[layer()], Path::new("/nowhere")).is_err());
+            assert!(set_up(&[layer()], Instant::now() + PATIENCE).is_err());
         }
-        forget(&[layer().name()]);
+        sweep();
     }
 }

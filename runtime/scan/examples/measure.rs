@@ -3,7 +3,7 @@
 //! 100 000 small files and 1 GiB of programs in three layers below FOLDER (by default a temporary one), scanned three times without the
 //! cache, then from it. The processor time is the worker's, so that a slow disk does not count.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement for people to read")]
-use boltseal_scan::{Image, Limits, scan};
+use boltseal_scan::{Image, Limits, Source, scan};
 use nix::sys::resource::{UsageWho, getrusage};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -35,7 +35,7 @@ fn main() {
     let cache = dir.path().join("cache/sha256");
     let chain = |n: usize| format!("sha256:{n:064x}");
     for n in 0..3 {
-        let image = Image { chain_id: &chain(n), integrity: "unpacked", lowers: &lowers };
+        let image = Image { chain_id: &chain(n), integrity: "unpacked", layers: Source::Folders(&lowers) };
         let (begun, before) = (Instant::now(), processor());
         let found = scan(&cache, &image, &Limits::default(), soon(), &mut |_| {}).unwrap();
         let (wall, cpu) = (begun.elapsed().as_secs_f64(), processor() - before);
@@ -47,7 +47,7 @@ fn main() {
             megabytes / cpu
         );
     }
-    let image = Image { chain_id: &chain(0), integrity: "unpacked", lowers: &lowers };
+    let image = Image { chain_id: &chain(0), integrity: "unpacked", layers: Source::Folders(&lowers) };
     let begun = Instant::now();
     scan(&cache, &image, &Limits::default(), soon(), &mut |_| {}).unwrap();
     println!("from the cache: {} us", begun.elapsed().as_micros());

@@ -1,7 +1,7 @@
 //! Results that are kept: a folder per chain id below `/var/lib/boltseal/scan/sha256`, a file per integrity level in it.
 //!
 //! Only root can write there, and a result is whole and of these very layers or none: a sum over its bytes, the scanner's
-//! number, the chain id, the level, and which folders were scanned. Layers that were unpacked anew are scanned anew.
+//! number, the chain id, the level, and which folders or sealed devices were scanned. Layers that were unpacked anew are scanned anew.
 use crate::answer::{self, Answer};
 use crate::{SCANNER, layers::Layers};
 use boltseal_evidence::file::{Folder, Owner};

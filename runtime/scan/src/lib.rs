@@ -5,8 +5,8 @@
 //! same overlay, read-only, in a mount namespace of the worker's own. It is not believed: its answer is decoded by fixed code,
 //! bounded, and whatever does not end whole (time, size, a name that cannot be examined) is no result.
 //!
-//! A result is kept per chain id and integrity level, with the identity of the layers' folders; a start that finds it reads that
-//! alone. Starts of one image at a time: one scans, the others wait for it.
+//! A result is kept per chain id and integrity level, with the identity of the layers: their folders, or the root hashes of sealed ones. A start
+//! that finds it reads that alone. Starts of one image at a time: one scans, the others wait for it.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
 
@@ -26,6 +26,7 @@ use answer::Answer;
 use boltseal_policy::facts::{Scan, ScannedFrom};
 use cache::Room;
 use layers::Layers;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -40,8 +41,27 @@ pub struct Image<'a> {
     /// `sha256:<hex>`: what its layers are, as verified.
     pub chain_id: &'a str,
     pub integrity: &'a str,
-    /// The layers' folders, top first.
-    pub lowers: &'a [String],
+    pub layers: Source<'a>,
+}
+
+/// Where an image's layers are. Top first.
+#[derive(Debug, Clone, Copy)]
+pub enum Source<'a> {
+    /// Folders of the host.
+    Folders(&'a [String]),
+    /// Devices that the kernel holds to a signed hash. What else lies on the disk under the image's name is not looked at.
+    Sealed(&'a [Device<'a>]),
+}
+
+/// One sealed layer.
+#[derive(Debug, Clone, Copy)]
+pub struct Device<'a> {
+    /// 64 hex digits: what every byte of it is held to.
+    pub root_hash: &'a str,
+    /// Of an EROFS; the worker mounts it once more, in its own mount namespace.
+    pub device: BorrowedFd<'a>,
+    /// The root of its file system, wherever that is mounted.
+    pub root: BorrowedFd<'a>,
 }
 
 /// How far a scan is.
@@ -65,8 +85,8 @@ pub fn scan(
     deadline: Instant,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Scan, String> {
-    let layers = Layers::open(image.lowers)?;
-    let identity = layers.identity(image)?;
+    let layers = Layers::open(image.layers)?;
+    let identity = layers.identity()?;
     let key = cache::Key { chain_id: image.chain_id, integrity: image.integrity, identity };
     let mut fresh = || fresh(image, &layers, limits, deadline, progress);
     let room = match Room::open(cache, image.chain_id) {

@@ -61,7 +61,7 @@ impl Lab {
 
     fn scan_with(&self, limits: &Limits, deadline: Instant) -> Result<Scan, String> {
         let (lowers, chain) = (self.lowers(), chain('a'));
-        let image = Image { chain_id: &chain, integrity: "unpacked", lowers: &lowers };
+        let image = Image { chain_id: &chain, integrity: "unpacked", layers: Source::Folders(&lowers) };
         scan(&self.cache(), &image, limits, deadline, &mut |_| {})
     }
 
@@ -280,7 +280,7 @@ fn layers_that_are_links_or_are_gone_are_not_scanned() {
     assert!(lab.scan_with(&Limits::default(), soon()).unwrap_err().contains("cannot be opened"));
     fs::remove_file(&lab.layers[1]).unwrap();
     assert!(lab.scan_with(&Limits::default(), soon()).unwrap_err().contains("cannot be opened"));
-    let none = Image { chain_id: &chain('a'), integrity: "unpacked", lowers: &[] };
+    let none = Image { chain_id: &chain('a'), integrity: "unpacked", layers: Source::Folders(&[]) };
     assert!(scan(&lab.cache(), &none, &Limits::default(), soon(), &mut |_| {}).is_err());
 }
 
@@ -299,7 +299,7 @@ fn a_scan_is_kept_for_the_same_layers_alone() {
         (&chains[0], "dmverity-signed", ScannedFrom::Fresh),
         (&chains[1], "unpacked", ScannedFrom::Fresh),
     ] {
-        let image = Image { chain_id, integrity, lowers: &lowers };
+        let image = Image { chain_id, integrity, layers: Source::Folders(&lowers) };
         let scan = scan(&lab.cache(), &image, &Limits::default(), soon(), &mut |_| {}).unwrap();
         assert_eq!(scan.from, from, "{chain_id} {integrity}");
     }
@@ -319,6 +319,29 @@ fn a_scan_is_kept_for_the_same_layers_alone() {
     // One that others may have written.
     fs::set_permissions(&kept, fs::Permissions::from_mode(0o666)).unwrap();
     assert_eq!((lab.scan().from, lab.scan().from), (ScannedFrom::Fresh, ScannedFrom::Cached));
+}
+
+/// What was kept of sealed layers counts for these root hashes alone, and is read without mounting anything; what cannot be mounted has no result.
+#[test]
+fn sealed_layers_are_known_by_their_root_hashes() {
+    use std::os::fd::AsFd;
+    let lab = Lab::new(1);
+    lab.file(0, "bin/helper", 0o755);
+    let (root, no_device) = (fs::File::open(&lab.layers[0]).unwrap(), fs::File::open("/dev/null").unwrap());
+    let (chain, hashes) = (chain('a'), ["c".repeat(64), "d".repeat(64)]);
+    let scan = |hash: &String| {
+        let device = Device { root_hash: hash, device: no_device.as_fd(), root: root.as_fd() };
+        let image = Image { chain_id: &chain, integrity: "dmverity-signed", layers: Source::Sealed(&[device]) };
+        scan(&lab.cache(), &image, &Limits::default(), soon(), &mut |_| {})
+    };
+    assert!(scan(&hashes[0]).unwrap_err().contains("sealed layer 0 cannot be mounted"));
+    let key = cache::Key { chain_id: &chain, integrity: "dmverity-signed", identity: hashes[0].clone() };
+    let found = answer::Seen { kind: FoundKind::Setuid, path: b"/bin/helper".to_vec(), note: "mode 4755".into() };
+    let answer = Answer { found: vec![found], ..Answer::default() };
+    Room::open(&lab.cache(), &chain).unwrap().keep(&key, &answer).unwrap();
+    let kept = scan(&hashes[0]).unwrap();
+    assert_eq!((kept.from, kept.found[0].layer), (ScannedFrom::Cached, Some(0)));
+    assert!(scan(&hashes[1]).unwrap_err().contains("cannot be mounted"));
 }
 
 /// A full disk, a folder that others may write to: this start has its result, and the next scans again.

@@ -25,13 +25,14 @@ pub(crate) fn enter(layers: &Layers<'_>) -> Result<(), String> {
     // Before anything comes over a path that leads to them.
     let layers = layers.again()?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    let size = Some("size=64k,nr_inodes=16,mode=0700");
+    let size = Some("size=64k,nr_inodes=512,mode=0700");
     mount(Some("tmpfs"), OVER, Some("tmpfs"), flags, size).map_err(failed("an empty layer above"))?;
     for name in ["upper", "work", "root"] {
         create_dir(Path::new(OVER).join(name)).map_err(|e| format!("the layers cannot be merged: {name}: {e}"))?;
     }
     // By descriptor, as a container's are: the object that was opened is mounted, whatever its path leads to by now.
-    let lowers: Vec<String> = layers.fds().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd())).collect();
+    let layers = layers.lowers(Path::new(OVER))?;
+    let lowers: Vec<String> = layers.iter().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd())).collect();
     let data = format!("lowerdir={},upperdir={OVER}/upper,workdir={OVER}/work", lowers.join(":"));
     if data.len() >= PAGE {
         return Err(format!("{} layers are more than one overlay mount takes", lowers.len()));

@@ -1,7 +1,5 @@
 //! ioctls of loop devices (linux/loop.h) and of the device mapper (linux/dm-ioctl.h). One unsafe block per call.
-use crate::sys::owned;
 use nix::errno::Errno;
-use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -86,14 +84,6 @@ pub(super) fn attach(file: BorrowedFd<'_>, size: u64) -> io::Result<OwnedFd> {
     Err(io::Error::from_raw_os_error(libc::EBUSY))
 }
 
-/// Whether the kernel has a file system of this name, or a module of it to load (fsopen(2)).
-pub(super) fn filesystem(name: &CStr) -> io::Result<()> {
-    const FSOPEN_CLOEXEC: libc::c_uint = 1;
-    // SAFETY: the name is NUL-terminated; a new descriptor or -1 comes back.
-    let fd = unsafe { libc::syscall(libc::SYS_fsopen, name.as_ptr(), FSOPEN_CLOEXEC) };
-    owned(fd).map(drop)
-}
-
 /// struct dm_ioctl: offsets, and what follows it.
 const HEADER: usize = 312;
 const SPEC: usize = 40;
@@ -108,6 +98,7 @@ const AT_UUID: usize = 176;
 const NAME: usize = 128;
 const UUID: usize = 129;
 
+const LIST_DEVICES: u8 = 2;
 const DEV_CREATE: u8 = 3;
 const DEV_REMOVE: u8 = 4;
 const DEV_SUSPEND: u8 = 6;
@@ -120,7 +111,10 @@ const FLAG_READONLY: u32 = 1;
 const FLAG_STATUS_TABLE: u32 = 1 << 4;
 const FLAG_ACTIVE: u32 = 1 << 5;
 const FLAG_SUSPENDED: u32 = 1 << 1;
+const FLAG_BUFFER_FULL: u32 = 1 << 8;
 const FLAG_DEFERRED: u32 = 1 << 17;
+/// Most that a list of names may take.
+const MOST: usize = 4 << 20;
 
 /// What the device mapper says of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -182,6 +176,22 @@ impl Control {
         })
     }
 
+    /// Of all devices, not only ours.
+    pub(super) fn names(&self) -> Result<Vec<String>, Errno> {
+        let mut room = 4 * ROOM;
+        loop {
+            let mut message = Message::sized(room, "", "", 0);
+            self.call(LIST_DEVICES, &mut message)?;
+            if message.u32(AT_FLAGS) & FLAG_BUFFER_FULL == 0 {
+                return message.names().ok_or(Errno::EPROTO);
+            }
+            room *= 2;
+            if room > MOST {
+                return Err(Errno::E2BIG);
+            }
+        }
+    }
+
     /// Length in sectors, target and line of a table with one target.
     pub(super) fn table(&self, name: &str) -> Result<(u64, String, String), Errno> {
         let mut message = Message::new(name, "", FLAG_STATUS_TABLE);
@@ -216,14 +226,39 @@ struct Message(Vec<u8>);
 
 impl Message {
     fn new(name: &str, uuid: &str, flags: u32) -> Self {
-        let mut message = Self(vec![0; ROOM]);
+        Self::sized(ROOM, name, uuid, flags)
+    }
+
+    fn sized(room: usize, name: &str, uuid: &str, flags: u32) -> Self {
+        let mut message = Self(vec![0; room]);
         message.put(0, &4_u32.to_ne_bytes());
-        message.put(AT_SIZE, &u32::try_from(ROOM).unwrap_or_default().to_ne_bytes());
+        message.put(AT_SIZE, &u32::try_from(room).unwrap_or_default().to_ne_bytes());
         message.put(AT_START, &u32::try_from(HEADER).unwrap_or_default().to_ne_bytes());
         message.put(AT_FLAGS, &flags.to_ne_bytes());
         message.put(AT_NAME, name.as_bytes().get(..name.len().min(NAME - 1)).unwrap_or_default());
         message.put(AT_UUID, uuid.as_bytes().get(..uuid.len().min(UUID - 1)).unwrap_or_default());
         message
+    }
+
+    /// Each struct dm_name_list: a device number, how far the next one is, a name. None: not of that form.
+    fn names(&self) -> Option<Vec<String>> {
+        const NAME_AT: usize = 12;
+        let mut names = Vec::new();
+        let mut at = usize::try_from(self.u32(AT_START)).ok()?;
+        loop {
+            if at.checked_add(NAME_AT)? > self.0.len() {
+                return None;
+            }
+            // The one that says that there is none.
+            if self.u64(at) == 0 && names.is_empty() {
+                return Some(names);
+            }
+            names.push(self.text(at + NAME_AT, NAME));
+            match usize::try_from(self.u32(at + 8)).ok()? {
+                0 => return Some(names),
+                next => at = at.checked_add(next)?,
+            }
+        }
     }
 
     fn target(&mut self, sectors: u64, target: &str, line: &str) -> Result<(), Errno> {
@@ -249,9 +284,9 @@ impl Message {
         self.0.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_ne_bytes)
     }
 
-    /// Up to a NUL.
+    /// Up to a NUL, or the end of the buffer.
     fn text(&self, at: usize, most: usize) -> String {
-        let bytes = self.0.get(at..at + most).unwrap_or_default();
+        let bytes = self.0.get(at..self.0.len().min(at + most)).unwrap_or_default();
         let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
         String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()
     }
@@ -277,6 +312,28 @@ mod tests {
         assert_eq!(message.text(HEADER + 24, 16), "verity");
         assert_eq!(message.text(HEADER + SPEC, 64), "1 2");
         assert_eq!(message.target(8, "verity", &"x".repeat(ROOM)), Err(Errno::E2BIG));
+    }
+
+    #[test]
+    fn a_list_of_names_is_read_to_its_end() {
+        let list = |records: &[(u64, u32, &str)]| {
+            let mut message = Message::new("", "", 0);
+            let mut at = HEADER;
+            for (device, next, name) in records {
+                message.put(at, &device.to_ne_bytes());
+                message.put(at + 8, &next.to_ne_bytes());
+                message.put(at + 12, name.as_bytes());
+                at += *next as usize;
+            }
+            message.names()
+        };
+        assert_eq!(list(&[(0, 0, "")]), Some(vec![]));
+        assert_eq!(list(&[(5, 0, "one")]), Some(vec!["one".into()]));
+        assert_eq!(list(&[(5, 32, "one"), (6, 0, "two")]), Some(vec!["one".into(), "two".into()]));
+        assert_eq!(list(&[(5, u32::MAX, "one")]), None);
+        // The name ends with the buffer.
+        let last = u32::try_from(ROOM - HEADER - 14).unwrap();
+        assert_eq!(list(&[(5, last, "one"), (6, 0, "tw")]), Some(vec!["one".into(), "tw".into()]));
     }
 
     /// The kernel that this runs on has loop devices: one is made, read-only, and gone when it is closed.
