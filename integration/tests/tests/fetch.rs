@@ -149,17 +149,35 @@ fn collected(world: &mut World) -> Result<String> {
         fs::create_dir(folder)?;
         fs::write(folder.join("x.sig.json"), "{}")?;
     }
-    for path in [&gone.join("x.sig.json"), &gone, &app] {
+    // Sealed layers that no statement names: one of long ago, one that was just brought.
+    let layers = Path::new("/var/lib/boltseal/verity/sha256");
+    run(Command::new("install").args(["-d", "-m", "0700", "/var/lib/boltseal/verity"]).arg(layers))?;
+    world.undo_later(|_| fs::remove_dir_all("/var/lib/boltseal/verity").map_err(Into::into));
+    let (old, new) = (layers.join("ab".repeat(32)), layers.join("cd".repeat(32)));
+    for layer in [&old, &new] {
+        fs::write(layer, "x")?;
+    }
+    for path in [&gone.join("x.sig.json"), &gone, &app, &old] {
         run(Command::new("touch").args(["-d", "30 days ago"]).arg(path))?;
     }
     let gc = |more: &[&str]| output(Command::new("boltseal").args(["sig", "gc"]).args(more));
     let said = gc(&["--address", "/run/containerd/no.sock"])?;
-    ensure!(!said.ok() && said.stderr.contains("nothing is removed") && gone.exists(), "{}", said.stderr);
+    ensure!(
+        !said.ok() && said.stderr.contains("nothing is removed") && gone.exists() && old.exists(),
+        "{}",
+        said.stderr
+    );
     let said = gc(&["--dry-run"])?;
-    ensure!(said.ok() && gone.exists() && said.stdout.contains("would go"), "{}{}", said.stdout, said.stderr);
+    ensure!(
+        said.ok() && gone.exists() && old.exists() && said.stdout.contains("would go"),
+        "{}{}",
+        said.stdout,
+        said.stderr
+    );
+    ensure!(said.stdout.contains("1 sealed layer would go"), "{}", said.stdout);
     let said = gc(&[])?;
     ensure!(said.ok(), "{}{}", said.stdout, said.stderr);
-    ensure!(!gone.exists() && young.exists() && app.exists(), "{}", said.stdout);
+    ensure!(!gone.exists() && young.exists() && app.exists() && !old.exists() && new.exists(), "{}", said.stdout);
     let said = output(Command::new("boltseal").args(["sig", "list", "-o", "json"]))?;
     let list: Value = serde_json::from_str(&said.stdout)?;
     ensure!(list["images"].as_array().is_some_and(|list| list.len() > 3), "{list}");

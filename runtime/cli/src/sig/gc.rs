@@ -1,4 +1,6 @@
 //! `boltseal sig list` and `sig gc`: what the store holds, and what it holds for images that are gone.
+mod layers;
+
 use crate::paths::SIGNATURES;
 use crate::screen::{Colour, Exit, Failure, Screen, count};
 use boltseal_evidence::containerd::{Client, Error};
@@ -32,7 +34,8 @@ pub(crate) fn list(screen: &mut Screen) -> Result<Exit, Failure> {
 }
 
 /// Removes what no containerd has an image for, and what nothing was added to since `grace`: a verifier and an operator
-/// bring signatures before there is an image. Where any containerd does not say what it has, nothing is removed.
+/// bring signatures before there is an image; and the sealed layers that no statement names then. Where any containerd does not say what
+/// it has, nothing is removed.
 pub(crate) fn gc(addresses: &[String], grace: &str, dry_run: bool, screen: &mut Screen) -> Result<Exit, Failure> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let since = boltseal_audit::parse_since(grace, now).filter(|since| *since <= now).ok_or_else(|| {
@@ -48,17 +51,27 @@ pub(crate) fn gc(addresses: &[String], grace: &str, dry_run: bool, screen: &mut 
             ADDRESSES.join(", ")
         )));
     }
-    let (old, young): (Vec<_>, Vec<_>) = held()?.into_iter().partition(|image| image.changed < since);
+    let unsure = |why: String| Failure::undecided(format!("{why}: nothing is removed"));
+    let all = held()?;
+    let (old, young): (Vec<_>, Vec<_>) = all.iter().cloned().partition(|image| image.changed < since);
     let (looked, kept) = (old.len(), young.len());
-    let gone = gone(&addresses, old).map_err(|why| Failure::undecided(format!("{why}: nothing is removed")))?;
-    let store = Store::open(Path::new(SIGNATURES)).map_err(Failure::undecided)?;
-    for image in gone.iter().filter(|_| !dry_run) {
-        store.remove(image).map_err(Failure::undecided)?;
+    let gone = gone(&addresses, old).map_err(unsure)?;
+    let left: Vec<&Held> = all.iter().filter(|image| !gone.contains(image)).collect();
+    let layers = layers::Sorted::of(&left, since).map_err(unsure)?;
+    if !dry_run {
+        let store = Store::open(Path::new(SIGNATURES)).map_err(Failure::undecided)?;
+        for image in &gone {
+            store.remove(image).map_err(Failure::undecided)?;
+        }
+        layers.remove().map_err(Failure::undecided)?;
     }
     let used = looked - gone.len();
     if screen.json() {
         let removed: Vec<_> = gone.iter().map(described).collect();
-        screen.document(&json!({ "removed": removed, "dry_run": dry_run, "in_use": used, "young": kept }))?;
+        let layers = layers.described();
+        screen.document(
+            &json!({ "removed": removed, "dry_run": dry_run, "in_use": used, "young": kept, "sealed": layers }),
+        )?;
         return Ok(Exit::Ok);
     }
     let did = if dry_run { "would go" } else { "removed" };
@@ -66,7 +79,9 @@ pub(crate) fn gc(addresses: &[String], grace: &str, dry_run: bool, screen: &mut 
         let files = count(image.files.len(), "file");
         screen.row('-', Colour::Dim, &format!("sha256:{}  {files} {did}", image.manifest_hex))?;
     }
+    layers.show(did, screen)?;
     screen.line(&format!("{} {did}; {used} in use, {kept} too young ({grace})", count(gone.len(), "image")))?;
+    layers.sum_up(did, screen)?;
     Ok(Exit::Ok)
 }
 

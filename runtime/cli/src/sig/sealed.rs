@@ -1,6 +1,6 @@
 //! Sealed layers: each brought once, under the digest that its bytes have. Nothing of them is believed: a start mounts what a signed
 //! statement names, and the kernel compares every block that is read with it.
-use boltseal_evidence::file::{Folder, Owner};
+use boltseal_store::blobs::{Blobs, MAX_BLOBS, MAX_BYTES};
 use boltseal_store::layout::Layout;
 use boltseal_trust::Digest;
 use ring::digest::{Context, SHA256};
@@ -9,6 +9,7 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::SystemTime;
 
 /// Answers with what is there now, new or not, and with a line for each that is not.
 pub(crate) type Taken = (Vec<(Digest, bool)>, Vec<String>);
@@ -28,9 +29,9 @@ pub(crate) fn take(layout: &Layout, blobs: &BTreeMap<Digest, u64>, store: &Path)
         }
     }
     // Every folder on the way is root's alone, and none is a link.
-    Folder::open(&folder, Owner::Root).map_err(|problem| problem.to_string())?;
+    let kept = Blobs::open(store)?.ok_or_else(|| format!("{}: gone at once", folder.display()))?;
     for (digest, size) in blobs {
-        match one(layout, digest, *size, &folder) {
+        match one(layout, digest, *size, &folder, &kept) {
             Ok(new) => taken.push((*digest, new)),
             Err(why) => skipped.push(format!("{digest}: {why}")),
         }
@@ -38,18 +39,24 @@ pub(crate) fn take(layout: &Layout, blobs: &BTreeMap<Digest, u64>, store: &Path)
     Ok((taken, skipped))
 }
 
-fn one(layout: &Layout, digest: &Digest, size: u64, folder: &Path) -> Result<bool, String> {
+fn one(layout: &Layout, digest: &Digest, size: u64, folder: &Path, kept: &Blobs) -> Result<bool, String> {
     let named = digest.to_string();
     let at = folder.join(digest.hex());
     // A file of that name is only as good as its bytes, which nobody watches: read it again.
     if let Ok(mut there) = OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(&at) {
         let mut sum = Sum { context: Context::new(&SHA256), to: io::sink(), left: size };
         if io::copy(&mut there, &mut sum).is_ok() && sum.is(digest) {
+            // Brought again, it is as young as one that is new: its statement may still be to come.
+            there.set_modified(SystemTime::now()).map_err(|e| e.to_string())?;
             return Ok(false);
         }
     }
     if layout.blobs().get(&named) != Some(&size) {
         return Err("not in the layout, or not as large as its manifest says".into());
+    }
+    if !kept.has_room(size)? {
+        let (most, bytes) = (MAX_BLOBS, MAX_BYTES >> 30);
+        return Err(format!("there is no room: at most {most} sealed layers, of {bytes} GiB. Fix: boltseal sig gc"));
     }
     let draft = folder.join(format!(".{}.new", digest.hex()));
     match fs::remove_file(&draft) {
@@ -100,6 +107,7 @@ impl<W: Write> Write for Sum<W> {
 mod tests {
     use super::*;
     use boltseal_trust::digest;
+    use std::fs::File;
     use std::os::unix::fs::symlink;
 
     #[test]
@@ -127,5 +135,17 @@ mod tests {
         assert!(fs::symlink_metadata(&at).unwrap().is_file());
         assert_eq!(take(&layout, &BTreeMap::from([(good, 3)]), &store).unwrap().0, []);
         assert_eq!(fs::read_dir(store.join("sha256")).unwrap().count(), 1);
+        // A folder that is full takes nothing new, and one that is there is still known; what is brought again is young again.
+        for n in 1..MAX_BLOBS {
+            fs::write(store.join("sha256").join(format!("{n:064x}")), "").unwrap();
+        }
+        File::open(&at).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(take(&layout, &BTreeMap::from([(good, 4)]), &store).unwrap().0, [(good, false)]);
+        assert!(fs::metadata(&at).unwrap().modified().unwrap() > SystemTime::UNIX_EPOCH);
+        fs::write(blobs.join(bad.hex()), b"bad").unwrap();
+        let (taken, skipped) = take(&layout, &BTreeMap::from([(bad, 3)]), &store).unwrap();
+        assert!(taken.is_empty() && skipped[0].contains("no room"), "{skipped:?}");
+        fs::remove_file(store.join("sha256").join(format!("{:064x}", 1))).unwrap();
+        assert_eq!(take(&layout, &BTreeMap::from([(bad, 3)]), &store).unwrap().0, [(bad, true)]);
     }
 }
