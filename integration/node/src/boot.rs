@@ -52,8 +52,9 @@ impl Boot<'_> {
         fs::remove_dir_all(&stage)?;
         let boot = built.work.join("boot.img");
         uki::boot_disk(self.program, &boot)?;
-        // It tells a hang from an answer: without hardware help a boot takes half a minute, with the main job some minutes.
-        let limit = Duration::from_secs(if matches!(job.what, What::Job { .. }) { 1800 } else { 600 });
+        // It tells a hang from an answer: without hardware help a boot takes half a minute, with many starts some minutes.
+        let many = matches!(job.what, What::Job { .. } | What::Sealed);
+        let limit = Duration::from_secs(if many { 1800 } else { 600 });
         let took = vm::boot(&vm::Machine {
             variables: self.variables,
             tpm: self.tpm,

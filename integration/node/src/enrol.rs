@@ -199,7 +199,7 @@ impl Enrolment<'_> {
     /// Signs each version of the policy: `part` is what `confirm` said of the node and the first boot, `second` the other
     /// good boot.
     fn policies(&self, part: &str, key: &Path, second: &Boot, author: &Pair) -> Result<()> {
-        for number in version::OLD..=version::SEALED {
+        for number in version::OLD..=version::SCANNED {
             let folder = self.at(file::POLICIES).join(number.to_string());
             for name in ["trust", "policy.d"] {
                 fs::create_dir_all(folder.join(name))?;
@@ -244,7 +244,10 @@ impl Enrolment<'_> {
             policy.warn("BS-NOD-002")?;
         }
         let workloads = format!("{}/demo", stack::registry::ADDRESS);
-        if number == version::SEALED {
+        if number == version::SCANNED {
+            policy.enforce("BS-IMG-008")?;
+        }
+        if [version::SEALED, version::SCANNED].contains(&number) {
             policy.set_scope(&workloads, "integrity", "dmverity-signed")?;
         }
         if number == version::OLD {

@@ -43,6 +43,8 @@ pub(crate) mod version {
     pub(crate) const OPEN: u64 = 4;
     /// The one in force, and workloads must be sealed.
     pub(crate) const SEALED: u64 = 5;
+    /// The same, and none may hold a setuid file.
+    pub(crate) const SCANNED: u64 = 6;
 }
 
 /// What the guest shall do.

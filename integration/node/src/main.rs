@@ -72,9 +72,11 @@ fn seal(node: &stack::node::Node) -> Result<()> {
     let keys = node.work.join("keys");
     let sealer = author::Pair::generate(&keys, sealed::AUTHORITY)?;
     let other = author::Pair::generate(&keys, "stranger")?;
-    for (image, key, name) in
-        [("app", &sealer, sealed::LAYOUT), ("app", &other, sealed::FOREIGN), ("other", &sealer, sealed::ANOTHER)]
-    {
+    let first =
+        [("app", &sealer, sealed::LAYOUT), ("app", &other, sealed::FOREIGN), ("other", &sealer, sealed::ANOTHER)];
+    let first = first.map(|(image, key, name)| (image, key, name.to_owned()));
+    let more = sealed::MORE.map(|image| (image, &sealer, format!("{}-{image}", sealed::LAYOUT)));
+    for (image, key, name) in first.into_iter().chain(more) {
         let layout = node.work.join(name);
         run(Command::new("cp").arg("-a").arg(&node.images.get(image)?.layout).arg(&layout))?;
         let words = ["image", "seal", "-o", "json", "--key"];

@@ -23,7 +23,7 @@ pub struct Image {
     /// sha256:... of the manifest.
     pub manifest: String,
     pub config: String,
-    /// One layer: the chain id is its diff id.
+    /// Of one layer it is the diff id.
     pub chain_id: String,
     /// The OCI layout that it was made in.
     pub layout: PathBuf,
@@ -63,6 +63,21 @@ pub struct Recipe {
     pub files: Vec<(PathBuf, &'static str, u32)>,
     /// The one of them that gets a capability.
     pub capable: Option<&'static str>,
+    /// Layers above, the lowest first.
+    pub above: Vec<Vec<Change>>,
+}
+
+/// What a layer does to those below it.
+#[derive(Debug, Clone, Copy)]
+pub enum Change {
+    /// A file of this text, and the folders that lead to it.
+    File(&'static str, &'static str),
+    /// Empty files in this folder, as many.
+    Files(&'static str, u32),
+    /// The name is gone.
+    Gone(&'static str),
+    /// A folder that begins anew.
+    Opaque(&'static str),
 }
 
 /// What the name leads to.
@@ -96,6 +111,7 @@ impl Default for Recipe {
             form: Form::Oci,
             files: Vec::new(),
             capable: None,
+            above: Vec::new(),
         }
     }
 }
@@ -117,9 +133,40 @@ pub fn build(work: &Path, registry: &str, path: &str, tag: &str, recipe: &Recipe
     let layout = layout(work, path, tag);
     let root = layout.join("root");
     root_folder(&root, recipe)?;
-    let (layer, diff_id) = layer(&layout, &root, recipe.capable.is_some())?;
+    let mut layers = vec![layer(&layout, &root, recipe.capable.is_some())?];
     fs::remove_dir_all(&root)?;
-    push(layout, registry, path, tag, &layer, diff_id, recipe)
+    for changes in &recipe.above {
+        fs::create_dir(&root)?;
+        changes.iter().try_for_each(|change| changed(&root, *change))?;
+        layers.push(layer(&layout, &root, false)?);
+        fs::remove_dir_all(&root)?;
+    }
+    push(layout, registry, path, tag, &layers, recipe)
+}
+
+/// As a layer's archive has it: what goes is a file of a name of its own.
+fn changed(root: &Path, change: Change) -> Result<()> {
+    let at = |path: &str| root.join(path.trim_start_matches('/'));
+    let write = |to: PathBuf, text: &str| -> Result<()> {
+        fs::create_dir_all(to.parent().context("a file at the root")?)?;
+        fs::write(&to, text).with_context(|| to.display().to_string())
+    };
+    match change {
+        Change::File(path, text) => write(at(path), text),
+        Change::Files(folder, count) => (0..count).try_for_each(|n| write(at(folder).join(n.to_string()), "")),
+        Change::Gone(path) => {
+            let (folder, name) = path.rsplit_once('/').context("not a whole path")?;
+            write(at(folder).join(format!(".wh.{name}")), "")
+        }
+        Change::Opaque(folder) => write(at(folder).join(".wh..wh..opq"), ""),
+    }
+}
+
+/// Of the layers' diff ids, the lowest first.
+fn chain_id(layers: &[(Vec<u8>, String)]) -> String {
+    let mut all = layers.iter().map(|(_, diff_id)| diff_id.clone());
+    let first = all.next().unwrap_or_default();
+    all.fold(first, |chain, diff_id| sha256(format!("{chain} {diff_id}").as_bytes()))
 }
 
 /// The same of a layer that is packed already: `packed` is a .tar.gz.
@@ -132,7 +179,7 @@ pub fn of_layer(work: &Path, registry: &str, path: &str, tag: &str, packed: &Pat
     let diff_id = sha256(&unpacked.stdout);
     drop(unpacked);
     let recipe = Recipe { entrypoint: Vec::new(), ..Recipe::default() };
-    push(layout(work, path, tag), registry, path, tag, &layer, diff_id, &recipe)
+    push(layout(work, path, tag), registry, path, tag, &[(layer, diff_id)], &recipe)
 }
 
 fn layout(work: &Path, path: &str, tag: &str) -> PathBuf {
@@ -144,24 +191,27 @@ fn push(
     registry: &str,
     path: &str,
     tag: &str,
-    layer: &[u8],
-    diff_id: String,
+    layers: &[(Vec<u8>, String)],
     recipe: &Recipe,
 ) -> Result<Image> {
-    let layer = blob(&layout, layer)?;
+    let chain_id = chain_id(layers);
+    let diff_ids: Vec<_> = layers.iter().map(|(_, diff_id)| diff_id).collect();
+    let packed = layers.iter().map(|(bytes, _)| blob(&layout, bytes)).collect::<Result<Vec<_>>>()?;
+    let kind = "application/vnd.oci.image.layer.v1.tar+gzip";
+    let packed: Vec<_> = packed.iter().map(|l| json!({ "mediaType": kind, "digest": l.0, "size": l.1 })).collect();
     let env: Vec<&str> = std::iter::once("PATH=/bin").chain(recipe.env.iter().map(String::as_str)).collect();
     let created_by = if recipe.created_by.is_empty() { path } else { &recipe.created_by };
     let config = json!({
         "created": recipe.created, "architecture": "amd64", "os": "linux",
         "config": { "User": recipe.user, "Entrypoint": recipe.entrypoint, "Cmd": recipe.cmd, "WorkingDir": "/", "Env": env },
-        "rootfs": { "type": "layers", "diff_ids": [diff_id] },
-        "history": [{ "created": recipe.created, "created_by": created_by }],
+        "rootfs": { "type": "layers", "diff_ids": diff_ids },
+        "history": vec![json!({ "created": recipe.created, "created_by": created_by }); layers.len()],
     });
     let config = json_blob(&layout, &config)?;
     let manifest = json!({
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config.0, "size": config.1 },
-        "layers": [{ "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": layer.0, "size": layer.1 }],
+        "layers": packed,
     });
     let own = json_blob(&layout, &manifest)?;
     let (mut kind, mut manifest) = ("application/vnd.oci.image.manifest.v1+json", own);
@@ -185,7 +235,7 @@ fn push(
         })
         .arg(format!("oci:{}:{tag}", layout.display()))
         .arg(format!("docker://{name}")))?;
-    let image = Image { name, repository, manifest: manifest.0, config: config.0, chain_id: diff_id, layout };
+    let image = Image { name, repository, manifest: manifest.0, config: config.0, chain_id, layout };
     if recipe.form == Form::Docker { converted(image) } else { Ok(image) }
 }
 

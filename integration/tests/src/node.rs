@@ -1,7 +1,7 @@
 //! The whole node: registry, signed images, TPM, policy, containerd with boltseal, and a client of it.
 use crate::client::{BOLTSEAL, Client, Request, SNAPSHOTTER, Status};
 use crate::containerd::{self, Containerd, Version};
-use crate::image::{self, Form, Image, Recipe};
+use crate::image::{self, Change, Form, Image, Recipe};
 use crate::policy::{self, Policy};
 use crate::process::{Daemon, Said, output, run};
 use crate::sign::{self, Cosign, Key};
@@ -152,6 +152,9 @@ fn images(work: &Path, key: &Key, all: bool) -> Result<Images> {
         }
         let other = vec![("/bin/busybox".into(), "/bin/busybox.other", 0o755)];
         images.insert("tools".into(), build("demo/tools", Recipe { files: other, ..release("tools") })?);
+        images.insert("layered".into(), build("demo/layered", Recipe { above: layers(), ..release("layered") })?);
+        let helper = vec![("/bin/busybox".into(), "/bin/helper", 0o4755)];
+        images.insert("helper".into(), build("demo/helper", Recipe { files: helper, ..release("helper") })?);
         for (name, files, capable) in bare_and_one_more() {
             let (entrypoint, cmd) = (vec!["/app".into()], vec!["version".into()]);
             let recipe = Recipe { entrypoint, cmd, busybox: false, files, capable, ..release(name) };
@@ -174,8 +177,8 @@ fn images(work: &Path, key: &Key, all: bool) -> Result<Images> {
     }
     key.sign(Cosign::V3, images.get("app3")?)?;
     if all {
-        for name in ["other", "own", "devlink", "elsewhere", "tools", "tries", "leaky", "fresh"].into_iter().chain(BARE)
-        {
+        let more = ["other", "own", "devlink", "elsewhere", "tools", "tries", "leaky", "fresh", "layered", "helper"];
+        for name in more.into_iter().chain(BARE) {
             if let Some(image) = images.0.get(name) {
                 key.sign(Cosign::V2, image)?;
             }
@@ -185,6 +188,30 @@ fn images(work: &Path, key: &Key, all: bool) -> Result<Images> {
         key.attest(Cosign::V3, images.get("attested3")?)?;
     }
     Ok(images)
+}
+
+/// Layers of the image `layered`: each takes something away from those below. So many files that a scan takes a while.
+fn layers() -> Vec<Vec<Change>> {
+    use Change::{File, Files, Gone, Opaque};
+    vec![
+        vec![
+            File("/data/one", "1"),
+            File("/data/sub/old", "1"),
+            File("/opt/a", "1"),
+            File("/opt/b", "1"),
+            File("/opt/dir/x", "1"),
+            Files("/srv", 2000),
+        ],
+        vec![
+            Opaque("/data"),
+            File("/data/two", "2"),
+            Gone("/opt/a"),
+            Gone("/bin/touch"),
+            File("/etc/release", "layered 2"),
+        ],
+        // A file in a folder's place, and a folder in a file's.
+        vec![Gone("/data/two"), File("/opt/dir", "3"), File("/opt/b/c", "3"), Opaque("/srv/0"), File("/srv/0/1", "3")],
+    ]
 }
 
 /// Images without busybox: a static program, and what each of them has beside it.

@@ -1,10 +1,15 @@
 //! A sealed image (BS-IMG-002): its layers are verity devices. What is changed below them stops the container, or the read;
 //! without its own sealed layers it does not start where the policy demands them; nothing of it stays behind.
+mod looked;
+mod measured;
+mod merged;
+mod removed;
+
 use super::enrol::{self, LIB};
 use super::payload;
 use super::work::World;
 use crate::job::version;
-use crate::sealed::{ANOTHER, FOREIGN, LAYOUT};
+use crate::sealed::{ANOTHER, FOREIGN, LAYOUT, MORE};
 use anyhow::{Context, Result, ensure};
 use stack::client::Status;
 use stack::image;
@@ -25,12 +30,16 @@ const SLEEP: [&str; 2] = ["/bin/sleep", "600"];
 pub(super) fn all(world: &World) -> Result<Vec<String>> {
     let mut seen = Vec::new();
     complete(world, "plain", &["/bin/true"])?;
+    let unpacked = merged::listing(world, "layers")?;
+    let own = signatures(world, "app")?;
+    let before = listed(&own)?;
+    import(LAYOUT)?;
+    seen.push(measured::ratio(world, &own, &before)?);
+    take_away(&own, &before)?;
     enrol::policy(version::SEALED)?;
     refused(world, "unsealed")?;
 
     // The very layers, named by a key that nobody asked for; then by the right key, in a statement of another image.
-    let own = signatures(world, "app")?;
-    let before = listed(&own)?;
     import(FOREIGN)?;
     refused(world, "foreign")?;
     take_away(&own, &before)?;
@@ -46,7 +55,21 @@ pub(super) fn all(world: &World) -> Result<Vec<String>> {
     seen.push(missing(world, &blob)?);
     seen.push(changed(world, &blob)?);
     seen.push(killed(world)?);
+    for image in MORE {
+        import(&of(image))?;
+    }
+    seen.extend(merged::all(world, &unpacked)?);
+    seen.push(looked::link(world)?);
+    enrol::policy(version::SCANNED)?;
+    seen.push(looked::setuid(world)?);
+    seen.push(looked::killed(world)?);
+    seen.push(removed::all(world, &own, &before)?);
     Ok(seen)
+}
+
+/// Layout of a sealed image beside `app`.
+fn of(image: &str) -> String {
+    format!("{LAYOUT}-{image}")
 }
 
 fn import(layout: &str) -> Result<()> {
@@ -76,22 +99,33 @@ fn take_away(folder: &Path, before: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-/// The one blob of the image's one layer: the others are of the other image.
-fn blob() -> Result<PathBuf> {
-    let manifest = fs::read_to_string(payload().join("given").join(LAYOUT).join("root_hash.json"))?;
-    let value: serde_json::Value = serde_json::from_str(&manifest)?;
-    let named = value["sealed"][0]["layers"][0]["blob"].as_str().context("no blob")?.to_owned();
+/// A layer of what a layout's seal said, the lowest first.
+fn layer(layout: &str, number: usize) -> Result<serde_json::Value> {
+    let text = fs::read_to_string(payload().join("given").join(layout).join("root_hash.json"))?;
+    let value: serde_json::Value = serde_json::from_str(&text)?;
+    Ok(value["sealed"][0]["layers"][number].clone())
+}
+
+fn file_of(layer: &serde_json::Value) -> Result<PathBuf> {
+    let named = layer["blob"].as_str().context("no blob")?;
     Ok(Path::new(LIB).join("verity/sha256").join(named.trim_start_matches("sha256:")))
 }
 
+/// The one blob of the image's one layer: the others are of the other images.
+fn blob() -> Result<PathBuf> {
+    file_of(&layer(LAYOUT, 0)?)
+}
+
 fn hash_offset() -> Result<u64> {
-    let text = fs::read_to_string(payload().join("given").join(LAYOUT).join("root_hash.json"))?;
-    let value: serde_json::Value = serde_json::from_str(&text)?;
-    value["sealed"][0]["layers"][0]["hash_offset"].as_u64().context("no hash_offset")
+    layer(LAYOUT, 0)?["hash_offset"].as_u64().context("no hash_offset")
 }
 
 fn complete(world: &World, id: &str, args: &[&str]) -> Result<String> {
-    let request = world.named(id, "app", args)?;
+    complete_of(world, id, "app", args)
+}
+
+fn complete_of(world: &World, id: &str, image: &str, args: &[&str]) -> Result<String> {
+    let request = world.named(id, image, args)?;
     let ended = world.complete(&request).map_err(|status| said(id, &status))?;
     ensure!(ended.status == 0, "{id} ended with {}: {}", ended.status, ended.output);
     Ok(ended.output)
@@ -103,7 +137,11 @@ fn said(id: &str, status: &Status) -> anyhow::Error {
 
 /// By the policy, or by the launch: what containerd was told.
 fn refused(world: &World, id: &str) -> Result<String> {
-    let request = world.named(id, "app", &SLEEP)?;
+    refused_of(world, id, "app")
+}
+
+fn refused_of(world: &World, id: &str, image: &str) -> Result<String> {
+    let request = world.named(id, image, &SLEEP)?;
     match world.run(&request) {
         Ok(_) => {
             world.client.remove(&request)?;
@@ -181,33 +219,39 @@ fn reads() -> String {
     format!("head -c 4096 {file} >/dev/null && echo begins; cat {file} >/dev/null; echo ended with $?")
 }
 
+/// Changes one byte, or puts it back; what the kernel has read of it before is forgotten.
+fn flip(blob: &Path, at: u64) -> Result<()> {
+    let file = File::options().read(true).write(true).open(blob)?;
+    let mut byte = [0; 1];
+    file.read_exact_at(&mut byte, at)?;
+    file.write_all_at(&[byte[0] ^ 1], at)?;
+    file.sync_all()?;
+    Ok(fs::write("/proc/sys/vm/drop_caches", "3")?)
+}
+
+/// Where a block of the file that is read late stands in the blob.
+fn late(bytes: &[u8]) -> Result<u64> {
+    let block = bytes.chunks(BLOCK as usize).position(|block| block == image::late(LATE)).context("no such block")?;
+    Ok(block as u64 * BLOCK + 100)
+}
+
 /// One byte, where it is read first, or late.
 fn changed(world: &World, blob: &Path) -> Result<String> {
     let bytes = fs::read(blob)?;
     let data = hash_offset()?;
     let elf = bytes.windows(4).position(|w| w == b"\x7fELF").context("no program in the layer")? as u64;
     ensure!(elf.is_multiple_of(BLOCK), "the program does not begin with a block");
-    let flip = |at: u64| -> Result<()> {
-        let file = File::options().read(true).write(true).open(blob)?;
-        let mut byte = [0; 1];
-        file.read_exact_at(&mut byte, at)?;
-        file.write_all_at(&[byte[0] ^ 1], at)?;
-        Ok(file.sync_all()?)
-    };
-    let caches = || fs::write("/proc/sys/vm/drop_caches", "3");
+    let flip = |at| flip(blob, at);
 
     // The program's own first block: init cannot be executed.
     flip(elf + 100)?;
-    caches()?;
     let said = refused(world, "data")?;
     nothing_left()?;
     flip(elf + 100)?;
 
     // A data block that no start comes to: the container runs, and its read of that block fails.
-    let late = bytes.chunks(BLOCK as usize).position(|block| block == image::late(LATE)).context("no such block")?;
-    let late = late as u64 * BLOCK + 100;
+    let late = late(&bytes)?;
     flip(late)?;
-    caches()?;
     let read = complete(world, "reader", &["/bin/sh", "-c", &reads()])?;
     ensure!(read.contains("begins") && read.contains("ended with 1"), "the read: {read}");
     ensure!(read.contains("Input/output error"), "the read: {read}");
@@ -216,12 +260,10 @@ fn changed(world: &World, blob: &Path) -> Result<String> {
 
     // The tree: its top block is behind the superblock, and every read goes through it.
     flip(data + BLOCK + 7)?;
-    caches()?;
     let tree = refused(world, "tree")?;
     ensure!(tree.contains("cannot be mounted"), "{tree}");
     nothing_left()?;
     flip(data + BLOCK + 7)?;
-    caches()?;
     let read = complete(world, "tree-twin", &["/bin/sh", "-c", &reads()])?;
     ensure!(read.contains("begins") && read.contains("ended with 0"), "the read: {read}");
     nothing_left()?;
@@ -230,34 +272,56 @@ fn changed(world: &World, blob: &Path) -> Result<String> {
 
 /// The gate is killed as soon as there is a device.
 fn killed(world: &World) -> Result<String> {
-    let killer = thread::spawn(|| -> Result<bool> {
+    killed_when(world, "killed", "app", || Ok(!devices()?.0.is_empty()))?;
+    Ok("the gate killed as soon as there was a device: nothing is left".into())
+}
+
+/// The gate alone, as soon as that is so: its workers end with it.
+fn killed_when(world: &World, id: &str, image: &str, when: fn() -> Result<bool>) -> Result<()> {
+    let killer = thread::spawn(move || -> Result<bool> {
         let begun = Instant::now();
-        while begun.elapsed() < Duration::from_secs(30) {
-            if !devices()?.0.is_empty() {
+        while begun.elapsed() < Duration::from_secs(60) {
+            if when()? {
                 return Ok(kill_gate()? > 0);
             }
         }
         Ok(false)
     });
-    let request = world.named("killed", "app", &SLEEP)?;
+    let request = world.named(id, image, &SLEEP)?;
     let came = world.run(&request);
     let hit = killer.join().map_err(|_| anyhow::anyhow!("the killer failed"))??;
     world.client.remove(&request)?;
     nothing_left()?;
-    ensure!(hit && came.is_err(), "the gate was not killed in its launch: {hit}, {came:?}");
-    Ok("the gate killed in its launch: nothing is left".into())
+    ensure!(gates()?.is_empty(), "{id}: a worker is left: {:?}", gates()?);
+    ensure!(hit && came.is_err(), "{id}: the gate was not killed in time: {hit}, {came:?}");
+    Ok(())
 }
 
-fn kill_gate() -> Result<u32> {
-    let mut killed = 0;
+/// Every process of the gate's program, and its parent.
+fn gates() -> Result<Vec<(i32, i32)>> {
+    let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let path = entry?.path();
         let pid = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<i32>().ok());
-        let comm = fs::read_to_string(path.join("comm")).unwrap_or_default();
-        if let Some(pid) = pid.filter(|_| comm.trim() == "boltseal-runtim") {
-            run(Command::new("kill").args(["-9", &pid.to_string()]))?;
-            killed += 1;
+        let Some(pid) = pid else { continue };
+        // One that ended meanwhile, or has ended and is not reaped, is none.
+        let stat = fs::read_to_string(path.join("stat")).unwrap_or_default();
+        let Some((comm, rest)) = stat.rsplit_once(')') else { continue };
+        let mut fields = rest.split_whitespace();
+        let (state, parent) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+        if comm.ends_with("(boltseal-runtim") && !matches!(state, "Z" | "X") {
+            found.push((pid, parent.parse()?));
         }
     }
-    Ok(killed)
+    Ok(found)
+}
+
+fn kill_gate() -> Result<usize> {
+    let all = gates()?;
+    let own = |(_, parent): &&(i32, i32)| !all.iter().any(|(pid, _)| pid == parent);
+    let gates: Vec<_> = all.iter().filter(own).collect();
+    for (pid, _) in &gates {
+        run(Command::new("kill").args(["-9", &pid.to_string()]))?;
+    }
+    Ok(gates.len())
 }

@@ -69,7 +69,7 @@ fn attend(job: &Job, kernel: usize, outcome: &mut Outcome) -> Result<()> {
     }
     if job.what == What::Sealed {
         let mut seen = Vec::new();
-        with_world("sealed", |world| {
+        with_world("sealed", &crate::sealed::MORE, |world| {
             seen = sealed::all(world)?;
             Ok(())
         })?;
@@ -79,10 +79,10 @@ fn attend(job: &Job, kernel: usize, outcome: &mut Outcome) -> Result<()> {
         ensure!(outcome.refusal.is_none(), "no main job on a node that starts nothing: {:?}", outcome.refusal);
         main_job(words, outcome)?;
         if *tamper {
-            with_world("tamper", tamper::all)?;
+            with_world("tamper", &[], tamper::all)?;
         }
         if machine::is_selinux() {
-            with_world("enforcement", |world| permissive(world, outcome))?;
+            with_world("enforcement", &[], |world| permissive(world, outcome))?;
         }
     }
     enrol::anchor(outcome)
@@ -122,7 +122,7 @@ fn hand_back(outcome: &Outcome, systemd: bool) -> Result<()> {
 
 /// One start through containerd, and an exec in it: label of both.
 pub(super) fn start(name: &str, outcome: &mut Outcome) -> Result<()> {
-    with_world(name, |world| {
+    with_world(name, &[], |world| {
         one_start(world, name, outcome)?;
         if outcome.refusal.is_some() {
             let state = output(Command::new("find").arg("/run/boltseal"))?.stdout;
@@ -133,11 +133,16 @@ pub(super) fn start(name: &str, outcome: &mut Outcome) -> Result<()> {
     })
 }
 
-/// A containerd of its own for a while.
-fn with_world(name: &str, work: impl FnOnce(&World) -> Result<()>) -> Result<()> {
+/// A containerd of its own for a while, with these images beside the few that every boot has.
+fn with_world(name: &str, more: &[&str], work: impl FnOnce(&World) -> Result<()>) -> Result<()> {
     let scratch = Path::new(SCRATCH).join(name);
     fs::create_dir_all(&scratch)?;
-    let world = World::start(Node::make(&scratch, false)?, Version::V2_1)?;
+    let mut node = Node::make(&scratch, false)?;
+    let mut given = stack::given::images(&payload().join("given"))?;
+    for name in more {
+        node.images.insert(name, given.remove(*name).with_context(|| format!("no image {name}"))?);
+    }
+    let world = World::start(node, Version::V2_1)?;
     work(&world)?;
     drop(world.end()?);
     Ok(())
@@ -159,20 +164,23 @@ pub(super) fn one_start(world: &World, name: &str, outcome: &mut Outcome) -> Res
 }
 
 fn labels(world: &World, id: &str) -> Result<Vec<String>> {
-    let out = world.output_file("label");
-    world.client.exec(
-        id,
-        "e1",
-        &stack::spec::process(&["/bin/cat", "/proc/self/attr/current"]),
-        &format!("file://{}", out.display()),
-    )?;
+    let (code, exec) = exec(world, id, &["/bin/cat", "/proc/self/attr/current"])?;
+    ensure!(code == 0, "the exec failed");
+    let trim = |text: &str| text.trim_matches(|c: char| c.is_whitespace() || c == '\0').to_owned();
+    Ok(vec![trim(&fs::read_to_string(world.output_file(id))?), trim(&exec)])
+}
+
+/// How a process in the container ended, and what it wrote.
+pub(super) fn exec(world: &World, id: &str, args: &[&str]) -> Result<(u32, String)> {
+    let out = world.output_file("exec");
+    if out.exists() {
+        fs::remove_file(&out)?;
+    }
+    world.client.exec(id, "e1", &stack::spec::process(args), &format!("file://{}", out.display()))?;
     world.client.start(id, "e1")?;
-    ensure!(world.client.wait(id, "e1")? == 0, "the exec failed");
+    let code = world.client.wait(id, "e1")?;
     world.client.delete_exec(id, "e1")?;
-    let read = |path: &Path| -> Result<String> {
-        Ok(fs::read_to_string(path)?.trim_matches(|c: char| c.is_whitespace() || c == '\0').to_owned())
-    };
-    Ok(vec![read(&world.output_file(id))?, read(&out)?])
+    Ok((code, fs::read_to_string(&out)?))
 }
 
 /// The integration tests' program, told that this machine is the node.
