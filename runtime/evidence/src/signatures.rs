@@ -65,7 +65,7 @@ pub fn files(root: &Path, digest: &str) -> Result<Signatures, Problem> {
             }
         };
         if let Some(why) = skip {
-            found.skipped.push(format!("{name}: {why}"));
+            found.skipped.push(format!("{}: {why}", short(&name)));
         }
     }
     Ok(found)
@@ -73,6 +73,14 @@ pub fn files(root: &Path, digest: &str) -> Result<Signatures, Problem> {
 
 fn largest(name: &str) -> u64 {
     if name.ends_with(".bundle.json") || name.ends_with(".dsse.json") { MAX_ATTESTATION } else { MAX_FILE }
+}
+
+/// The first digits of a name that is a digest, and its end: a finding has no room for all of it beside the reason.
+fn short(name: &str) -> String {
+    match stem(name).filter(|stem| is_sha256(stem)).and_then(|stem| Some((stem.get(..12)?, name.get(stem.len()..)?))) {
+        Some((digits, end)) => format!("{digits}..{end}"),
+        None => name.to_owned(),
+    }
 }
 
 /// The name without the end that tells the format.
@@ -111,6 +119,15 @@ mod tests {
         assert_eq!(found.files, [SignatureFile { name: named(b"one"), bytes: b"one".to_vec() }]);
         assert_eq!(found.skipped.len(), 4, "{:?}", found.skipped);
         assert_eq!(found.looked_in, folder);
+        let reasons = [
+            "README: its name is not",
+            "cdcdcdcdcdcd...sig.json: is a symbolic link",
+            "...sig.json: its name is not the sha256",
+            "...sig.json: ",
+        ];
+        for reason in reasons {
+            assert!(found.skipped.iter().any(|line| line.contains(reason)), "{reason}: {:?}", found.skipped);
+        }
     }
 
     #[test]

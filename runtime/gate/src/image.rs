@@ -215,7 +215,14 @@ impl Signed<'_> {
         let mut room = (MAX_VERIFICATIONS / self.signers.len().max(1)).max(1);
         let mut another = false;
         for digest in over {
-            let files = signatures::files(Path::new(paths::SIGNATURES), &digest.to_string()).map_err(why)?;
+            let files = match signatures::files(Path::new(paths::SIGNATURES), &digest.to_string()) {
+                Ok(files) => files,
+                // The image is who it is; that nobody's signature of it can be looked at is for the rules to say.
+                Err(problem) => {
+                    image.rejected.push(format!("store: the folder of its signatures {}", problem.fact));
+                    continue;
+                }
+            };
             image.looked_in = files.looked_in.display().to_string();
             image.rejected.extend(files.skipped.iter().map(|line| format!("malformed: {line}")));
             for file in files.files {

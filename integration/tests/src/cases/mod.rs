@@ -17,6 +17,7 @@ mod sensitivity;
 mod several;
 pub mod signed;
 mod spec;
+mod store;
 mod update;
 pub mod users;
 
@@ -160,6 +161,7 @@ pub const SHOWN: [&str; 33] = [
 pub fn all() -> Vec<Case> {
     let mut all = image::cases();
     all.extend(layers::cases());
+    all.extend(store::cases());
     all.extend(several::cases());
     all.extend(revoked::cases());
     all.extend(notation::cases());

@@ -23,7 +23,7 @@ pub struct Image {
     #[serde(default)]
     pub verity: Vec<Verity>,
     /// Why each file that was looked at did not count, for the message; bounded. A line that begins with
-    /// `wrong-key: `, `other-digest: `, `attestation: `, `malformed: ` or `certificate: ` gives the denial that condition.
+    /// `wrong-key: `, `other-digest: `, `attestation: `, `malformed: `, `store: ` or `certificate: ` gives the denial that condition.
     pub rejected: Vec<String>,
     /// Where signature files are looked for, for the message.
     pub looked_in: String,

@@ -25,6 +25,7 @@ pub(super) static RULE: Rule = Rule {
         ("other-digest", "a signature was found, but of another digest"),
         ("attestation", "an attestation was found where a signature is needed"),
         ("malformed", "a signature file was found that cannot be read"),
+        ("store", "the image's folder of signatures cannot be read, holds too much, or others may write to it"),
         (
             "certificate",
             "a signature with certificates was found (notation, keyless), but they, what was signed beside the image, the log or the time do not hold",
@@ -289,12 +290,17 @@ fn not_denied(list: &[String], name: &str, image: &Image) -> Result<(), Box<Find
 }
 
 fn rejected(image: &Image, line: &str) -> Finding {
-    let known = ["wrong-key", "other-digest", "attestation", "malformed", "certificate"];
+    let known = ["wrong-key", "other-digest", "attestation", "malformed", "store", "certificate"];
     let (condition, rest) = match line.split_once(": ") {
         Some((head, rest)) if known.contains(&head) => (head, rest),
         _ => ("unsigned", line),
     };
     let fact = format!("{}: {}", short(&image.target), text::show(rest));
+    if condition == "store" {
+        let fix =
+            "root's alone, mode 0755, with the image's signatures and nothing else: /var/lib/boltseal/sig/sha256/..";
+        return RULE.deny_fix(condition, fact, fix);
+    }
     if condition == "certificate" {
         let fix = if rest.starts_with("keyless") {
             "cosign sign the image as somebody whom the policy names, then boltseal sig import"

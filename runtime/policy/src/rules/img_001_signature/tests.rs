@@ -36,6 +36,7 @@ fn truth_table() {
         ("other-digest: sha256:ab", "deny other-digest"),
         ("certificate: notation: the leaf has expired", "deny certificate"),
         ("malformed: no JSON", "deny malformed"),
+        ("store: the folder of its signatures holds more than 1024 files", "deny store"),
         ("something else", "deny unsigned"),
         ("something: else", "deny unsigned"),
     ] {
