@@ -10,12 +10,21 @@ use show::{refused, say, step, title, twin};
 use stack::cases::{Case, SHOWN, Try, all, allowed, denies, first_line};
 use stack::client::BOLTSEAL;
 use stack::containerd::{SOCKET, Version};
+use stack::granted::{self, FAULTS, People};
 use stack::node::{NAMESPACE, Node, World, trail};
 use stack::policy::OWNER;
 use stack::process::{output, run};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+
+/// Of the faults that a grant can have, and a pod beside it.
+const GRANTS: [&str; 4] = [
+    "a grant for another namespace",
+    "a grant for another image",
+    "a grant that has expired",
+    "a command that the grant does not have",
+];
 
 fn main() -> ExitCode {
     stack::private::machine(demo)
@@ -50,6 +59,9 @@ fn demo(scratch: &Path) -> Result<()> {
         refuse(&mut world, &case)?;
         shown += 1;
     }
+
+    title("Grants of owners: the pod's annotation carries what its owner signed");
+    shown += grants(&world)?;
 
     title("What stands behind an image, and what would refuse it");
     inspected(&mut world)?;
@@ -164,6 +176,19 @@ fn refuse(world: &mut World, case: &Case) -> Result<()> {
     case.twin(world).with_context(|| format!("{}: the twin", case.name))?;
     twin();
     Ok(())
+}
+
+/// Pods as kubelet asks for them, under a policy that takes an owner's word only signed. How many were refused.
+fn grants(world: &World) -> Result<usize> {
+    let people = People::new(world)?;
+    for name in GRANTS {
+        let fault = FAULTS.iter().find(|fault| fault.0 == name).with_context(|| format!("no case {name}"))?;
+        let line = granted::refused(world, &people, "web", fault).with_context(|| name.to_owned())?;
+        refused(name, &line);
+        twin();
+    }
+    world.node.policy.write()?;
+    Ok(GRANTS.len())
 }
 
 /// One image before any start, under a policy that asks what its layers hold.

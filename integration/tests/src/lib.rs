@@ -11,6 +11,7 @@ pub mod csi;
 pub mod fulcio;
 pub mod gate;
 pub mod given;
+pub mod granted;
 pub mod image;
 pub mod jws;
 pub mod kexec;
