@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 
 mod filter;
+mod image;
 mod measure;
 #[allow(unsafe_code, reason = "calls by number")]
 mod sys;
@@ -79,5 +80,6 @@ fn bench(scratch: &Path) -> Result<()> {
     world.runtime = RUNC;
     let theirs = shim_memory(&mut world, &output)?;
     let [boltseal, runc] = &costs;
-    table::report(boltseal, runc, &ours, &theirs, &gate, &confinement()?, filter::report()?)
+    let others = [("base filter", filter::report()?), ("image trust", image::report(&world.node)?)];
+    table::report(boltseal, runc, &ours, &theirs, &gate, &confinement()?, others)
 }

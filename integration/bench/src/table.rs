@@ -35,7 +35,7 @@ pub(crate) fn report(
     theirs: &Memory,
     gate: &[f64],
     confinement: &[[f64; 4]],
-    filter: Value,
+    others: [(&str, Value); 2],
 ) -> Result<()> {
     println!(
         "medians of {} runs each, interleaved; boltseal with all gates on, runc with containerd-shim-runc-v2",
@@ -86,7 +86,7 @@ pub(crate) fn report(
         "sealing and inspections, us".into(),
         json!({ "boltseal": all, "target": 2000.0, "seal": seal, "inside": inside, "outside": outside }),
     );
-    rows.insert("base filter".into(), filter);
+    rows.extend(others.map(|(name, value)| (name.to_owned(), value)));
     write(Value::Object(rows), boltseal, runc)
 }
 
