@@ -28,7 +28,7 @@ check: setup
 
 # Unit tests, then the fuzz targets (corpora replayed, a minute of new input), then the main job on real containerds.
 test: build
-	$(CARGO) test --locked --workspace --exclude boltseal-integration-tests --target $(TARGET)
+	$(CARGO) test --locked --workspace $(addprefix --exclude boltseal-,integration-tests demo bench) --target $(TARGET)
 	$(BUILD) -p boltseal-fuzz
 	target/$(TARGET)/debug/boltseal-fuzz replay
 	target/$(TARGET)/debug/boltseal-fuzz run --seconds 60
