@@ -40,8 +40,8 @@ pub(super) fn cases() -> Vec<Case> {
         case(
             "a signature that is not of its name",
             "is not the sha256 of its content",
-            |world, _| instead(world, |kept, place| changed(kept, place)),
-            |world, _| beside(world, |kept, place| changed(kept, place)),
+            |world, _| instead(world, changed),
+            |world, _| beside(world, changed),
         ),
         case(
             "a signature with bytes behind it",
