@@ -93,7 +93,11 @@ fn scan_rate(cache: &Path, round: usize) -> Result<f64> {
     fs::create_dir_all(cache)?;
     let lowers = LAYERS.map(String::from);
     let chain = format!("sha256:{round:064x}");
-    let image = boltseal_scan::Image { chain_id: &chain, integrity: "unpacked", lowers: &lowers };
+    let image = boltseal_scan::Image {
+        chain_id: &chain,
+        integrity: "unpacked",
+        layers: boltseal_scan::Source::Folders(&lowers),
+    };
     let before = cpu(UsageWho::RUSAGE_CHILDREN)?;
     let soon = Instant::now() + Duration::from_secs(300);
     let found = scan(cache, &image, &Limits::default(), soon, &mut |_| {}).map_err(|e| anyhow!("{e}"))?;
