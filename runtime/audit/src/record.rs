@@ -282,8 +282,8 @@ impl Entry {
         self.findings.len().checked_sub(MAX_FINDINGS).filter(|n| *n > 0)
     }
 
-    /// Every text cleaned and bounded; `fact` is the room for the fact of a finding.
-    pub(crate) fn bounded(&self, fact: usize) -> Self {
+    /// Every text cleaned and bounded; `fact` is the room for the fact of a finding, `passed` for that of one that passed.
+    pub(crate) fn bounded(&self, (fact, passed): (usize, usize)) -> Self {
         let (what, short, name) = (&self.what, 128, 256);
         let mut findings: Vec<&Finding> = self.findings.iter().collect();
         if findings.len() > MAX_FINDINGS {
@@ -316,8 +316,7 @@ impl Entry {
                     outcome: f.outcome,
                     by: clean(&f.by, fact),
                     condition: clean(&f.condition, 48),
-                    // What passed needs fewer words than what did not.
-                    fact: clean(&f.fact, if f.outcome == Outcome::Pass { fact.min(160) } else { fact }),
+                    fact: clean(&f.fact, if f.outcome == Outcome::Pass { passed } else { fact }),
                 })
                 .collect(),
             policy: clean(&self.policy, 80),

@@ -20,8 +20,9 @@ const ROTATE_AT: u64 = 64 << 20;
 /// start asks for: the difference is what denials may use up.
 const RESERVE: u64 = 1 << 20;
 const LEAST: u64 = 512 << 10;
-/// Room for the fact of a finding, tried in this order until the record fits into a line.
-const FACTS: [usize; 4] = [480, 160, 80, 32];
+/// Room for the fact of a finding, and of one that passed, tried in this order until the record fits into a line. Who signed
+/// is told at length; where all of it is too much, what passed needs fewer words than what did not.
+const FACTS: [(usize, usize); 5] = [(640, 640), (480, 160), (160, 160), (80, 80), (32, 32)];
 
 /// The trail in one folder. Cheap to open, made for one run of the gate.
 #[derive(Debug)]

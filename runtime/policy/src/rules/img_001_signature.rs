@@ -70,7 +70,14 @@ fn pass(signed: &Signed, authority: &str, format: &str) -> Finding {
         (keys, need) => format!(", {keys} keys of {need}"),
     };
     let (repository, authority) = (text::show(&signed.repository), text::show(authority));
-    RULE.pass(format!("{repository} signed by \"{authority}\" ({}){count}", text::show(format)))
+    RULE.pass(format!("{repository} signed by \"{authority}\" ({}){count}", told(format)))
+}
+
+/// Longest words on who signed that a finding has: an identity and its issuer are long, and what stands behind them counts.
+const TOLD: usize = 460;
+
+fn told(words: &str) -> String {
+    text::shorten(&text::escape(words), TOLD)
 }
 
 /// Who the image is, once for all rules. Exec and Update go by what the container's own record says.
@@ -295,7 +302,7 @@ fn rejected(image: &Image, line: &str) -> Finding {
         Some((head, rest)) if known.contains(&head) => (head, rest),
         _ => ("unsigned", line),
     };
-    let fact = format!("{}: {}", short(&image.target), text::show(rest));
+    let fact = format!("{}: {}", short(&image.target), told(rest));
     if condition == "store" {
         let fix =
             "root's alone, mode 0755, with the image's signatures and nothing else: /var/lib/boltseal/sig/sha256/..";

@@ -56,6 +56,24 @@ fn a_certificate_has_a_fix_of_its_own() {
     assert!(!rejected(&image, "malformed: no JSON").fix.contains("notation sign"));
 }
 
+/// A workflow and its issuer are longer than what else is quoted.
+#[test]
+fn who_signed_stands_there_whole() {
+    let who = "https://github.com/corp/a-repository-with-a-long-name/.github/workflows/release.yml@refs/tags/v1.22.333 of \
+               https://token.actions.githubusercontent.com";
+    let (policy, mut facts) = (fixture::policy(), fixture::facts());
+    let Fact::Is(image) = &mut facts.image else { panic!() };
+    image.signatures[0].format = format!("sigstore-keyless by {who}, trust=jailed");
+    let fact = &facts_of(&policy, &facts)[0].0;
+    assert!(fact.ends_with(&format!("(sigstore-keyless by {who}, trust=jailed)")), "{fact}");
+    let line = format!("certificate: keyless: signed by {who}, whom the authority does not name");
+    let fact = rejected(&fixture::facts().image.is().cloned().unwrap(), &line).fact;
+    assert!(fact.ends_with("whom the authority does not name") && fact.contains(who), "{fact}");
+    // Bounded all the same.
+    let endless = format!("malformed: {}", "x".repeat(5000));
+    assert!(rejected(&fixture::facts().image.is().cloned().unwrap(), &endless).fact.len() < 500);
+}
+
 #[test]
 fn the_policy_side() {
     assert_eq!(table(|p, _| p.scopes.clear()), ["deny no-scope"]);
