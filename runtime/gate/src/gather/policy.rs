@@ -32,14 +32,19 @@ pub(crate) struct InForce {
 pub(crate) fn policy(request: &Request, book: &mut Book, door: Door, exec_id: &str) -> Result<InForce> {
     load_policy()
         .map_err(|why| {
-            let fix = "repair the bundle and run `boltseal policy lint`";
-            let denial = single("BS-NOD-004", "policy-unreadable", why, fix);
+            let (fact, fix) = with_fix(&why);
+            let denial = single("BS-NOD-004", "policy-unreadable", fact, fix);
             book.refuse(bare(request, door, exec_id), denial, Some(Code::FailedPrecondition))
         })
         .inspect(|policy| {
             book.policy.clone_from(&policy.digest);
             book.level = format!("{:?}", policy.rules.level).to_lowercase();
         })
+}
+
+/// Who knows better than to repair the file says so.
+fn with_fix(why: &str) -> (&str, &str) {
+    why.split_once(". Fix: ").unwrap_or((why, "repair the bundle and run `boltseal policy lint`"))
 }
 
 pub(crate) fn load_policy() -> std::result::Result<InForce, String> {
@@ -103,4 +108,20 @@ pub(crate) fn load_policy() -> std::result::Result<InForce, String> {
         bundle: fact,
         measured,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_fix_and_the_better_one() {
+        let own = "trust/r.json of authority \"a\": this build has no keyless. Fix: make build FEATURES=keyless";
+        assert_eq!(
+            with_fix(own),
+            ("trust/r.json of authority \"a\": this build has no keyless", "make build FEATURES=keyless")
+        );
+        let (fact, fix) = with_fix("line 3: no");
+        assert!(fact == "line 3: no" && fix.contains("policy lint"), "{fix}");
+    }
 }

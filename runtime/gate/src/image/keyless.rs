@@ -24,7 +24,10 @@ impl Keyless {
     /// What the file is instead; that this program does not take any.
     pub(crate) fn new(root: &[u8], authority: &Authority) -> Result<Self, String> {
         if !BUILT {
-            return Err("keyless signatures are not built in. Fix: make build FEATURES=keyless".into());
+            return Err(
+                "this build has no keyless signatures. Fix: make build FEATURES=keyless, and install what it makes"
+                    .into(),
+            );
         }
         let demands = Demands { log: authority.log.unwrap_or(true), sct: authority.sct.unwrap_or(true) };
         let (identities, issuers) = (authority.identities.clone(), authority.issuers.clone());
