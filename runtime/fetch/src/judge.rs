@@ -1,5 +1,6 @@
 //! What the keys of the node's policy say of a signature file, for what is kept and for `require`. It decides no start.
 use crate::keep::Word;
+use crate::keyless::Keyless;
 use boltseal_evidence::policy_files;
 use boltseal_jail::{Jail, Parse};
 use boltseal_policy::Policy;
@@ -14,6 +15,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 enum Trust {
     Key(Key),
     Roots(Notary),
+    Keyless(Keyless),
 }
 
 /// The policy's keys, and a jail for what is parsed.
@@ -44,17 +46,20 @@ impl Judge {
         let mut signers = Vec::new();
         for authority in &policy.authorities {
             let name = match authority.format.as_str() {
-                "" => &authority.key,
                 "notation" => &authority.roots,
-                // Certificates of Sigstore's CA are for a start to judge: their verifier is no part of this program.
-                _ => continue,
+                "keyless" => &authority.trusted_root,
+                _ => &authority.key,
             };
-            let pem = bundle.trust(name).and_then(|bytes| std::str::from_utf8(bytes).ok());
-            let pem = pem.ok_or_else(|| format!("trust/{name} of authority {:?} cannot be read", authority.name))?;
-            signers.push(if authority.format.is_empty() {
-                Trust::Key(Key::from_spki_pem(pem).map_err(|e| format!("trust/{name}: {}", e.0))?)
-            } else {
-                Trust::Roots(Notary::new(pem, &authority.identities, authority.signing_authority)?)
+            let bad = |why: &dyn std::fmt::Display| format!("trust/{name} of authority {:?}: {why}", authority.name);
+            let bytes = bundle.trust(name).ok_or_else(|| bad(&"is missing"))?;
+            let pem = || std::str::from_utf8(bytes).map_err(|e| bad(&e));
+            signers.push(match authority.format.as_str() {
+                "notation" => {
+                    let notary = Notary::new(pem()?, &authority.identities, authority.signing_authority);
+                    Trust::Roots(notary.map_err(|e| bad(&e))?)
+                }
+                "keyless" => Trust::Keyless(Keyless::new(bytes, authority).map_err(|e| bad(&e))?),
+                _ => Trust::Key(Key::from_spki_pem(pem()?).map_err(|e| bad(&e.0))?),
             });
         }
         let listed = policy.sandbox.digests.clone();
@@ -76,11 +81,11 @@ impl Judge {
         self.jail.afresh();
         let Ok(answer) = self.jail.parse(parse, kind(source), &file.bytes) else { return Word::Nothing };
         let Ok(Ok(Proposal::Signature(proposal))) = decode_answer(&answer) else { return Word::Nothing };
-        let words = self.signers.iter().map(|signer| self.by(signer, &proposal, &expected));
+        let words = self.signers.iter().map(|signer| self.by(signer, &proposal, &file.bytes, &expected));
         words.fold(Word::Nothing, |best, word| if word == Word::Nothing { best } else { higher(best, word) })
     }
 
-    fn by(&self, signer: &Trust, proposal: &SignatureProposal, expected: &Digest) -> Word {
+    fn by(&self, signer: &Trust, proposal: &SignatureProposal, file: &[u8], expected: &Digest) -> Word {
         let claim = match (signer, proposal) {
             (Trust::Roots(notary), SignatureProposal::Notation(proposal)) => {
                 let Ok(vouched) = notary.verify(proposal, expected) else { return Word::Nothing };
@@ -91,7 +96,10 @@ impl Judge {
                 };
                 accept(&vouched, &answer).map(|(claim, _)| claim)
             }
-            (Trust::Roots(_), _)
+            (Trust::Keyless(keyless), SignatureProposal::Certified { .. }) => {
+                return keyless.word(&self.jail, proposal, file, expected);
+            }
+            (Trust::Roots(_) | Trust::Keyless(_), _)
             | (Trust::Key(_), SignatureProposal::Notation(_) | SignatureProposal::Certified { .. }) => {
                 return Word::Nothing;
             }

@@ -20,6 +20,7 @@ mod jail;
 pub mod job;
 pub mod judge;
 pub mod keep;
+pub mod keyless;
 pub mod parent;
 pub mod proxy;
 pub mod reference;
