@@ -9,8 +9,10 @@ TARGET := x86_64-unknown-linux-musl
 CARGO := cargo
 BUILD := $(CARGO) build --locked --target $(TARGET)
 PROGRAMS := -p containerd-shim-boltseal -p boltseal-gate -p boltseal-cli -p boltseal-fetch
+BINARIES := containerd-shim-boltseal-v1 boltseal-runtime boltseal boltseal-fetch
 # FEATURES=keyless: signatures by certificates of Sigstore's CA.
 FEATURES ?=
+with = $(foreach crate,gate cli fetch,--features boltseal-$(crate)/$(1))
 
 all: build
 
@@ -19,7 +21,7 @@ setup:
 
 # Static binaries in target/$(TARGET)/release/.
 build: setup
-	$(BUILD) --release $(PROGRAMS) $(if $(FEATURES),--features boltseal-gate/$(FEATURES) --features boltseal-cli/$(FEATURES))
+	$(BUILD) --release $(PROGRAMS) $(if $(FEATURES),$(call with,$(FEATURES)))
 
 check: setup
 	$(CARGO) fmt --all --check
@@ -34,9 +36,14 @@ test: build
 	target/$(TARGET)/debug/boltseal-fuzz run --seconds 60
 	$(CARGO) test --locked -p boltseal-integration-tests --target $(TARGET)
 
-# Every signature format with what must be accepted and refused: by boltseal, and by cosign side by side.
+# Every signature format with what must be accepted and refused: by boltseal, and by cosign side by side; keyless ones also at a
+# start, by programs with the feature, which are kept in a folder of their own, and by those without.
+TRUST := $(BUILD) --quiet -p boltseal-integration-tests $(PROGRAMS) $(addprefix --bin ,$(BINARIES))
 test-trust: setup
-	@$(BUILD) --quiet -p boltseal-integration-tests --bin boltseal-test-trust
+	@$(TRUST) $(call with,keyless)
+	@mkdir -p target/$(TARGET)/debug/keyless
+	@cp $(addprefix target/$(TARGET)/debug/,$(BINARIES)) target/$(TARGET)/debug/keyless/
+	@$(TRUST) --bin boltseal-test-trust
 	@target/$(TARGET)/debug/boltseal-test-trust
 
 # A virtual machine with measured boot, booted once for each thing that can be changed about it.

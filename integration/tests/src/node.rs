@@ -54,7 +54,12 @@ impl Images {
 impl Node {
     /// With only `app`, `app3` and `pause` unless `all`.
     pub fn make(scratch: &Path, all: bool) -> Result<Self> {
-        install()?;
+        Self::of(&built("release"), scratch, all)
+    }
+
+    /// The same with the programs of that folder.
+    pub fn of(programs: &Path, scratch: &Path, all: bool) -> Result<Self> {
+        install_of(programs)?;
         let work = scratch.join("work");
         fs::create_dir(&work)?;
         if let Some(folder) = given::folder() {
@@ -99,20 +104,32 @@ impl Node {
     }
 }
 
-/// The four programs, as `make build` left them, where an operator would put them. `BOLTSEAL_PROFILE` names another
-/// build (`quick`) for a shorter wait while developing.
+/// The four programs, as `make build` left them, where an operator would put them.
 pub fn install() -> Result<()> {
-    let profile = std::env::var("BOLTSEAL_PROFILE").unwrap_or_else(|_| "release".into());
-    let built = private::project().join("target/x86_64-unknown-linux-musl").join(profile);
+    install_of(&built("release"))
+}
+
+/// Folder of what cargo built with that profile. `BOLTSEAL_PROFILE` names another (`quick`) for a shorter wait while developing.
+#[must_use]
+pub fn built(profile: &str) -> PathBuf {
+    let profile = std::env::var("BOLTSEAL_PROFILE").unwrap_or_else(|_| profile.into());
+    private::project().join("target/x86_64-unknown-linux-musl").join(profile)
+}
+
+/// The four programs of that folder.
+pub fn install_of(programs: &Path) -> Result<()> {
     for name in BINARIES {
-        let from = built.join(name);
+        let from = programs.join(name);
         if !from.exists() {
             bail!("{} is missing. Fix: make build", from.display());
         }
         let to = Path::new("/usr/local/bin").join(name);
         // One that is there already stays the file that was measured.
         if fs::read(&from)? != fs::read(&to).unwrap_or_default() {
-            fs::copy(&from, &to)?;
+            // By a rename: the one that is there may run.
+            let new = to.with_extension("new");
+            fs::copy(&from, &new)?;
+            fs::rename(new, &to)?;
         }
     }
     Ok(())
