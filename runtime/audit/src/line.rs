@@ -132,7 +132,7 @@ mod tests {
             let text = text.repeat(times);
             let finding = Finding { rule: text.clone(), outcome: Outcome::Deny, by: text.clone(), condition: text.clone(), fact: text.clone() };
             let mut entry = Entry { ev: Event::Aborted, of: text.clone(), level: text.clone(), integrity: text.clone(),
-                policy: text.clone(), spec: text.clone(), version: text.clone(), note: text.clone(), findings: vec![finding; findings], ..Entry::default() };
+                policy: text.clone(), spec: text.clone(), version: text.clone(), note: text.clone(), findings: vec![finding; findings], layers: vec![text.clone(); findings], ..Entry::default() };
             entry.who.owner = text.clone();
             let w = &mut entry.what;
             for field in [&mut w.handler, &mut w.namespace, &mut w.pod, &mut w.pod_uid, &mut w.container, &mut w.containerd_namespace,

@@ -1,7 +1,7 @@
 //! One record of the trail. The order of the fields here is their order in the line.
 //!
 //! No environment, no arguments, no tokens: a record is read by more people than may know those.
-use crate::text::clean;
+use crate::text::{clean, layers};
 use serde::{Deserialize, Serialize};
 
 /// Version of the format, field `v`.
@@ -23,6 +23,8 @@ pub struct Entry {
     pub level: String,
     /// How well the image's bytes are bound to its signature: `unpacked`, ...
     pub integrity: String,
+    /// `started` of a create: what the kernel compares each layer's bytes with, the lowest first.
+    pub layers: Vec<String>,
     /// Every rule, not only the ones that denied.
     pub findings: Vec<Finding>,
     /// sha256 of the policy bundle, and of the sealed spec.
@@ -233,6 +235,8 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub integrity: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<Finding>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub more_findings: Option<usize>,
@@ -308,6 +312,7 @@ impl Entry {
             },
             level: clean(&self.level, 32),
             integrity: clean(&self.integrity, 32),
+            layers: layers(&self.layers),
             findings: findings
                 .into_iter()
                 .take(MAX_FINDINGS)

@@ -359,6 +359,7 @@ fn the_manual_page_names_every_field() {
         what,
         level: t(),
         integrity: t(),
+        layers: vec![t()],
         findings: vec![finding; 60],
         policy: t(),
         spec: t(),

@@ -1,8 +1,12 @@
 //! Text from outside, made fit for one line of a record and for a terminal.
+use crate::line::hex;
 use std::fmt::Write;
 
 /// Bytes that the mark of a cut takes.
 const CUT: &str = "..";
+/// Layers that a record names one by one, and the longest digest of these (sha512).
+const MAX_LAYERS: usize = 32;
+const LAYER: usize = 136;
 
 /// Replaces control, line-separating and direction-changing characters by `<U+XXXX>` and cuts the text so that its JSON
 /// form (without quotes) has at most `max` bytes; a cut shows as `..`. Applying it twice changes nothing.
@@ -34,6 +38,16 @@ pub fn clean(text: &str, max: usize) -> String {
     out
 }
 
+/// Digests of layers. Of more than a line should hold one digest stands for all: two starts can still be compared.
+pub(crate) fn layers(all: &[String]) -> Vec<String> {
+    let named: Vec<String> = all.iter().map(|layer| clean(layer, LAYER)).collect();
+    if named.len() <= MAX_LAYERS {
+        return named;
+    }
+    let digest = ring::digest::digest(&ring::digest::SHA256, named.join("\n").as_bytes());
+    vec![format!("{} layers, sha256 of their lines {}", named.len(), hex(digest.as_ref()))]
+}
+
 /// Characters that end a line, move a cursor, hide, or turn the reading direction.
 fn deceives(c: char) -> bool {
     c.is_control()
@@ -55,6 +69,17 @@ mod tests {
         assert_eq!(clean("\"\"\"\"", 6), "\"\"..");
         assert_eq!(clean("\n\n", 8), "..");
         assert_eq!(clean("abc", 1), "");
+    }
+
+    #[test]
+    fn many_layers_are_one_digest() {
+        let all: Vec<String> = (0..33).map(|n| format!("sha256:{n:064}")).collect();
+        assert_eq!(layers(&all[..32]), all[..32]);
+        let one = layers(&all);
+        assert!(one.len() == 1 && one[0].starts_with("33 layers, sha256 of their lines "), "{one:?}");
+        let mut other = all;
+        other[32].replace_range(70..71, "9");
+        assert_ne!(layers(&other), one);
     }
 
     proptest! {

@@ -252,6 +252,7 @@ pub(crate) fn place(entry: &Entry, tail: &Tail, stamp: &Stamp, boot_id: &str) ->
         what: entry.what,
         level: entry.level,
         integrity: entry.integrity,
+        layers: entry.layers,
         findings: entry.findings,
         more_findings: None,
         policy: entry.policy,

@@ -4,6 +4,7 @@
 //! trail's lock, and may make its first file, as a start would.
 mod glass;
 pub(crate) mod house;
+mod integrity;
 pub(crate) mod kernel;
 mod process;
 mod verifier;
@@ -71,7 +72,7 @@ fn in_force(expires: &str) -> bool {
 
 /// What rules need of this node.
 pub(crate) fn rules(policy: &Policy) -> Vec<Check> {
-    let sealed = kernel::demands_seals(policy);
+    let demanded = !integrity::demanded(policy).is_empty();
     let policy = Some(policy);
     let mut checks = vec![
         kernel::landlock(policy),
@@ -83,7 +84,7 @@ pub(crate) fn rules(policy: &Policy) -> Vec<Check> {
         house::tpm(policy),
     ];
     // Where nobody demands it, nothing is denied for it.
-    checks.extend(sealed.map(|_| kernel::sealed(policy)));
+    checks.extend(demanded.then(|| integrity::check(policy)));
     checks
 }
 
@@ -94,7 +95,7 @@ pub(crate) fn doctor(screen: &mut Screen) -> Result<Exit, Failure> {
     let checks = [
         kernel::version(),
         kernel::landlock(policy),
-        kernel::sealed(policy),
+        integrity::check(policy),
         kernel::seccomp(),
         kernel::labels(policy),
         kernel::cgroups(policy),

@@ -33,6 +33,7 @@ pub fn rootfs_facts(request: &[Mount], snapshotter: &str, snapshot: &Snapshot) -
         // A layer folder is what some unpacking left there: nothing but that is known of its bytes.
         integrity: "unpacked".into(),
         verity: Fact::Absent,
+        checked: Fact::Absent,
         unsafe_roots: if unknown_form.is_empty() { of_folders(&overlay.lowers) } else { Vec::new() },
         lowers: overlay.lowers,
         idmap: overlay.idmap,

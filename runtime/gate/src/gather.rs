@@ -15,7 +15,7 @@ use crate::image::{self, NoProof};
 use crate::refuse::{Refused, Result, single};
 use crate::sensitivity::{self, Turn};
 use crate::trail::{Book, bare};
-use crate::{break_glass, grant, node, owner, paths, scan, sys, verity};
+use crate::{break_glass, checked, grant, node, owner, paths, scan, sys, verity};
 use boltseal_evidence::containerd::{self, Client};
 use boltseal_evidence::record::{Records, load_node};
 use boltseal_evidence::{hooks, host, mountinfo, mounts, rootfs, spec, spec_facts};
@@ -104,6 +104,7 @@ pub(crate) fn create(
     let begun = Instant::now();
     let netns = containerd_facts(request, create, policy, &records, &mut facts, deadline);
     let sealed = verity::gather(&policy.rules, &mut facts, deadline);
+    checked::gather(&mut facts);
     facts.scan = scan::fact(&policy.rules, &facts, sealed.as_deref(), deadline);
     let (of_pod, jwks) = (&facts.subject, policy.owner_jwks.as_deref());
     facts.owner_token = owner::token(&policy.rules.owner, jwks, &policy.rules.mounts.kubelet_root, of_pod, &facts.now);

@@ -4,6 +4,7 @@
 //! One JSON document on stdout; on stderr, line by line, how far a scan is.
 mod told;
 
+use crate::checked;
 use crate::gather;
 use crate::image::{NoProof, Signed, prove};
 use crate::log::spill;
@@ -72,7 +73,9 @@ impl Looked<'_> {
         let draft = self.draft(&client, &facts)?;
         let sealed = draft.as_ref().and_then(|draft| {
             facts.rootfs = Fact::Is(draft.rootfs.clone());
-            verity::gather(&policy.rules, &mut facts, Instant::now() + CAP)
+            let sealed = verity::gather(&policy.rules, &mut facts, Instant::now() + CAP);
+            checked::gather(&mut facts);
+            sealed
         });
         as_signed(&mut facts);
         scan(&mut facts, sealed.as_deref());

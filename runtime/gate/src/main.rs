@@ -8,6 +8,7 @@
 mod ahead;
 mod break_glass;
 mod bundle;
+mod checked;
 mod claim;
 mod exec;
 mod frame;

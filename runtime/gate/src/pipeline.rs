@@ -1,5 +1,6 @@
 //! The whole way of a start, on one page. Every name below is a step; each lives in the module or crate of that name.
 use crate::ahead::Ahead;
+use crate::checked;
 use crate::claim;
 use crate::gather::{self, Gathered};
 use crate::refuse::{Refused, Result};
@@ -67,7 +68,8 @@ pub(crate) fn create(
     if version < 3 {
         sealed.table.watch = Watch::default();
     }
-    let rootfs = verity::mountable(facts.rootfs.is(), mounts.as_deref());
+    let checked = checked::layers(&facts);
+    let rootfs = Rootfs { checked: checked.as_deref(), ..verity::mountable(facts.rootfs.is(), mounts.as_deref()) };
 
     let launched = launch(&folder, request, &sealed, rootfs, create.stdio.fds, fds, deadline).and_then(|parked| {
         let record = gather::record(request, &facts, &terms, &sealed, &parked, &decision.id);
@@ -80,7 +82,7 @@ pub(crate) fn create(
             inside_us: micros(inside),
             outside_us: micros(outside),
         };
-        let started = Entry { cost: Some(cost), ..entry(request, &facts) };
+        let started = Entry { cost: Some(cost), layers: checked::digests(&facts), ..entry(request, &facts) };
         book.end(started, &decision.id, Event::Started, Some(parked.pid), "")?;
         Ok(parked)
     });

@@ -87,7 +87,7 @@ fn hex(digest: &str) -> &str {
 pub(crate) fn mountable<'a>(rootfs: Option<&'a facts::Rootfs>, mounts: Option<&'a [SealedMount]>) -> Rootfs<'a> {
     let no_layer: &[SealedMount] = &[];
     let none = rootfs.filter(|rootfs| rootfs.verity.is().is_some()).map(|_| no_layer);
-    Rootfs { lowers: rootfs.map_or(&[], |rootfs| &rootfs.lowers), sealed: mounts.or(none) }
+    Rootfs { lowers: rootfs.map_or(&[], |rootfs| &rootfs.lowers), sealed: mounts.or(none), checked: None }
 }
 
 fn layer(layer: &VerityLayer) -> SealedLayer {

@@ -10,7 +10,7 @@ use crate::record::{Layout, RECORD_VERSION, Record, write_private};
 use crate::stdio::{Streams, streams};
 use crate::timer::Timer;
 use crate::user_namespace;
-use crate::verity::SealedMount;
+use crate::verity::{CheckedLayer, SealedMount};
 use crate::{ROOTFS_NAME, cgroup, cgroup2, delete, label, memfd, mount_label, rootfs, seccomp, sys};
 use boltseal_seal::{Sealed, Table};
 use libcontainer::container::builder::ContainerBuilder;
@@ -32,6 +32,9 @@ pub struct Rootfs<'a> {
     pub lowers: &'a [String],
     /// What is mounted in their place, top first: a sealed image is never mounted from folders.
     pub sealed: Option<&'a [SealedMount]>,
+    /// The lower folders once more, top first, with what the kernel compared their bytes with when that was judged. It must be the
+    /// same now.
+    pub checked: Option<&'a [CheckedLayer]>,
 }
 
 #[derive(Debug)]

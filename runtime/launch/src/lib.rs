@@ -54,7 +54,10 @@ pub use listener::Listener;
 
 pub use landlock::kernel_abi as landlock_abi;
 pub use network::{Ring, hooks as network_hooks};
-pub use verity::{SealedLayer, SealedMount, set_up as set_up_sealed, verity_support};
+pub use verity::{
+    CheckedBy, CheckedLayer, SealedLayer, SealedMount, checked_layer, fsverity_support, set_up as set_up_sealed,
+    verity_support,
+};
 
 /// What the shim writes to [`Parked::release`], followed by the end of the stream (`shutdown(Write)`).
 pub const RELEASE: &[u8] = executor::RELEASE;

@@ -2,6 +2,7 @@
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
+    pub(crate) id: u64,
     pub(crate) device: (u32, u32),
     /// Path in its file system of what is mounted.
     pub(crate) root: String,
@@ -14,6 +15,8 @@ pub(crate) struct Entry {
     pub(crate) shared: bool,
     pub(crate) slave: bool,
     pub(crate) fstype: String,
+    /// As whoever mounted it named it.
+    pub(crate) source: String,
     /// Of the file system, not of this mount: a cgroup v1 hierarchy names its controllers here.
     pub(crate) super_options: String,
 }
@@ -25,7 +28,9 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Entry>, String> {
 
 fn entry(line: &str) -> Option<Entry> {
     let (left, right) = line.split_once(" - ")?;
-    let mut fields = left.split(' ').skip(2);
+    let mut fields = left.split(' ');
+    let id = fields.next()?.parse().ok()?;
+    let mut fields = fields.skip(1);
     let (major, minor) = fields.next()?.split_once(':')?;
     let root = unescape(fields.next()?);
     let point = unescape(fields.next()?);
@@ -33,6 +38,7 @@ fn entry(line: &str) -> Option<Entry> {
     let has = |name: &str| options.contains(&name);
     let mut kind = right.split(' ');
     let mut entry = Entry {
+        id,
         device: (major.parse().ok()?, minor.parse().ok()?),
         root,
         point,
@@ -44,7 +50,8 @@ fn entry(line: &str) -> Option<Entry> {
         shared: false,
         slave: false,
         fstype: kind.next()?.to_owned(),
-        super_options: kind.nth(1)?.to_owned(),
+        source: unescape(kind.next()?),
+        super_options: kind.next()?.to_owned(),
     };
     for tag in fields {
         entry.shared |= tag.starts_with("shared:");
@@ -82,7 +89,7 @@ mod tests {
         let text = "36 35 98:0 /mnt1 /mnt\\0402 rw,noatime,nosuid master:1 shared:7 - ext3 /dev/root rw,errors=continue\n\
                     37 35 0:5 / /proc ro,nodev,noexec - proc proc rw\n";
         let all = parse(text).unwrap();
-        assert_eq!(all[0].point, "/mnt 2");
+        assert_eq!((all[0].id, all[0].point.as_str(), all[0].source.as_str()), (36, "/mnt 2", "/dev/root"));
         assert_eq!((all[0].device, all[0].root.as_str()), ((98, 0), "/mnt1"));
         assert!(all[0].slave && all[0].shared && all[0].nosuid && !all[0].readonly && !all[0].nodev);
         assert!(all[1].readonly && all[1].nodev && all[1].noexec && !all[1].shared && !all[1].slave);

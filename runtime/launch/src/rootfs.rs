@@ -171,9 +171,10 @@ fn overlay(
     // The root of the container is the upper folder: like an image's, and not ours to hide.
     set_mode(&at.join("upper"), 0o755)?;
     // Layers go in by descriptor: the object that was opened is mounted, and long lists of layers fit the page.
-    let mut layers: Vec<OwnedFd> = match image.sealed {
-        Some(sealed) => verity::attached(sealed, &at)?,
-        None => lowers.iter().map(|l| open_dir(Path::new(l))).collect::<Result<_, _>>()?,
+    let mut layers: Vec<OwnedFd> = match (image.sealed, image.checked) {
+        (Some(sealed), _) => verity::attached(sealed, &at)?,
+        (None, Some(checked)) => verity::opened(checked, &at)?,
+        (None, None) => lowers.iter().map(|l| open_dir(Path::new(l))).collect::<Result<_, _>>()?,
     };
     if let Some(user) = user {
         layers = user.place.layers(&layers, user.as_fd())?;

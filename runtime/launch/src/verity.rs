@@ -4,12 +4,17 @@
 //! One device serves all containers that have the layer. It is marked to be removed as soon as nobody holds it, and its loop
 //! device clears itself, so that nothing stays behind, whoever is killed: but in the moment between making and marking,
 //! which ends in the next start of that layer or in a delete. A lock keeps that moment to one run at a time.
+mod ask;
 mod fs;
+mod local;
 mod mounts;
 mod sys;
+mod table;
 
+pub use local::{CheckedBy, CheckedLayer, checked_layer, fsverity_support};
 pub use mounts::{SealedMount, set_up};
 
+pub(crate) use local::opened;
 pub(crate) use mounts::attached;
 
 use crate::error::LaunchError;

@@ -11,7 +11,8 @@ pub use crate::variable::Variable;
 pub use break_glass::{BreakGlass, BreakGlasses};
 pub use grant::{Grant, GrantedContainer, GrantedMount, OwnerGrant};
 pub use image::{
-    Attestation, Bom, Image, Provenance, Report, Rootfs, Said, Secret, Severity, Signature, Verity, VerityLayer,
+    Attestation, Bom, CheckedLayer, Image, Provenance, Report, Rootfs, Said, Secret, Severity, Signature, Verity,
+    VerityLayer,
 };
 pub use node::{BoundToken, Bundle, Kexec, Neighbour, Node, OwnerToken};
 pub use scan::{Found, From as ScannedFrom, Kind as FoundKind, Scan};

@@ -46,33 +46,6 @@ pub(crate) fn has_landlock(abi: u32) -> bool {
     made.and_then(Ruleset::create).is_ok()
 }
 
-/// A level above `unpacked` that the policy demands somewhere.
-pub(crate) fn demands_seals(policy: &Policy) -> Option<&str> {
-    let scopes = policy.scopes.iter().map(|scope| scope.integrity.as_str());
-    scopes.chain([policy.image.integrity.as_str()]).find(|level| !matches!(*level, "" | "unpacked"))
-}
-
-/// What a sealed image is mounted with (BS-IMG-002).
-pub(crate) fn sealed(policy: Option<&Policy>) -> Check {
-    match (boltseal_launch::verity_support(), policy.and_then(demands_seals)) {
-        (Ok(()), None) => Check::ok("integrity", "dm-verity and erofs: sealed images start at dmverity-signed"),
-        (Ok(()), Some(level)) => Check::ok(
-            "integrity",
-            format!("{level} is demanded: only sealed images start there, at dmverity-signed, which this kernel can"),
-        ),
-        (Err(why), None) => Check::warn(
-            "integrity",
-            format!("{why}: images start from unpacked layers alone, sealed or not"),
-            "modprobe -a loop dm_mod dm_verity erofs, at every boot",
-        ),
-        (Err(why), Some(level)) => Check::fail(
-            "integrity",
-            format!("{why}, but the policy demands {level}: what it demands it of is denied (BS-IMG-002)"),
-            "modprobe -a loop dm_mod dm_verity erofs, at every boot; or demand unpacked",
-        ),
-    }
-}
-
 pub(crate) fn seccomp() -> Check {
     if host::seccomp_available() {
         return Check::ok("seccomp", "filters, with errno and kill_process");

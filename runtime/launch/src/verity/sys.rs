@@ -194,7 +194,16 @@ impl Control {
 
     /// Length in sectors, target and line of a table with one target.
     pub(super) fn table(&self, name: &str) -> Result<(u64, String, String), Errno> {
-        let mut message = Message::new(name, "", FLAG_STATUS_TABLE);
+        self.line(name, FLAG_STATUS_TABLE)
+    }
+
+    /// What the one target says of its life so far.
+    pub(super) fn status(&self, name: &str) -> Result<String, Errno> {
+        self.line(name, 0).map(|(_, _, status)| status)
+    }
+
+    fn line(&self, name: &str, flags: u32) -> Result<(u64, String, String), Errno> {
+        let mut message = Message::new(name, "", flags);
         self.call(TABLE_STATUS, &mut message)?;
         let start = usize::try_from(message.u32(AT_START)).unwrap_or(usize::MAX);
         if message.u32(AT_TARGETS) != 1 || start > ROOM - SPEC {
@@ -215,7 +224,7 @@ impl Control {
 }
 
 /// The kernel's huge encoding of a device number (linux/kdev_t.h), as a `dev_t`.
-fn dev(number: u64) -> libc::dev_t {
+pub(super) fn dev(number: u64) -> libc::dev_t {
     let major = (number >> 8) & 0xfff;
     let minor = (number & 0xff) | ((number >> 12) & 0xf_ff00);
     libc::makedev(u32::try_from(major).unwrap_or(0), u32::try_from(minor).unwrap_or(0))

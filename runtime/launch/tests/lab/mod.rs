@@ -129,7 +129,7 @@ impl Lab {
             id: &self.name,
             state: &self.state,
             sealed: &self.sealed(),
-            rootfs: Rootfs { lowers: &lowers, sealed: None },
+            rootfs: Rootfs { lowers: &lowers, sealed: None, checked: None },
             stdio,
             deadline: Instant::now() + timeout,
         });

@@ -194,6 +194,17 @@ pub struct Signature {
     pub signed_at: Option<u64>,
 }
 
+/// One layer whose bytes the kernel compares with a digest that this node itself made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckedLayer {
+    /// Lower folder that it is mounted on.
+    pub folder: String,
+    /// `fsverity` or `dmverity-local`.
+    pub level: String,
+    /// fs-verity's digest of the file, or the root hash of the device: `sha256:<hex>` or `sha512:<hex>`.
+    pub digest: String,
+}
+
 /// The root file system that containerd asks to mount, against containerd's own snapshot record and the image.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rootfs {
@@ -216,6 +227,10 @@ pub struct Rootfs {
     /// every file here and a kernel that can. Absent: nobody whose word counts sealed it. Unknown: somebody did, and why it cannot be.
     #[serde(default)]
     pub verity: Fact<Vec<VerityLayer>>,
+    /// The lower folders, top first, where the kernel compares the bytes of each with a digest. Absent: they are plain folders.
+    /// Unknown: one is not, and why that is worth nothing or cannot be told.
+    #[serde(default)]
+    pub checked: Fact<Vec<CheckedLayer>>,
     /// `/dev`, `/proc`, `/sys` of the image that are not folders (a symlink among them).
     pub unsafe_roots: Vec<String>,
     /// What the snapshotter asks the layers to be idmapped to (`uidmap=`, `gidmap=`).
