@@ -32,7 +32,7 @@ if [ -n "$missing" ]; then
 fi
 
 # Raised by whoever changes what this script makes.
-recipe=4
+recipe=5
 if [ "$(cat "$cache/RECIPE" 2>/dev/null)" = "$recipe" ]; then
     exit 0
 fi
@@ -77,9 +77,10 @@ rm "$cache/selinux/base.pp" "$cache/selinux/all.cil"
 # The root: what the node and its test need, nothing of a desktop, no manuals.
 # kmod (the kernel asks for modules), iproute2, mount and containernetworking-plugins (pods), docker-registry (images),
 # skopeo (signatures made in a case), kexec-tools (the boot that leaves the measured kernel), systemd (a boot by the units that are shipped),
+# erofs-utils (containerd's erofs snapshotter), e2fsprogs, fsverity and cryptsetup-bin (integrity levels, as other tools make and see them),
 # procps, busybox-static (a shell to look around).
 mmdebstrap --quiet --variant=essential \
-    --include=kmod,iproute2,mount,procps,containernetworking-plugins,docker-registry,busybox-static,ca-certificates,skopeo,kexec-tools,systemd,systemd-sysv \
+    --include=kmod,iproute2,mount,procps,containernetworking-plugins,docker-registry,busybox-static,ca-certificates,skopeo,kexec-tools,systemd,systemd-sysv,erofs-utils,e2fsprogs,fsverity,cryptsetup-bin \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' \
     "$suite" "$cache/root" "$source"

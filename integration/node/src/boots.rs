@@ -168,7 +168,7 @@ fn one(built: &Built, enrolled: &Enrolled, plan: &Plan, tally: &mut Tally) -> Re
     if matches!(plan.more, More::Life | More::Demo) {
         main_job(plan, &outcome, tally);
     }
-    let parts: [Part; 6] = [units, tampering, sealing, enforcement, kernels, anchors];
+    let parts: [Part; 7] = [units, tampering, sealing, levels, enforcement, kernels, anchors];
     for more in parts {
         match more(plan, &trail, &outcome, enrolled) {
             Ok(lines) => lines.iter().for_each(|line| tally.say("", format_args!("{line}"))),
@@ -246,6 +246,17 @@ fn sealing(plan: &Plan, trail: &Trail, outcome: &Outcome, _: &Enrolled) -> Resul
     ensure!(!outcome.sealed.is_empty(), "nothing was seen of sealed images: {:?}", outcome.error);
     let mut lines = vec![crate::sealed::told(trail, &boot.boot_id)?];
     lines.extend(outcome.sealed.iter().cloned());
+    Ok(lines)
+}
+
+fn levels(plan: &Plan, trail: &Trail, outcome: &Outcome, _: &Enrolled) -> Result<Vec<String>> {
+    if plan.more != More::Levels {
+        return Ok(Vec::new());
+    }
+    let boot = outcome.boot.as_ref().context("no facts of the boot")?;
+    ensure!(!outcome.levels.is_empty(), "nothing was seen of layers with digests: {:?}", outcome.error);
+    let mut lines = vec![crate::levels::told(trail, &boot.boot_id)?];
+    lines.extend(outcome.levels.iter().cloned());
     Ok(lines)
 }
 

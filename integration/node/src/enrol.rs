@@ -199,7 +199,7 @@ impl Enrolment<'_> {
     /// Signs each version of the policy: `part` is what `confirm` said of the node and the first boot, `second` the other
     /// good boot.
     fn policies(&self, part: &str, key: &Path, second: &Boot, author: &Pair) -> Result<()> {
-        for number in version::OLD..=version::SCANNED {
+        for number in version::OLD..=version::LAST {
             let folder = self.at(file::POLICIES).join(number.to_string());
             for name in ["trust", "policy.d"] {
                 fs::create_dir_all(folder.join(name))?;
@@ -249,6 +249,14 @@ impl Enrolment<'_> {
         }
         if [version::SEALED, version::SCANNED].contains(&number) {
             policy.set_scope(&workloads, "integrity", "dmverity-signed")?;
+        }
+        if number >= version::EROFS {
+            policy.set("image.snapshotters", vec!["overlayfs".to_owned(), "erofs".to_owned()])?;
+        }
+        match number {
+            version::FSVERITY => policy.set_scope(&workloads, "integrity", "fsverity")?,
+            version::LOCAL => policy.set_scope(&workloads, "integrity", "dmverity-local")?,
+            _ => {}
         }
         if number == version::OLD {
             policy.set("limits.pids", 512)?;

@@ -2,6 +2,7 @@
 //! child does the job that the host wrote on the exchange disk and writes there what came of it.
 mod enrol;
 mod kexec;
+mod levels;
 mod machine;
 mod sealed;
 mod systemd;

@@ -45,6 +45,11 @@ pub(crate) mod version {
     pub(crate) const SEALED: u64 = 5;
     /// The same, and none may hold a setuid file.
     pub(crate) const SCANNED: u64 = 6;
+    /// The one in force, with the erofs snapshotter; then with these demands beside it.
+    pub(crate) const EROFS: u64 = 7;
+    pub(crate) const FSVERITY: u64 = 8;
+    pub(crate) const LOCAL: u64 = 9;
+    pub(crate) const LAST: u64 = LOCAL;
 }
 
 /// What the guest shall do.
@@ -71,6 +76,8 @@ pub(crate) enum What {
     Job { words: Vec<String>, tamper: bool },
     /// One container start, then those of a sealed image.
     Sealed,
+    /// One container start, then those whose layers have digests of the node's own.
+    Levels,
 }
 
 /// What kexec loads.
@@ -100,6 +107,8 @@ pub(crate) struct Outcome {
     pub(crate) passed: bool,
     /// What was seen of sealed images.
     pub(crate) sealed: Vec<String>,
+    /// What was seen of layers with digests of the node's own.
+    pub(crate) levels: Vec<String>,
     /// The kernels that were left by kexec, oldest first.
     pub(crate) left: Vec<Outcome>,
 }

@@ -1,4 +1,4 @@
-//! `make test-node`: the project's test node, a virtual machine with measured boot, booted eight times.
+//! `make test-node`: the project's test node, a virtual machine with measured boot, booted nine times.
 //!
 //!   boltseal-test-node                 all boots; the last line sums them up
 //!   boltseal-test-node boot NAME..     only those
@@ -17,6 +17,7 @@ mod enrol;
 mod guest;
 mod initrd;
 mod job;
+mod levels;
 mod plan;
 mod predict;
 mod sealed;

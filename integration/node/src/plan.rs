@@ -74,6 +74,8 @@ pub(crate) enum More {
     Demo,
     /// A sealed image, and what is changed below it.
     Sealed,
+    /// Layers with digests of the node's own, and what is changed below them.
+    Levels,
 }
 
 /// What the label changes of a user namespace, whose exec is a join of our own: that it works, and that it refuses.
@@ -85,6 +87,7 @@ impl More {
         match self {
             Self::Nothing => What::Start,
             Self::Sealed => What::Sealed,
+            Self::Levels => What::Levels,
             Self::Life => What::Job { words: words(&[]), tamper: false },
             Self::Demo => What::Job { words: words(&[&USERS[..], &SHOWN[..]].concat()), tamper: true },
         }
@@ -113,7 +116,7 @@ const fn refused(name: &'static str, change: Change, says: &'static str) -> Plan
 /// After kexec the measured PCR is the old kernel's, and the note of it is gone: that denies beside the cap.
 pub(crate) const AFTER_KEXEC: [&str; 2] = [ATTESTED, BUNDLE];
 
-pub(crate) const PLANS: [Plan; 8] = [
+pub(crate) const PLANS: [Plan; 9] = [
     Plan {
         name: "apparmor good",
         lsm: Lsm::AppArmor,
@@ -134,6 +137,13 @@ pub(crate) const PLANS: [Plan; 8] = [
         change: Change::Nothing,
         expect: Expect::Trusted,
         more: More::Sealed,
+    },
+    Plan {
+        name: "local digests",
+        lsm: Lsm::AppArmor,
+        change: Change::Nothing,
+        expect: Expect::Trusted,
+        more: More::Levels,
     },
     refused("cmdline changed", Change::Cmdline, "PCR 9 is"),
     refused("kernel changed", Change::Kernel, "PCR 4 is"),

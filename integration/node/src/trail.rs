@@ -20,6 +20,8 @@ pub(crate) struct Start {
     pub(crate) note: String,
     /// How firmly the image's bytes are bound to its signature.
     pub(crate) integrity: String,
+    /// What the kernel compares each of its layers with.
+    pub(crate) layers: Vec<String>,
 }
 
 impl Trail {
@@ -45,7 +47,8 @@ impl Trail {
         let decision =
             decisions.next().with_context(|| format!("the trail holds no decision on {id:?} in this boot"))?;
         ensure!(decisions.next().is_none(), "the trail holds two decisions on {id:?}");
-        let started = self.0.iter().any(|record| record["ev"] == "started" && record["of"] == decision["id"]);
+        let end = self.0.iter().find(|record| record["ev"] == "started" && record["of"] == decision["id"]);
+        let started = end.is_some();
         let allowed = decision["decision"] == "allow";
         ensure!(allowed == started, "{id:?}: allowed {allowed}, started {started}");
         let findings = || decision["findings"].as_array().into_iter().flatten();
@@ -61,6 +64,7 @@ impl Trail {
             last_good: findings().any(|finding| finding["condition"] == "last-good"),
             note: text(&decision["note"]),
             integrity: text(&decision["integrity"]),
+            layers: end.and_then(|end| end["layers"].as_array()).into_iter().flatten().map(text).collect(),
         })
     }
 }

@@ -1,5 +1,5 @@
 //! The job: a part of the enrolment, or a start through containerd, with what goes with it.
-use super::{enrol, given, job, kexec, machine, made, payload, sealed, systemd, tamper};
+use super::{enrol, given, job, kexec, levels, machine, made, payload, sealed, systemd, tamper};
 use crate::disk;
 use crate::job::{Job, OUTCOME, Outcome, TRAIL, What, file};
 use anyhow::{Context, Result, ensure};
@@ -74,6 +74,9 @@ fn attend(job: &Job, kernel: usize, outcome: &mut Outcome) -> Result<()> {
             Ok(())
         })?;
         outcome.sealed = seen;
+    }
+    if job.what == What::Levels {
+        outcome.levels = levels::all(&Path::new(SCRATCH).join("levels"))?;
     }
     if let What::Job { words, tamper } = &job.what {
         ensure!(outcome.refusal.is_none(), "no main job on a node that starts nothing: {:?}", outcome.refusal);
