@@ -66,10 +66,10 @@ pub(super) fn link(world: &World) -> Result<String> {
 /// The gate is killed while its worker has the layers mounted.
 pub(super) fn killed(world: &World) -> Result<String> {
     killed_when(world, "killed-scan", "layered", || {
+        // The worker's root is the overlay: of what else is mounted there its list shows nothing.
         let mounted = |(pid, _): &(i32, i32)| {
-            fs::read_to_string(format!("/proc/{pid}/mountinfo")).is_ok_and(|text| text.contains(" - erofs "))
+            fs::read_to_string(format!("/proc/{pid}/mountinfo")).is_ok_and(|text| text.contains("upperdir=/run/upper"))
         };
-        // The launch has them mounted as well, and then there is no worker.
         let all = super::gates()?;
         let worker = |gate: &&(i32, i32)| all.iter().any(|(pid, _)| *pid == gate.1);
         Ok(all.iter().filter(worker).any(mounted))
