@@ -41,9 +41,22 @@ impl Trail {
 
     /// The one start of this container in that boot.
     pub(crate) fn start(&self, boot_id: &str, id: &str) -> Result<Start> {
+        self.only(boot_id, id, |_| true)
+    }
+
+    /// The same, of those that did not run into a time limit: each of these was tried again.
+    pub(crate) fn start_in_time(&self, boot_id: &str, id: &str) -> Result<Start> {
+        let late = |finding: &Value| {
+            let fact = finding["fact"].as_str().unwrap_or_default();
+            finding["outcome"] == "deny" && fact.contains(crate::sealed::TIMEOUT)
+        };
+        self.only(boot_id, id, |record| !record["findings"].as_array().into_iter().flatten().any(late))
+    }
+
+    fn only(&self, boot_id: &str, id: &str, counts: impl Fn(&Value) -> bool) -> Result<Start> {
         let own =
             |record: &&Value| record["ev"] == "decision" && record["boot_id"] == boot_id && record["what"]["id"] == id;
-        let mut decisions = self.0.iter().filter(own);
+        let mut decisions = self.0.iter().filter(own).filter(|record| counts(record));
         let decision =
             decisions.next().with_context(|| format!("the trail holds no decision on {id:?} in this boot"))?;
         ensure!(decisions.next().is_none(), "the trail holds two decisions on {id:?}");

@@ -1,6 +1,6 @@
 //! What a sealed start costs beside one from folders, of the same image and under the same policy: in turns, so that whatever else happens
 //! on the machine happens to each. Without hardware help the ratio alone says something.
-use super::{SLEEP, complete, said};
+use super::{SLEEP, complete, in_time, said};
 use crate::guest::work::World;
 use crate::sealed::MEASURED;
 use anyhow::Result;
@@ -31,7 +31,7 @@ pub(super) fn ratio(world: &World, own: &Path, before: &[PathBuf]) -> Result<Str
         // Its device is made, and goes with it; then one that somebody holds already.
         alone.push(timed(format!("alone-{turn}"))?);
         let holder = world.named(&format!("holder-{turn}"), "app", &SLEEP)?;
-        world.run(&holder).map_err(|status| said("holder", &status))?;
+        in_time(|| world.run(&holder)).map_err(|status| said("holder", &status))?;
         let beside = timed(format!("shared-{turn}"));
         world.client.remove(&holder)?;
         shared.push(beside?);

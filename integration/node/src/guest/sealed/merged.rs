@@ -1,5 +1,5 @@
 //! Several sealed layers: what the container sees is what the unpacked snapshot shows. A user namespace over them, and an exec.
-use super::{LATE, SLEEP, complete_of, file_of, flip, late, layer, nothing_left, of, reads, refused_of, said};
+use super::{LATE, SLEEP, complete_of, file_of, flip, in_time, late, layer, nothing_left, of, reads, refused_of, said};
 use crate::guest::work::{World, exec};
 use crate::sealed::LAYOUT;
 use anyhow::{Context, Result, ensure};
@@ -70,7 +70,7 @@ fn users(world: &World) -> Result<String> {
     let mut request = world.named("users", "layered", &["/bin/sh", "-c", script])?;
     own(&mut request, HOST, SIZE)?;
     request.spec["process"]["user"] = serde_json::json!({ "uid": 0, "gid": 0 });
-    let pid = world.run(&request).map_err(|status| said("users", &status))?;
+    let pid = in_time(|| world.run(&request)).map_err(|status| said("users", &status))?;
     let seen = (|| {
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         ensure!(status.contains(&format!("Uid:\t{HOST}\t")), "{status}");
@@ -95,7 +95,7 @@ fn users(world: &World) -> Result<String> {
 /// What an exec reads is held to the root hash as well.
 fn entered(world: &World) -> Result<String> {
     let request = world.named("entered", "app", &SLEEP)?;
-    world.run(&request).map_err(|status| said("entered", &status))?;
+    in_time(|| world.run(&request)).map_err(|status| said("entered", &status))?;
     let seen = (|| {
         let blob = super::blob()?;
         let at = late(&fs::read(&blob)?)?;

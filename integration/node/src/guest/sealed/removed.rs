@@ -1,5 +1,5 @@
 //! `boltseal sig gc` and sealed layers: what no statement names goes, but not what a container that runs reads from.
-use super::{SLEEP, blob, file_of, layer, nothing_left, of, said, take_away};
+use super::{SLEEP, blob, file_of, in_time, layer, nothing_left, of, said, take_away};
 use crate::guest::work::World;
 use crate::sealed::ANOTHER;
 use anyhow::{Result, ensure};
@@ -19,7 +19,7 @@ fn gc(more: &[&str]) -> Result<Value> {
 pub(super) fn all(world: &World, own: &Path, before: &[PathBuf]) -> Result<String> {
     let (own_blob, other, layered) = (blob()?, file_of(&layer(ANOTHER, 0)?)?, file_of(&layer(&of("layered"), 3)?)?);
     let request = world.named("collected", "app", &SLEEP)?;
-    world.run(&request).map_err(|status| said("collected", &status))?;
+    in_time(|| world.run(&request)).map_err(|status| said("collected", &status))?;
     take_away(own, before)?;
     // The times in question are whole seconds.
     thread::sleep(Duration::from_secs(2));
