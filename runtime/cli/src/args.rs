@@ -212,6 +212,9 @@ pub(crate) enum PolicyCommand {
         /// Make this folder, with policy.toml and trust/
         #[arg(long, value_name = "DIR")]
         write: Option<PathBuf>,
+        /// trusted_root.json of keyless signers whose CA and logs the file only names
+        #[arg(long, value_name = "ROOT")]
+        trusted_root: Option<PathBuf>,
     },
     /// Sign a policy, off the node: writes bundle.sig into its folder
     Sign {

@@ -66,7 +66,9 @@ fn run(command: &Command, screen: &mut Screen) -> Result<Exit, Failure> {
             };
             policy_sign::sign(dir, by, *number, screen)
         }
-        Command::Policy(PolicyCommand::Import { file, write }) => policy_import::import(file, write.as_deref(), screen),
+        Command::Policy(PolicyCommand::Import { file, write, trusted_root }) => {
+            policy_import::import(file, write.as_deref(), trusted_root.as_deref(), screen)
+        }
         Command::Policy(PolicyCommand::Trust { key, tpm, no_floor, replace }) => {
             policy_sign::trust(key, tpm.as_deref(), !no_floor, *replace, screen)
         }

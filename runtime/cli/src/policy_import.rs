@@ -3,6 +3,7 @@ use crate::policy::{self, Bad};
 use crate::screen::{Exit, Failure, Screen, talk};
 use boltseal_evidence::file::Owner;
 use boltseal_import::{Imported, Kind, MAX_FILE, import as translate};
+use boltseal_trust::keyless::MAX_TRUSTED_ROOT;
 use serde_json::json;
 use std::fs;
 use std::io::{self, Read};
@@ -11,11 +12,21 @@ use std::path::Path;
 const MAX_KEY: usize = 16 << 10;
 
 /// Prints the policy; with `write` it also makes that folder, ready for `policy lint` and `policy sign`.
-pub(crate) fn import(file: &Path, write: Option<&Path>, screen: &mut Screen) -> Result<Exit, Failure> {
+pub(crate) fn import(
+    file: &Path,
+    write: Option<&Path>,
+    root: Option<&Path>,
+    screen: &mut Screen,
+) -> Result<Exit, Failure> {
     let bad = |why: String| Failure::new(Exit::BadPolicy, format!("{}: {why}", file.display()));
     let bytes = read(file, MAX_FILE).map_err(|e| Failure::undecided(format!("{}: {e}", file.display())))?;
     let key = |path: &str| read(Path::new(path), MAX_KEY).map_err(|e| e.to_string());
-    let found = translate(&bytes, key, policy::on_curve).map_err(bad)?;
+    let failed = |root: &Path, e: &dyn std::fmt::Display| Failure::undecided(format!("{}: {e}", root.display()));
+    let root = root.map(|root| {
+        let bytes = read(root, MAX_TRUSTED_ROOT).map_err(|e| failed(root, &e))?;
+        String::from_utf8(bytes).map_err(|e| failed(root, &e))
+    });
+    let found = translate(&bytes, key, policy::on_curve, root.transpose()?).map_err(bad)?;
     if let Some(folder) = write {
         written(folder, &found)?;
     }

@@ -1,4 +1,6 @@
 //! containers-policy.json(5): podman, skopeo, CRI-O.
+mod fulcio;
+
 use crate::draft::{Demand, Draft, Kind};
 use crate::reference;
 use crate::value::{list, members, text_of};
@@ -218,34 +220,34 @@ fn sigstore(
         return Err(format!("{}: exactly one of {} must be given", text::show(at), sources.join(", ")));
     };
     let source = *source;
-    if matches!(source, "fulcio" | "pki") {
-        return Ok(Requirement::Lost(format!("{source}: certificates are not verified by this version, only keys")));
+    if source == "pki" {
+        return Ok(Requirement::Lost("pki: no authority of boltseal's takes such certificates".into()));
+    }
+    if source == "fulcio" {
+        let keys = match fulcio::signer(one, at, read, draft)? {
+            Ok(id) => BTreeSet::from([id]),
+            Err(why) => return Ok(Requirement::Lost(format!("fulcio: {why}"))),
+        };
+        let why = "signedIdentity: a keyless bundle names a digest and no repository";
+        draft.note(Kind::NotDemanded, at, why);
+        return Ok(match identity(one, at, draft)? {
+            Some(named) => Requirement::Keys(keys, named),
+            None => Requirement::Lost("signedIdentity: of a type that is not known".into()),
+        });
     }
     for log in SIGSTORE.into_iter().filter(|name| name.starts_with("rekor") && one.get(name).is_some()) {
         draft.note(Kind::NotDemanded, at, format!("{log}: an entry in a transparency log"));
     }
-    let texts: Vec<&str> = match one.get(source) {
-        Some(Json::Text(text)) if !source.ends_with('s') => vec![text],
-        Some(Json::Array(items)) if source.ends_with('s') => items.iter().filter_map(Json::text).collect(),
-        _ => Vec::new(),
-    };
-    let count = match one.get(source) {
-        Some(Json::Array(items)) => items.len(),
-        _ => 1,
-    };
-    if texts.is_empty() || texts.len() != count {
-        return Err(format!("{}: `{source}` is of another type", text::show(at)));
-    }
+    let texts = one_or_many(one, source, at)?;
     let mut keys = BTreeSet::new();
     for given in texts {
         let (hint, bytes) = if source.starts_with("keyPath") {
             let name = given.rsplit('/').next().unwrap_or_default();
             (name.rsplit_once('.').map_or(name, |(stem, _)| stem).to_owned(), read(given))
         } else {
-            (String::new(), STANDARD.decode(given).map_err(|_| "not base64".to_owned()))
+            (String::new(), decoded(given))
         };
-        let pem = bytes.and_then(|bytes| String::from_utf8(bytes).map_err(|_| "not PEM".to_owned()));
-        match pem.and_then(|pem| draft.key(&hint, &pem)) {
+        match bytes.and_then(utf8).and_then(|pem| draft.key(&hint, &pem)) {
             Ok(id) => {
                 keys.insert(id);
             }
@@ -260,6 +262,25 @@ fn sigstore(
         Some(named) => Requirement::Keys(keys, named),
         None => Requirement::Lost("signedIdentity: of a type that is not known".into()),
     })
+}
+
+fn decoded(text: &str) -> Result<Vec<u8>, String> {
+    STANDARD.decode(text).map_err(|_| "not base64".to_owned())
+}
+
+fn utf8(bytes: Vec<u8>) -> Result<String, String> {
+    String::from_utf8(bytes).map_err(|_| "not PEM".to_owned())
+}
+
+/// The text of that name, or the texts where the name ends as one of several; absent is none.
+fn one_or_many<'a>(one: &'a Json, name: &str, at: &str) -> Result<Vec<&'a str>, String> {
+    let texts: Option<Vec<&str>> = match one.get(name) {
+        None => return Ok(Vec::new()),
+        Some(Json::Text(text)) if !name.ends_with('s') => Some(vec![text]),
+        Some(Json::Array(items)) if name.ends_with('s') => items.iter().map(Json::text).collect(),
+        Some(_) => None,
+    };
+    texts.filter(|texts| !texts.is_empty()).ok_or_else(|| format!("{}: `{name}` is of another type", text::show(at)))
 }
 
 fn identity(one: &Json, at: &str, draft: &mut Draft) -> Result<Option<Named>, String> {

@@ -1,4 +1,5 @@
 //! What is gathered while a file is read, and the policy that it becomes.
+use crate::keyless::Keyless;
 use boltseal_policy::{Policy, pattern, text};
 use boltseal_trust::Key;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Imported {
     /// `policy.toml`, the notes as comments above it.
     pub policy: String,
-    /// Files of `trust/`: name and PEM.
+    /// Files of `trust/`: name and text, a PEM key or a trusted root.
     pub keys: Vec<(String, String)>,
     /// What was lost.
     pub notes: Vec<Note>,
@@ -49,7 +50,7 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Demand {
     pub(crate) repository: String,
-    /// Ids of keys.
+    /// Ids of keys, and of whom a CA certifies.
     pub(crate) keys: BTreeSet<String>,
     pub(crate) need: usize,
     /// Where it stands.
@@ -69,17 +70,31 @@ pub(crate) struct Draft {
     demands: Vec<Demand>,
     /// (prefix, where): demands that cannot be kept.
     lost: Vec<(String, String)>,
-    /// By id: name and PEM.
-    keys: BTreeMap<String, (String, String)>,
+    /// By id: the name.
+    keys: BTreeMap<String, (String, Signer)>,
     notes: BTreeSet<Note>,
     full: bool,
     sound: fn(&Key) -> bool,
+    /// What the operator gave.
+    root: Option<String>,
+}
+
+#[derive(Debug)]
+enum Signer {
+    /// PEM.
+    Key(String),
+    Keyless(Keyless),
 }
 
 impl Draft {
-    pub(crate) fn new(source: &'static str, all_hold: bool, sound: fn(&Key) -> bool) -> Self {
-        let (demands, lost) = (Vec::new(), Vec::new());
-        Self { source, all_hold, demands, lost, keys: BTreeMap::new(), notes: BTreeSet::new(), full: false, sound }
+    pub(crate) fn new(source: &'static str, all_hold: bool, sound: fn(&Key) -> bool, root: Option<String>) -> Self {
+        let (demands, lost, keys, notes) = (Vec::new(), Vec::new(), BTreeMap::new(), BTreeSet::new());
+        Self { source, all_hold, demands, lost, keys, notes, full: false, sound, root }
+    }
+
+    /// The trusted root that came beside the file, for those whose CA and logs it only names.
+    pub(crate) fn root(&self) -> Result<String, String> {
+        self.root.clone().ok_or_else(|| "its CA and logs are not in this file: name them with --trusted-root".into())
     }
 
     pub(crate) fn note(&mut self, kind: Kind, what: &str, why: impl Into<String>) {
@@ -104,22 +119,46 @@ impl Draft {
             return Err("a point that is not on its curve".into());
         }
         let id = key.id().to_owned();
-        if !self.keys.contains_key(&id) {
-            let kept = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-            let name: String = hint.chars().map(|c| if kept(&c) { c } else { '-' }).take(64).collect();
-            let name = name.trim_matches(['-', '.']).to_owned();
-            let short = id.get(..12).unwrap_or(&id);
-            let taken = name.is_empty() || self.keys.values().any(|(other, _)| *other == name);
-            let name = if taken { format!("key-{short}") } else { name };
-            self.keys.insert(id.clone(), (name, pem.trim().to_owned() + "\n"));
-        }
+        self.insert(&id, hint, Signer::Key(pem.trim().to_owned() + "\n"));
         Ok(id)
     }
 
+    /// Takes whom a CA certifies and answers with an id.
+    pub(crate) fn keyless(&mut self, hint: &str, at: &str, keyless: Keyless) -> Result<String, String> {
+        keyless.check()?;
+        let id = keyless.id();
+        self.insert(&id, hint, Signer::Keyless(keyless));
+        let why = "keyless: bundles of cosign 3 alone count, and it takes a build with FEATURES=keyless";
+        self.note(Kind::Differs, at, why);
+        Ok(id)
+    }
+
+    fn insert(&mut self, id: &str, hint: &str, signer: Signer) {
+        if !self.keys.contains_key(id) {
+            let kept = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+            let name: String = hint.chars().map(|c| if kept(&c) { c } else { '-' }).take(64).collect();
+            let name = name.trim_matches(['-', '.']).to_owned();
+            let short = id.get(..12).unwrap_or(id);
+            let taken = name.is_empty() || self.keys.values().any(|(other, _)| *other == name);
+            let kind = if matches!(signer, Signer::Key(_)) { "key" } else { "keyless" };
+            let name = if taken { format!("{kind}-{short}") } else { name };
+            self.keys.insert(id.to_owned(), (name, signer));
+        }
+    }
+
+    /// How many these are where several must sign.
+    fn count(&self, ids: &BTreeSet<String>) -> usize {
+        let as_one = |id: &String| match self.keys.get(id) {
+            Some((_, Signer::Keyless(keyless))) => keyless.counts_as(),
+            _ => id.clone(),
+        };
+        ids.iter().map(as_one).collect::<BTreeSet<_>>().len()
+    }
+
     pub(crate) fn demand(&mut self, demand: Demand) {
-        if !(1..=MAX_NEED).contains(&demand.need) || demand.need > demand.keys.len() {
-            let why =
-                format!("it asks for {} of {} keys; a scope needs 1 to {MAX_NEED}", demand.need, demand.keys.len());
+        let count = self.count(&demand.keys);
+        if !(1..=MAX_NEED).contains(&demand.need) || demand.need > count {
+            let why = format!("it asks for {} of {count} keys; a scope needs 1 to {MAX_NEED}", demand.need);
             self.lose(&demand.repository, &demand.what, why);
         } else if self.demands.len() == MAX_DEMANDS {
             self.full = true;
@@ -173,7 +212,8 @@ impl Draft {
                 repositories.entry(key).or_default().insert(&demand.repository);
             }
         }
-        let pinned = repositories.iter().filter(|(_, of)| of.len() > 1).map(|(key, _)| self.keys[*key].0.clone());
+        let several = repositories.iter().filter(|(_, of)| of.len() > 1).map(|(key, _)| &self.keys[*key]);
+        let pinned = several.filter(|(_, signer)| matches!(signer, Signer::Key(_))).map(|(name, _)| name.clone());
         let notes: Vec<Note> = pinned
             .map(|name| Note {
                 kind: Kind::Differs,
@@ -188,7 +228,7 @@ impl Draft {
         let used = |id: &String| repositories.contains_key(id.as_str());
         let keys = self.keys.iter().filter(|(id, _)| used(id));
         Ok(Imported {
-            keys: keys.map(|(_, (name, pem))| (format!("{name}.pub"), pem.clone())).collect(),
+            keys: keys.map(|(_, (name, signer))| (signer.file(name), signer.text().to_owned())).collect(),
             notes: self.notes.into_iter().collect(),
             scopes: self.demands.len(),
             policy,
@@ -203,15 +243,26 @@ impl Draft {
         out.push_str("version = 1\n\n[registries]\n");
         let allowed: BTreeSet<&str> = self.demands.iter().map(|d| d.repository.as_str()).collect();
         out.push_str(&format!("allow = {}\n", texts(allowed)));
+        let names = self.names(repositories);
         for (key, of) in repositories {
-            let name = &self.keys[*key].0;
-            out.push_str(&format!(
-                "\n[[authority]]\nname = {name:?}\nkey = \"{name}.pub\"\nrepositories = {}\n",
-                texts(of.iter().copied())
-            ));
+            let (name, signer) = &self.keys[*key];
+            let file = signer.file(name);
+            match signer {
+                Signer::Key(_) => out.push_str(&format!(
+                    "\n[[authority]]\nname = {name:?}\nkey = {file:?}\nrepositories = {}\n",
+                    texts(of.iter().copied())
+                )),
+                // A bundle names no repository: an authority for each.
+                Signer::Keyless(keyless) => {
+                    for repository in of {
+                        out.push_str(&keyless.authority(&names[&(*key, *repository)], &file, repository));
+                    }
+                }
+            }
         }
         for demand in &self.demands {
-            let names = demand.keys.iter().map(|key| self.keys[key].0.as_str());
+            let of = demand.repository.as_str();
+            let names = demand.keys.iter().map(|key| names[&(key.as_str(), of)].as_str());
             out.push_str(&format!("\n# {}\n", text::show(&demand.what)));
             out.push_str(&format!("[[scope]]\nrepository = {:?}\nauthorities = {}\n", demand.repository, texts(names)));
             if demand.need > 1 {
@@ -219,6 +270,38 @@ impl Draft {
             }
         }
         out
+    }
+
+    /// What each signer is called for each of its repositories: a key the same for all of them.
+    fn names<'a>(&self, repositories: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> BTreeMap<(&'a str, &'a str), String> {
+        let mut taken: BTreeSet<String> = self.keys.values().map(|(name, _)| name.clone()).collect();
+        let mut names = BTreeMap::new();
+        for (key, of) in repositories {
+            let (own, signer) = &self.keys[*key];
+            for (at, repository) in of.iter().enumerate() {
+                let mut name = own.clone();
+                if at > 0 && matches!(signer, Signer::Keyless(_)) {
+                    let free = |n: &usize| !taken.contains(&format!("{own}-{n}"));
+                    name = format!("{own}-{}", (2..).find(free).unwrap_or_default());
+                    taken.insert(name.clone());
+                }
+                names.insert((*key, *repository), name);
+            }
+        }
+        names
+    }
+}
+
+impl Signer {
+    fn file(&self, name: &str) -> String {
+        format!("{name}.{}", if matches!(self, Self::Key(_)) { "pub" } else { "json" })
+    }
+
+    fn text(&self) -> &str {
+        match self {
+            Self::Key(pem) => pem,
+            Self::Keyless(keyless) => &keyless.root,
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Kyverno's ClusterPolicy and Policy: rules with `verifyImages`.
 use crate::draft::{Demand, Draft, Kind};
+use crate::keyless::{Keyless, Meant, pattern};
 use crate::reference::{Glob, prefix};
+use crate::root::root;
 use crate::value::{list, says, text_of};
 use boltseal_policy::text;
 use boltseal_trust::Json;
@@ -158,8 +160,16 @@ fn attestors(entry: &Json, at: &str, draft: &mut Draft) -> Result<Asked, String>
 /// The keys of one entry: each block of `publicKeys` is one.
 fn keys(entry: &Json, at: &str, draft: &mut Draft) -> Result<Result<Vec<String>, String>, String> {
     let Json::Object(all) = entry else { return Err(format!("{}: an entry that is no object", text::show(at))) };
-    if let Some(other) = all.keys().find(|key| !["keys", "repository"].contains(&key.as_str()) && says(entry, key)) {
-        return Ok(Err(format!("{}: boltseal verifies keys only", text::show(other))));
+    let known = ["keys", "keyless", "repository"];
+    if let Some(other) = all.keys().find(|key| !known.contains(&key.as_str()) && says(entry, key)) {
+        return Ok(Err(format!("{}: boltseal verifies keys and keyless signatures only", text::show(other))));
+    }
+    match (entry.get("keys"), entry.get("keyless")) {
+        (None, Some(keyless @ Json::Object(_))) => {
+            return Ok(self::keyless(keyless, at, draft)?.map(|id| vec![id]).map_err(|why| format!("keyless: {why}")));
+        }
+        (_, Some(_)) => return Ok(Err("keyless: beside keys, or no object".into())),
+        (_, None) => {}
     }
     let Some(keys @ Json::Object(members)) = entry.get("keys") else { return Ok(Err("an entry without keys".into())) };
     let known = ["publicKeys", "signatureAlgorithm", "rekor", "ctlog"];
@@ -180,4 +190,39 @@ fn keys(entry: &Json, at: &str, draft: &mut Draft) -> Result<Result<Vec<String>,
         return Ok(Err("keys.publicKeys: empty".into()));
     }
     Ok(blocks.into_iter().map(|block| draft.key("", &format!("{block}\n"))).collect())
+}
+
+/// Whom it means, under its own CA and logs where it holds them, else under what came beside the file.
+fn keyless(keyless: &Json, at: &str, draft: &mut Draft) -> Result<Result<String, String>, String> {
+    let Json::Object(all) = keyless else { return Ok(Err("no object".into())) };
+    let known = ["subject", "subjectRegExp", "issuer", "issuerRegExp", "roots", "rekor", "ctlog"];
+    if let Some(other) = all.keys().find(|key| !known.contains(&key.as_str()) && says(keyless, key)) {
+        return Ok(Err(format!("{}: boltseal cannot ask for it", text::show(other))));
+    }
+    let said = |exact, regexp, meant| -> Result<Result<String, String>, String> {
+        Ok(match (text_of(keyless, exact)?, text_of(keyless, regexp)?) {
+            (Some(text), None) => pattern(text, meant),
+            (None, Some(text)) => pattern(text, Meant::RegExp),
+            _ => Err(format!("exactly one of {exact} and {regexp}")),
+        })
+    };
+    let identity = said("subject", "subjectRegExp", Meant::Wildcard)?;
+    let issuer = said("issuer", "issuerRegExp", Meant::Exactly)?;
+    let nothing = Json::Null;
+    let part = |name: &str| keyless.get(name).unwrap_or(&nothing);
+    let (rekor, ctlog) = (part("rekor"), part("ctlog"));
+    let (log, sct) = (!says(rekor, "ignoreTlog"), !says(ctlog, "ignoreSCT"));
+    if says(ctlog, "tsaCertChain") {
+        return Ok(Err("ctlog.tsaCertChain: write the authority yourself".into()));
+    }
+    let keys = [text_of(rekor, "pubkey")?, text_of(ctlog, "pubkey")?].map(|key| key.filter(|key| !key.is_empty()));
+    let root = match (text_of(keyless, "roots")?.filter(|roots| !roots.is_empty()), keys) {
+        (None, [None, None]) => draft.root(),
+        // Without a log nobody vouches for the time of signing.
+        (Some(roots), [Some(rekor), ctlog]) if log && sct == ctlog.is_some() => {
+            root(roots, &[rekor], &ctlog.into_iter().collect::<Vec<_>>())
+        }
+        _ => Err("of roots, rekor.pubkey and ctlog.pubkey (or ctlog.ignoreSCT) all or none".into()),
+    };
+    Ok((|| draft.keyless("", at, Keyless { identity: identity?, issuer: issuer?, log, sct, root: root? }))())
 }

@@ -10,8 +10,10 @@ mod cluster;
 mod containers;
 mod draft;
 mod expand;
+mod keyless;
 mod kyverno;
 mod reference;
+mod root;
 mod value;
 mod workload;
 
@@ -26,7 +28,8 @@ use draft::Draft;
 pub const MAX_FILE: usize = 1 << 20;
 
 /// The policy that says the same, of a containers `policy.json`, or of Kyverno and policy-controller manifests in YAML or
-/// JSON. `read` gets the path of a key that the file names, `sound` tells a key that can verify something.
+/// JSON. `read` gets the path of a key or certificate that the file names, `sound` tells a key that can verify something, `root` is
+/// the trusted root of keyless signers whose CA and logs the file only names.
 ///
 /// # Errors
 /// One line: the file is none of these, or not well formed.
@@ -34,6 +37,7 @@ pub fn import(
     bytes: &[u8],
     read: impl FnMut(&str) -> Result<Vec<u8>, String>,
     sound: fn(&Key) -> bool,
+    root: Option<String>,
 ) -> Result<Imported, String> {
     let documents = value::read(bytes)?;
     let (mut containers, mut manifests) = (Vec::new(), Vec::new());
@@ -45,12 +49,12 @@ pub fn import(
     }
     match (containers.as_slice(), manifests.as_slice()) {
         ([policy], []) => {
-            let mut draft = Draft::new("a containers policy.json", false, sound);
+            let mut draft = Draft::new("a containers policy.json", false, sound, root);
             containers::import(policy, read, &mut draft)?;
             draft.finish()
         }
         ([], [_, ..]) => {
-            let mut draft = Draft::new("Kubernetes image policies", true, sound);
+            let mut draft = Draft::new("Kubernetes image policies", true, sound, root);
             for manifest in &manifests {
                 kubernetes(manifest, &mut draft, true)?;
             }

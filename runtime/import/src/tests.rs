@@ -1,4 +1,6 @@
 //! What each file becomes, and what of it is lost.
+mod keyless;
+
 use super::*;
 use boltseal_policy::Policy;
 
@@ -15,11 +17,11 @@ fn reader(path: &str) -> Result<Vec<u8>, String> {
 }
 
 fn imported(text: &str) -> Imported {
-    import(text.as_bytes(), reader, |_| true).unwrap_or_else(|e| panic!("{e}: {text}"))
+    import(text.as_bytes(), reader, |_| true, None).unwrap_or_else(|e| panic!("{e}: {text}"))
 }
 
 fn refused(text: &str) -> String {
-    import(text.as_bytes(), reader, |_| true).map_or_else(|e| e, |found| panic!("{}", found.policy))
+    import(text.as_bytes(), reader, |_| true, None).map_or_else(|e| e, |found| panic!("{}", found.policy))
 }
 
 /// Scopes as `repository: need of authorities`.
@@ -147,7 +149,7 @@ fn what_has_no_counterpart_is_told() {
         r#"{{"default":[{{"type":"insecureAcceptAnything"}}],"transports":{{
             "docker":{{"":[{SIGNED}],"*.corp.example":[{SIGNED}],
                 "ghcr.io/log":[{{"type":"sigstoreSigned","keyPath":"/keys/signer.pub","rekorPublicKeyPath":"/r"}}],
-                "ghcr.io/fulcio":[{{"type":"sigstoreSigned","fulcio":{{"caPath":"/ca"}},"rekorPublicKeyPath":"/r"}}]}},
+                "ghcr.io/pki":[{{"type":"sigstoreSigned","pki":{{"caRootsPath":"/ca"}}}}]}},
             "docker-daemon":{{"":[{{"type":"insecureAcceptAnything"}}]}}}}}}"#
     ));
     assert_eq!(scopes(&found), ["ghcr.io/log: 1 of signer"]);
@@ -156,7 +158,7 @@ fn what_has_no_counterpart_is_told() {
         "left out: docker: a scope of boltseal",
         "left out: docker: *.corp.example: a scope",
         "not demanded: docker: ghcr.io/log: rekorPublicKeyPath",
-        "left out: docker: ghcr.io/fulcio: fulcio",
+        "left out: docker: ghcr.io/pki: pki",
         "left out: docker-daemon: boltseal judges",
     ] {
         says(&found, part);
@@ -364,7 +366,7 @@ fn manifests_come_alone_or_in_lists_of_known_kinds() {
 fn a_key_that_verifies_nothing_is_left_out() {
     let text =
         format!(r#"{{"default":[{{"type":"reject"}}],"transports":{{"docker":{{"ghcr.io/corp":[{SIGNED}]}}}}}}"#);
-    let found = import(text.as_bytes(), reader, |_| false).unwrap();
+    let found = import(text.as_bytes(), reader, |_| false, None).unwrap();
     assert_eq!(found.scopes, 0);
     says(&found, "a point that is not on its curve");
 }

@@ -6,6 +6,7 @@ use boltseal_message as message;
 use boltseal_node as node;
 use boltseal_policy as policy;
 use boltseal_trust::bundle::Signed;
+use boltseal_trust::keyless::{Demands, Fulcio};
 use boltseal_trust::{Key, Pin, digest};
 
 const STRANGER: &str = include_str!("../../../../runtime/trust/tests/fixtures/keys/stranger.pub");
@@ -69,15 +70,23 @@ pub(super) fn policy_signed(bytes: &[u8]) -> u64 {
     outcome(&(verified, pin.is_some()))
 }
 
+/// Sigstore's own, beside the file.
+const ROOT: &str = include_str!("../../../../runtime/keyless/tests/data/public-good.json");
+
 /// Whatever another tool's policy becomes passes lint: it is well formed, its keys are there, and each scope's need can be met.
 pub(super) fn import_policy(bytes: &[u8]) -> u64 {
     let read =
         |path: &str| if path.len().is_multiple_of(7) { Err("no such file".to_owned()) } else { Ok(STRANGER.into()) };
-    let found = boltseal_import::import(bytes, read, |_| true);
+    let found = boltseal_import::import(bytes, read, |_| true, Some(ROOT.into()));
     if let Ok(found) = &found {
         let policy = policy::Policy::parse(&found.policy, &[]).unwrap_or_else(|e| panic!("{e:?} in {}", found.policy));
         let id = |authority: &policy::policy::Authority| {
-            let (_, pem) = found.keys.iter().find(|(name, _)| *name == authority.key)?;
+            let file = if authority.key.is_empty() { &authority.trusted_root } else { &authority.key };
+            let (_, pem) = found.keys.iter().find(|(name, _)| name == file)?;
+            if authority.format == "keyless" {
+                let demands = Demands { log: authority.log.unwrap_or(true), sct: authority.sct.unwrap_or(true) };
+                return Fulcio::new(pem.as_bytes(), demands).ok().map(|_| pem.clone());
+            }
             Some(Key::from_spki_pem(pem).ok()?.id().to_owned())
         };
         assert!(policy.authorities.iter().all(|a| id(a).is_some()), "{}", found.policy);
