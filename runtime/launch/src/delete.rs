@@ -7,6 +7,11 @@ use crate::{sys, verity};
 use oci_spec::runtime::{LinuxResources, Spec};
 use std::io::ErrorKind;
 use std::path::Path;
+use std::time::Duration;
+
+/// How often a folder is emptied that somebody else still fills, and the time between.
+const TRIES: u32 = 30;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// What a delete could do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,16 +62,24 @@ fn clear_folder(layout: &Layout, id: Option<&str>, elsewhere: Option<&str>) -> R
         None if is_folder && never_launched(layout) => Deleted::Whole,
         None => Deleted::Blind,
     };
-    let removed = if is_folder {
-        unmount(layout)?;
-        std::fs::remove_dir_all(&layout.top)
-    } else {
-        std::fs::remove_file(&layout.top)
-    };
+    let removed = if is_folder { remove(layout)? } else { std::fs::remove_file(&layout.top) };
     match removed {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(cannot()(e)),
         _ => Ok(deleted),
     }
+}
+
+/// Another run, a create that is being ended or a second delete, may still put something in while its folder is emptied.
+fn remove(layout: &Layout) -> Result<std::io::Result<()>, LaunchError> {
+    for _ in 1..TRIES {
+        unmount(layout)?;
+        match std::fs::remove_dir_all(&layout.top) {
+            Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty => std::thread::sleep(PAUSE),
+            removed => return Ok(removed),
+        }
+    }
+    unmount(layout)?;
+    Ok(std::fs::remove_dir_all(&layout.top))
 }
 
 /// Whether something runs, or may, of a launch in `state` that no create holds any more.
@@ -147,4 +160,34 @@ pub fn update(state: &Path, id: &str, resources: &LinuxResources) -> Result<(), 
     let record = Record::load(&Layout::new(state))?.filter(|r| r.id == id);
     let record = record.ok_or_else(|| LaunchError::Other(format!("container {id:?} is not there")))?;
     cgroup::apply(&record.cgroup_path, &record.id, resources)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::time::Instant;
+
+    /// As a create does that a delete overtakes.
+    #[test]
+    fn a_folder_that_is_filled_while_it_is_emptied_goes() {
+        let state = std::env::temp_dir().join(format!("boltseal-filled-{}", std::process::id()));
+        let layout = Layout::new(&state);
+        fs::create_dir_all(layout.top.join("bundle")).unwrap();
+        let folder = layout.top.clone();
+        let filler = std::thread::spawn(move || {
+            let (begun, mut number) = (Instant::now(), 0);
+            while begun.elapsed() < Duration::from_millis(100) {
+                number += 1;
+                // It is gone between two of them; then nobody makes it anew.
+                if fs::write(folder.join(number.to_string()), "").is_err() {
+                    break;
+                }
+            }
+        });
+        remove(&layout).unwrap().unwrap();
+        filler.join().unwrap();
+        assert!(!layout.top.exists());
+        fs::remove_dir_all(state).unwrap();
+    }
 }
