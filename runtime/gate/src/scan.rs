@@ -41,7 +41,8 @@ pub(crate) fn look(
         (Some(_), Some(_)) => Source::Sealed(&devices),
         _ => return Fact::Unknown("the sealed layers are not those that the image has".into()),
     };
-    let image = Image { chain_id: &image.chain_id, integrity: &rootfs.integrity, layers };
+    let digests: Vec<_> = rootfs.checked.is().into_iter().flatten().map(|layer| layer.digest.clone()).collect();
+    let image = Image { chain_id: &image.chain_id, integrity: &rootfs.integrity, layers, digests: &digests };
     boltseal_scan::scan(Path::new(CACHE), &image, &Limits::default(), deadline, progress)
         .map_or_else(Fact::Unknown, Fact::Is)
 }

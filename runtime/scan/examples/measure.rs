@@ -35,7 +35,8 @@ fn main() {
     let cache = dir.path().join("cache/sha256");
     let chain = |n: usize| format!("sha256:{n:064x}");
     for n in 0..3 {
-        let image = Image { chain_id: &chain(n), integrity: "unpacked", layers: Source::Folders(&lowers) };
+        let image =
+            Image { chain_id: &chain(n), integrity: "unpacked", layers: Source::Folders(&lowers), digests: &[] };
         let (begun, before) = (Instant::now(), processor());
         let found = scan(&cache, &image, &Limits::default(), soon(), &mut |_| {}).unwrap();
         let (wall, cpu) = (begun.elapsed().as_secs_f64(), processor() - before);
@@ -47,7 +48,7 @@ fn main() {
             megabytes / cpu
         );
     }
-    let image = Image { chain_id: &chain(0), integrity: "unpacked", layers: Source::Folders(&lowers) };
+    let image = Image { chain_id: &chain(0), integrity: "unpacked", layers: Source::Folders(&lowers), digests: &[] };
     let begun = Instant::now();
     scan(&cache, &image, &Limits::default(), soon(), &mut |_| {}).unwrap();
     println!("from the cache: {} us", begun.elapsed().as_micros());

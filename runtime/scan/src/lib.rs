@@ -5,8 +5,8 @@
 //! same overlay, read-only, in a mount namespace of the worker's own. It is not believed: its answer is decoded by fixed code,
 //! bounded, and whatever does not end whole (time, size, a name that cannot be examined) is no result.
 //!
-//! A result is kept per chain id and integrity level, with the identity of the layers: their folders, or the root hashes of sealed ones. A start
-//! that finds it reads that alone. Starts of one image at a time: one scans, the others wait for it.
+//! A result is kept per chain id and integrity level, with the identity of the layers: their folders, with the digests of the
+//! node's own where there are any, or the root hashes of sealed ones. A start that finds it reads that alone. Starts of one image at a time: one scans, the others wait for it.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
 
@@ -42,6 +42,9 @@ pub struct Image<'a> {
     pub chain_id: &'a str,
     pub integrity: &'a str,
     pub layers: Source<'a>,
+    /// Of folders, the digests of this node's own that the kernel compares them with; none where it does not. A mount's device and
+    /// inode say nothing of which file is mounted.
+    pub digests: &'a [String],
 }
 
 /// Where an image's layers are. Top first.
@@ -86,7 +89,8 @@ pub fn scan(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Scan, String> {
     let layers = Layers::open(image.layers)?;
-    let identity = layers.identity()?;
+    let mut identity = layers.identity()?;
+    image.digests.iter().for_each(|digest| identity.extend([",", digest]));
     let key = cache::Key { chain_id: image.chain_id, integrity: image.integrity, identity };
     let mut fresh = || fresh(image, &layers, limits, deadline, progress);
     let room = match Room::open(cache, image.chain_id) {

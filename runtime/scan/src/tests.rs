@@ -61,7 +61,7 @@ impl Lab {
 
     fn scan_with(&self, limits: &Limits, deadline: Instant) -> Result<Scan, String> {
         let (lowers, chain) = (self.lowers(), chain('a'));
-        let image = Image { chain_id: &chain, integrity: "unpacked", layers: Source::Folders(&lowers) };
+        let image = Image { chain_id: &chain, integrity: "unpacked", layers: Source::Folders(&lowers), digests: &[] };
         scan(&self.cache(), &image, limits, deadline, &mut |_| {})
     }
 
@@ -280,7 +280,7 @@ fn layers_that_are_links_or_are_gone_are_not_scanned() {
     assert!(lab.scan_with(&Limits::default(), soon()).unwrap_err().contains("cannot be opened"));
     fs::remove_file(&lab.layers[1]).unwrap();
     assert!(lab.scan_with(&Limits::default(), soon()).unwrap_err().contains("cannot be opened"));
-    let none = Image { chain_id: &chain('a'), integrity: "unpacked", layers: Source::Folders(&[]) };
+    let none = Image { chain_id: &chain('a'), integrity: "unpacked", layers: Source::Folders(&[]), digests: &[] };
     assert!(scan(&lab.cache(), &none, &Limits::default(), soon(), &mut |_| {}).is_err());
 }
 
@@ -299,9 +299,17 @@ fn a_scan_is_kept_for_the_same_layers_alone() {
         (&chains[0], "dmverity-signed", ScannedFrom::Fresh),
         (&chains[1], "unpacked", ScannedFrom::Fresh),
     ] {
-        let image = Image { chain_id, integrity, layers: Source::Folders(&lowers) };
+        let image = Image { chain_id, integrity, layers: Source::Folders(&lowers), digests: &[] };
         let scan = scan(&lab.cache(), &image, &Limits::default(), soon(), &mut |_| {}).unwrap();
         assert_eq!(scan.from, from, "{chain_id} {integrity}");
+    }
+    // The same folders with another digest of the node's own.
+    let digests = ["sha256:1", "sha256:2"].map(String::from);
+    for (digest, from) in [(0, ScannedFrom::Fresh), (0, ScannedFrom::Cached), (1, ScannedFrom::Fresh)] {
+        let layers = Source::Folders(&lowers);
+        let image = Image { chain_id: &chains[0], integrity: "fsverity", layers, digests: &digests[digest..=digest] };
+        let scan = scan(&lab.cache(), &image, &Limits::default(), soon(), &mut |_| {}).unwrap();
+        assert_eq!(scan.from, from, "{digest}");
     }
     // Unpacked anew, into another folder.
     fs::rename(&lab.layers[0], lab.dir.path().join("old")).unwrap();
@@ -331,7 +339,8 @@ fn sealed_layers_are_known_by_their_root_hashes() {
     let (chain, hashes) = (chain('a'), ["c".repeat(64), "d".repeat(64)]);
     let scan = |hash: &String| {
         let device = Device { root_hash: hash, device: no_device.as_fd(), root: root.as_fd() };
-        let image = Image { chain_id: &chain, integrity: "dmverity-signed", layers: Source::Sealed(&[device]) };
+        let image =
+            Image { chain_id: &chain, integrity: "dmverity-signed", layers: Source::Sealed(&[device]), digests: &[] };
         scan(&lab.cache(), &image, &Limits::default(), soon(), &mut |_| {})
     };
     assert!(scan(&hashes[0]).unwrap_err().contains("sealed layer 0 cannot be mounted"));

@@ -304,8 +304,7 @@ fn rejected(image: &Image, line: &str) -> Finding {
     };
     let fact = format!("{}: {}", short(&image.target), told(rest));
     if condition == "store" {
-        let fix =
-            "root's alone, mode 0755, with the image's signatures and nothing else: /var/lib/boltseal/sig/sha256/..";
+        let fix = "make the image's folder below /var/lib/boltseal/sig/sha256 root's alone, and empty it of all but signatures";
         return RULE.deny_fix(condition, fact, fix);
     }
     if condition == "certificate" {
