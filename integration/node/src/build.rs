@@ -62,7 +62,7 @@ fn programs(stage: &Path) -> Result<String> {
         fs::write(stage.join(&built).join(name), bytes)?;
         executable(&stage.join(&built).join(name))?;
     }
-    for tool in ["containerd-2.1", "cosign-2.5", "cosign-3.1"] {
+    for tool in ["containerd-2.1", "cosign-2.5", "cosign-3.1", "notation-1.3"] {
         let path = Path::new(".cache/tools").join(tool);
         copy(&project.join(&path), &stage.join(&path))?;
     }

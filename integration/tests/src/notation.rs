@@ -1,7 +1,12 @@
-//! Signatures of the Notary Project: certificates and signatures by openssl, the envelope and its OCI layout by hand.
+//! Signatures of the Notary Project: certificates by openssl, the envelope by the project's own tool, or by openssl and by hand
+//! so that all of it can be bent.
+mod tool;
+
+pub use tool::Notation;
+
 use crate::image::{Image, sha256};
 use crate::process::run;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
@@ -10,13 +15,22 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Who signs, and how; every field may be bent.
+const SIGNING_TIME: &str = "io.cncf.notary.signingTime";
+pub const EXPIRY: &str = "io.cncf.notary.expiry";
+pub const RSA: &str = "-algorithm RSA -pkeyopt rsa_keygen_bits:2048";
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
 #[derive(Debug, Clone)]
 pub struct Signer {
     /// Name of the CA's files: another name is another root.
     pub ca: &'static str,
     pub subject: &'static str,
+    /// The leaf's key, as `openssl genpkey` takes it; by hand only RSA signs.
+    pub key: &'static str,
     /// Extensions of the leaf.
     pub usage: &'static str,
+    /// notation signs, with these options, and not we; then `protected` says nothing.
+    pub tool: Option<&'static [&'static str]>,
     pub protected: Value,
     /// As COSE instead of JWS; then `protected` says what is in it beside the algorithm, in the same names.
     pub cose: bool,
@@ -26,7 +40,9 @@ impl Default for Signer {
     fn default() -> Self {
         Self {
             ca: "root",
-            subject: "/C=US/O=corp/CN=ci",
+            subject: "/C=US/ST=WA/O=corp/CN=ci",
+            key: RSA,
+            tool: None,
             usage: "keyUsage=critical,digitalSignature\nextendedKeyUsage=codeSigning\n",
             protected: json!({
                 "alg": "PS256", "crit": ["io.cncf.notary.signingScheme"],
@@ -57,38 +73,25 @@ pub fn root(work: &Path, ca: &str) -> Result<PathBuf> {
 }
 
 impl Signer {
-    /// An OCI layout with the image's signature, as `oras copy -r` leaves it.
+    /// An OCI layout with the image's manifest and its signature, as `oras copy -r` leaves it, but for the layers.
     pub fn layout(&self, work: &Path, image: &Image) -> Result<PathBuf> {
-        let layout = work.join(format!("notation-{}", image.hex()));
-        if layout.exists() {
-            fs::remove_dir_all(&layout)?;
+        match self.tool {
+            None => lay(work, image, Some((&self.envelope(work, image)?, self.cose))),
+            Some(options) => {
+                let layout = lay(work, image, None)?;
+                self.certified(work)?;
+                Notation::new(work, self.ca, "*")?.sign(&layout, image, self.cose, options)?;
+                Ok(layout)
+            }
         }
-        let put = |media_type: &str, bytes: &[u8]| -> Result<Value> {
-            let digest = sha256(bytes);
-            let folder = layout.join("blobs/sha256");
-            fs::create_dir_all(&folder)?;
-            fs::write(folder.join(digest.trim_start_matches("sha256:")), bytes)?;
-            Ok(json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() }))
-        };
-        const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-        let envelope = self.envelope(work, image)?;
-        let manifest = json!({
-            "schemaVersion": 2, "mediaType": MANIFEST,
-            "config": put("application/vnd.cncf.notary.signature", b"{}")?,
-            "layers": [put(if self.cose { "application/cose" } else { "application/jose+json" }, &envelope)?],
-            "subject": { "mediaType": MANIFEST, "digest": image.manifest, "size": 2 },
-        });
-        let manifest = put(MANIFEST, manifest.to_string().as_bytes())?;
-        fs::write(layout.join("index.json"), json!({ "schemaVersion": 2, "manifests": [manifest] }).to_string())?;
-        fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
-        Ok(layout)
     }
 
-    fn envelope(&self, work: &Path, image: &Image) -> Result<Vec<u8>> {
+    /// `leaf.key` with `leaf.pem`, and `chain.pem`, which begins with it; the folder that they are in.
+    fn certified(&self, work: &Path) -> Result<PathBuf> {
         let (folder, ca) = (work.join("notation"), self.ca);
         root(work, ca)?;
         fs::write(folder.join("leaf.ext"), self.usage)?;
-        openssl(&folder, "genpkey -quiet -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out leaf.key")?;
+        openssl(&folder, &format!("genpkey -quiet {} -out leaf.key", self.key))?;
         openssl(&folder, &format!("req -new -key leaf.key -subj {} -out leaf.csr", self.subject))?;
         openssl(
             &folder,
@@ -96,8 +99,15 @@ impl Signer {
                 "x509 -req -in leaf.csr -CA {ca}.pem -CAkey {ca}.key -CAcreateserial -days 30 -extfile leaf.ext -out leaf.pem"
             ),
         )?;
-        let payload = json!({ "targetArtifact": {
-            "digest": image.manifest, "mediaType": "application/vnd.oci.image.manifest.v1+json", "size": 2 } });
+        let chain = [fs::read(folder.join("leaf.pem"))?, fs::read(folder.join(format!("{ca}.pem")))?].concat();
+        fs::write(folder.join("chain.pem"), chain)?;
+        Ok(folder)
+    }
+
+    /// Of a leaf made for it.
+    pub fn envelope(&self, work: &Path, image: &Image) -> Result<Vec<u8>> {
+        let (folder, ca) = (self.certified(work)?, self.ca);
+        let payload = json!({ "targetArtifact": target(image)? });
         let mut chain = Vec::new();
         for name in ["leaf", ca] {
             openssl(&folder, &format!("x509 -in {name}.pem -outform DER -out {name}.der"))?;
@@ -131,19 +141,58 @@ impl Signer {
         let critical: Vec<Vec<u8>> =
             self.protected["crit"].as_array().into_iter().flatten().filter_map(Value::as_str).map(text).collect();
         let protected = [
-            head(5, 5),
             [head(0, 1), head(1, 36)].concat(),
             [head(0, 2), head(4, critical.len()), critical.concat()].concat(),
             [head(0, 3), said("cty")].concat(),
             [text("io.cncf.notary.signingScheme"), said("io.cncf.notary.signingScheme")].concat(),
-            [text("io.cncf.notary.signingTime"), head(6, 1), head(0, 1_767_225_600)].concat(),
-        ]
-        .concat();
+            [text(SIGNING_TIME), head(6, 1), head(0, 1_767_225_600)].concat(),
+        ];
+        let expiry = [text(EXPIRY), head(6, 1), head(0, 1_767_312_000)].concat();
+        let expires = !self.protected[EXPIRY].is_null();
+        let protected =
+            [head(5, if expires { 6 } else { 5 }), protected.concat(), if expires { expiry } else { Vec::new() }]
+                .concat();
         let message = [head(4, 4), text("Signature1"), bytes(&protected), bytes(&[]), bytes(payload)].concat();
         let chain: Vec<u8> = chain.iter().flat_map(|der| bytes(der)).collect();
         let unprotected = [head(5, 1), head(0, 33), head(4, 2), chain].concat();
         Ok([head(6, 18), head(4, 4), bytes(&protected), unprotected, bytes(payload), bytes(&sign(&message)?)].concat())
     }
+}
+
+/// The descriptor of the image's manifest.
+fn target(image: &Image) -> Result<Value> {
+    let file = image.layout.join("blobs/sha256").join(image.hex());
+    let size = fs::metadata(&file).with_context(|| file.display().to_string())?.len();
+    Ok(json!({ "mediaType": MANIFEST, "digest": image.manifest, "size": size }))
+}
+
+/// An OCI layout of its own: the image's manifest, and what says that it is a signature of it.
+pub fn lay(work: &Path, image: &Image, signature: Option<(&[u8], bool)>) -> Result<PathBuf> {
+    let layout = work.join(format!("notation-{}", image.hex()));
+    if layout.exists() {
+        fs::remove_dir_all(&layout)?;
+    }
+    let put = |media_type: &str, bytes: &[u8]| -> Result<Value> {
+        let digest = sha256(bytes);
+        let folder = layout.join("blobs/sha256");
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join(digest.trim_start_matches("sha256:")), bytes)?;
+        Ok(json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() }))
+    };
+    let signed = put(MANIFEST, &fs::read(image.layout.join("blobs/sha256").join(image.hex()))?)?;
+    let mut manifests = vec![signed.clone()];
+    if let Some((envelope, cose)) = signature {
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": MANIFEST,
+            "config": put("application/vnd.cncf.notary.signature", b"{}")?,
+            "layers": [put(if cose { "application/cose" } else { "application/jose+json" }, envelope)?],
+            "subject": signed,
+        });
+        manifests.push(put(MANIFEST, manifest.to_string().as_bytes())?);
+    }
+    fs::write(layout.join("index.json"), json!({ "schemaVersion": 2, "manifests": manifests }).to_string())?;
+    fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    Ok(layout)
 }
 
 /// CBOR (RFC 8949): major type and argument.

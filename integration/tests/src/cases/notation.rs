@@ -19,6 +19,11 @@ fn cose(signer: &mut Signer) {
     signer.cose = true;
 }
 
+/// The Notary Project's own tool signs, instead of openssl and us.
+fn by_tool(signer: &mut Signer) {
+    signer.tool = Some(&[]);
+}
+
 pub(super) fn cases() -> Vec<Case> {
     macro_rules! case {
         ($name:expr, $says:expr, $bend:expr) => {
@@ -65,6 +70,28 @@ pub(super) fn cases() -> Vec<Case> {
                 s.protected["crit"] = json!(["io.cncf.notary.signingScheme", "com.example.must"]);
             },
             cose
+        ),
+        case!(
+            "notation 1.3 signed, another subject than the policy trusts",
+            "none of the authority's",
+            |s| {
+                by_tool(s);
+                s.subject = "/C=US/ST=WA/O=corp/CN=intern";
+            },
+            by_tool
+        ),
+        case!(
+            "notation 1.3 signed in COSE, under another root",
+            "none of the authority's roots",
+            |s| {
+                by_tool(s);
+                cose(s);
+                s.ca = "other";
+            },
+            |s| {
+                by_tool(s);
+                cose(s);
+            }
         ),
         case!("notation: alg of another key", "signs by PS256", |s| s.protected["alg"] = json!("ES256")),
     ]

@@ -3,9 +3,12 @@
 use crate::cosign::{copy, files};
 use crate::ours::{Trust, signed, stated};
 use crate::{Case, Given};
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use boltseal_trust::Digest;
 use boltseal_trust::keyless::{Demands, Fulcio};
+use serde_json::{Value, json};
 use stack::fulcio::{self, IDENTITY, ISSUER, Signer, certified_anew};
 use stack::image::Image;
 use stack::process::output;
@@ -15,6 +18,8 @@ use std::fs;
 const FORMAT: &str = "keyless (3.1)";
 const NO_LOG: Demands = Demands { log: false, sct: false };
 const WORKFLOW: &str = "https://github.com/prefix-dev/sigstore-example/.github/workflows/action.yaml@refs/heads/main";
+/// What the statement of that workflow is about.
+const SUBJECT: &str = "sha256:54303491a8418fbed24344b513546182c29b43bf282ceb433af65e2299f9271f";
 const INTERN: &str = "https://git.corp.example/intern/app";
 
 type Fault = (&'static str, &'static str, fn(&mut Signer));
@@ -84,6 +89,7 @@ pub(crate) fn cases(given: &Given<'_>) -> Result<Vec<Case>> {
         add(name, *accept, signed(&found, &own, &app)?, None, "cosign is not handed a file");
     }
     all.extend(public()?);
+    all.extend(carried()?);
     Ok(all)
 }
 
@@ -93,7 +99,7 @@ fn public() -> Result<Vec<Case>> {
     let data = stack::private::project().join("runtime/keyless/tests/data");
     let read = |name: &str| fs::read(data.join(name));
     let digest = |hex: &str| hex.parse::<Digest>().map_err(|why| anyhow!("{why}"));
-    let subject = digest("sha256:54303491a8418fbed24344b513546182c29b43bf282ceb433af65e2299f9271f")?;
+    let subject = digest(SUBJECT)?;
     let other = digest(&format!("sha256:{}", "0".repeat(64)))?;
     let mut all = Vec::new();
     for (format, root, bundle, who) in [
@@ -116,4 +122,60 @@ fn public() -> Result<Vec<Case>> {
         add("the same, without its proof of inclusion", false, stated(unlogged.as_bytes(), &fulcio, who, &subject));
     }
     Ok(all)
+}
+
+/// A containers `policy.json` that names Sigstore's CA and log, as `boltseal policy import` carries it over: the trusted root
+/// that it writes judges a real statement.
+fn carried() -> Result<Vec<Case>> {
+    const NOTE: &str = "podman and skopeo take what cosign 2 attaches, and no bundle";
+    let data = stack::private::project().join("runtime/keyless/tests/data");
+    let bundle = fs::read(data.join("rekor-v1.json"))?;
+    let root = |name: &str| -> Result<Value> { Ok(serde_json::from_slice(&fs::read(data.join(name))?)?) };
+    let (good, staging) = (root("public-good.json")?, root("staging.json")?);
+    let mut all = Vec::new();
+    for (name, accept, ca, log) in [
+        ("a statement under the CA and log of a policy.json", true, &good, &good),
+        ("the same, another CA in it", false, &staging, &good),
+        ("the same, another log in it", false, &good, &staging),
+    ] {
+        let issuer = "https://token.actions.githubusercontent.com";
+        let policy = json!({ "default": [{ "type": "reject" }], "transports": { "docker": { "ghcr.io/corp": [{
+            "type": "sigstoreSigned",
+            "fulcio": { "caData": authorities(ca)?, "oidcIssuer": issuer, "subjectEmail": WORKFLOW },
+            "rekorPublicKeyDatas": logs(log)?,
+        }] } } });
+        let none = |path: &str| Err(format!("{path} is not named"));
+        let found = boltseal_import::import(policy.to_string().as_bytes(), none, |_| true, None);
+        let found = found.map_err(|why| anyhow!("{name}: {why}"))?;
+        let [(_, written)] = &found.keys[..] else { bail!("{name}: {:?}", found.notes) };
+        // As the authority that it writes demands.
+        ensure!(found.policy.contains("sct = false") && !found.policy.contains("log = false"), "{}", found.policy);
+        let demands = Demands { log: true, sct: false };
+        let fulcio = Fulcio::new(written.as_bytes(), demands).map_err(|why| anyhow!("{why}"))?;
+        let subject = SUBJECT.parse::<Digest>().map_err(|why| anyhow!("{why}"))?;
+        let ours = stated(&bundle, &fulcio, (WORKFLOW, issuer), &subject);
+        all.push(Case { format: "keyless, imported", name, accept, ours, tool: None, note: NOTE });
+    }
+    Ok(all)
+}
+
+/// PEM certificates of a trusted root's CAs, in base64.
+fn authorities(root: &Value) -> Result<String> {
+    let authorities = root["certificateAuthorities"].as_array().context("no CAs")?;
+    let chains = authorities.iter().filter_map(|authority| authority["certChain"]["certificates"].as_array());
+    let raw = chains.flatten().filter_map(|certificate| certificate["rawBytes"].as_str());
+    Ok(STANDARD.encode(raw.map(|raw| pem("CERTIFICATE", raw)).collect::<String>()))
+}
+
+/// Each of its logs' keys, PEM in base64.
+fn logs(root: &Value) -> Result<Vec<String>> {
+    let raw = root["tlogs"].as_array().context("no logs")?.iter().filter_map(|log| {
+        let key = &log["publicKey"];
+        key["keyDetails"].as_str().filter(|kind| kind.contains("ECDSA")).and(key["rawBytes"].as_str())
+    });
+    Ok(raw.map(|raw| STANDARD.encode(pem("PUBLIC KEY", raw))).collect())
+}
+
+fn pem(kind: &str, raw: &str) -> String {
+    format!("-----BEGIN {kind}-----\n{raw}\n-----END {kind}-----\n")
 }

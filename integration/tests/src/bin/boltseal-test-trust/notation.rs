@@ -1,70 +1,130 @@
-//! The Notary Project's envelopes, made with openssl and by hand: notation itself is not to be had where this runs (it is no
-//! package of Debian), so nothing here is the word of a tool.
+//! The Notary Project's envelopes: by notation itself, and by openssl and by hand where a fault is needed that notation does not
+//! sign. Both verdicts are of the same OCI layout.
 use crate::ours::{Trust, imported, signed};
 use crate::{Case, Given};
-use anyhow::Result;
-use boltseal_trust::StoreFile;
+use anyhow::{Context, Result};
 use boltseal_trust::notation::Notary;
 use serde_json::json;
 use stack::image::Image;
-use stack::notation::{Signer, root};
+use stack::notation::{EXPIRY, Notation, RSA, Signer, lay, root};
 use std::fs;
+use std::path::Path;
 
-const NOT_RUN: &str = "notation is not to be had here";
+/// Case, fault, and why notation says something else.
+type Fault = (&'static str, fn(&mut Signer), &'static str);
 
-type Fault = (&'static str, fn(&mut Signer));
-
-/// The accepted twin of each is the first case of its format.
-const FAULTS: [Fault; 9] = [
-    ("a leaf of another root of the same name", |s| s.ca = "other"),
-    ("another subject than is trusted", |s| s.subject = "/C=US/O=corp/CN=intern"),
-    ("a certificate for servers", |s| s.usage = "keyUsage=critical,digitalSignature\nextendedKeyUsage=serverAuth\n"),
-    ("a certificate without keyUsage", |s| s.usage = "extendedKeyUsage=codeSigning\n"),
-    ("a CA's certificate as a signer's", |s| {
-        s.usage = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,digitalSignature\n";
-    }),
-    ("an unknown critical attribute", |s| {
-        s.protected["crit"] = json!(["io.cncf.notary.signingScheme", "com.example.x"]);
-    }),
-    ("nothing critical", |s| s.protected["crit"] = json!([])),
-    ("another scheme", |s| s.protected["io.cncf.notary.signingScheme"] = json!("notary.x509.signingAuthority")),
-    ("another kind of payload", |s| s.protected["cty"] = json!("text/plain")),
+/// By hand. The accepted twin of each is the first case of its format.
+const FAULTS: [Fault; 12] = [
+    ("a leaf of another root of the same name", |s| s.ca = "other", ""),
+    ("another subject than is trusted", |s| s.subject = INTERN, ""),
+    (
+        "a certificate for servers",
+        |s| s.usage = "keyUsage=critical,digitalSignature\nextendedKeyUsage=serverAuth\n",
+        "",
+    ),
+    ("a certificate without keyUsage", |s| s.usage = "extendedKeyUsage=codeSigning\n", ""),
+    (
+        "a CA's certificate as a signer's",
+        |s| s.usage = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,digitalSignature\n",
+        "",
+    ),
+    ("an unknown critical extension", |s| s.usage = UNKNOWN, "notation leaves extensions that it does not know"),
+    ("an unknown critical attribute", |s| s.protected["crit"] = json!([SCHEME, "com.example.x"]), ""),
+    ("nothing critical", |s| s.protected["crit"] = json!([]), ""),
+    ("another scheme", |s| s.protected[SCHEME] = json!("notary.x509.signingAuthority"), ""),
+    ("another kind of payload", |s| s.protected["cty"] = json!("text/plain"), ""),
+    ("past its expiry", expired, ""),
+    ("an expiry that is not critical", |s| s.protected[EXPIRY] = json!(ENDED), ""),
 ];
 
-pub(crate) fn cases(given: &Given<'_>) -> Result<Vec<Case>> {
-    let roots = fs::read_to_string(root(given.work, "root")?)?;
-    let notary = |identity: &str| {
-        Notary::new(&roots, &[identity.into()], false).map(Trust::Roots).map_err(|why| anyhow::anyhow!("{why}"))
-    };
-    let trust = notary("O=corp, CN=ci")?;
-    let mut all = Vec::new();
-    for (cose, format) in [(false, "notation JWS"), (true, "notation COSE")] {
-        let mut add = |name, accept, ours| all.push(Case { format, name, accept, ours, tool: None, note: NOT_RUN });
-        let made = |fault: fn(&mut Signer)| {
-            let mut signer = Signer { cose, ..Signer::default() };
-            fault(&mut signer);
-            files(given, &signer, &given.app)
-        };
-        let mut good = made(|_| {})?;
-        add("signed under the authority's root", true, signed(&good, &trust, &given.app)?);
-        for (name, fault) in FAULTS {
-            add(name, false, signed(&made(fault)?, &trust, &given.app)?);
-        }
-        add("of another image", false, signed(&good, &trust, &given.other)?);
-        let key = notary("O=corp, CN=cd")?;
-        add("under another identity of the root", false, signed(&good, &key, &given.app)?);
-        for file in &mut good {
-            let middle = file.bytes.len() / 2;
-            if let Some(byte) = file.bytes.get_mut(middle) {
-                *byte = if *byte == b'A' { b'B' } else { b'A' };
-            }
-        }
-        add("one byte of the envelope changed", false, signed(&good, &trust, &given.app)?);
-    }
-    Ok(all)
+const SCHEME: &str = "io.cncf.notary.signingScheme";
+const ENDED: &str = "2026-01-02T00:00:00Z";
+const INTERN: &str = "/C=US/ST=WA/O=corp/CN=intern";
+const UNKNOWN: &str = "keyUsage=critical,digitalSignature\nextendedKeyUsage=codeSigning\n1.2.3.4=critical,DER:0500\n";
+const P521: &str = "ring, which verifies here, has no P-521; its twin is P-384";
+
+/// Signed by notation: the case, the leaf's key, options, whether we accept, why notation says something else.
+type Made = (&'static str, &'static str, &'static [&'static str], bool, &'static str);
+
+const MADE: [Made; 8] = [
+    ("by notation, RSA of 2048 bits", RSA, &[], true, ""),
+    ("by notation, RSA of 3072 bits", "-algorithm RSA -pkeyopt rsa_keygen_bits:3072", &[], true, ""),
+    ("by notation, RSA of 4096 bits", "-algorithm RSA -pkeyopt rsa_keygen_bits:4096", &[], true, ""),
+    ("by notation, P-256", "-algorithm EC -pkeyopt ec_paramgen_curve:P-256", &[], true, ""),
+    ("by notation, P-384", "-algorithm EC -pkeyopt ec_paramgen_curve:P-384", &[], true, ""),
+    ("by notation, P-521", "-algorithm EC -pkeyopt ec_paramgen_curve:P-521", &[], false, P521),
+    ("by notation, with an expiry to come", RSA, &["--expiry", "1h"], true, ""),
+    ("by notation, with its user's own words", RSA, &["--user-metadata", "commit=abc"], true, ""),
+];
+
+/// Signed by notation, and not whom the policy means; the twin is the first of [`MADE`].
+const OTHERS: [Fault; 2] = [
+    ("by notation, another subject than is trusted", |s| s.subject = INTERN, ""),
+    ("by notation, under another root of the same name", |s| s.ca = "other", ""),
+];
+
+fn expired(signer: &mut Signer) {
+    signer.protected[EXPIRY] = json!(ENDED);
+    signer.protected["crit"] = json!([SCHEME, EXPIRY]);
 }
 
-fn files(given: &Given<'_>, signer: &Signer, image: &Image) -> Result<Vec<StoreFile>> {
-    let layout = signer.layout(given.work, image)?;
-    imported([layout.as_path()])
+/// Whom both are told to trust.
+struct Judges {
+    ours: Trust,
+    notation: Notation,
+}
+
+impl Judges {
+    fn of(work: &Path, name: &str) -> Result<Self> {
+        let roots = fs::read_to_string(root(work, "root")?)?;
+        let notary = Notary::new(&roots, &[format!("O=corp, CN={name}")], false).map_err(anyhow::Error::msg)?;
+        let notation = Notation::new(work, "root", &format!("C=US, ST=WA, O=corp, CN={name}"))?;
+        Ok(Self { ours: Trust::Roots(notary), notation })
+    }
+
+    fn case(&self, format: &'static str, name: &'static str, accept: bool, lain: (&Path, &Image)) -> Result<Case> {
+        let (layout, image) = lain;
+        let ours = signed(&imported([layout])?, &self.ours, image)?;
+        let tool = Some(self.notation.verify(layout, image).with_context(|| format!("{format}, {name}"))?);
+        Ok(Case { format, name, accept, ours, tool, note: "" })
+    }
+}
+
+pub(crate) fn cases(given: &Given<'_>) -> Result<Vec<Case>> {
+    let (ci, cd) = (Judges::of(given.work, "ci")?, Judges::of(given.work, "cd")?);
+    let mut all = Vec::new();
+    for (cose, format) in [(false, "notation JWS"), (true, "notation COSE")] {
+        let app = &given.app;
+        let laid = |fault: fn(&mut Signer), signer: Signer| {
+            let mut signer = Signer { cose, ..signer };
+            fault(&mut signer);
+            signer.layout(given.work, app)
+        };
+        let mut add = |case: Case, note| all.push(Case { note, ..case });
+
+        let good = laid(|_| {}, Signer::default())?;
+        add(ci.case(format, "signed under the authority's root", true, (&good, app))?, "");
+        add(cd.case(format, "under another identity of the root", false, (&good, app))?, "");
+        let mut envelope = imported([good.as_path()])?.pop().context("no signature in the layout")?.bytes;
+        let moved = lay(given.work, &given.other, Some((&envelope, cose)))?;
+        add(ci.case(format, "beside another image", false, (&moved, &given.other))?, "");
+        let middle = envelope.len() / 2;
+        if let Some(byte) = envelope.get_mut(middle) {
+            *byte = if *byte == b'A' { b'B' } else { b'A' };
+        }
+        let changed = lay(given.work, app, Some((&envelope, cose)))?;
+        add(ci.case(format, "one byte of the envelope changed", false, (&changed, app))?, "");
+        for (name, fault, note) in FAULTS {
+            add(ci.case(format, name, false, (&laid(fault, Signer::default())?, app))?, note);
+        }
+
+        let made = |key, options| Signer { key, tool: Some(options), ..Signer::default() };
+        for (name, key, options, accept, note) in MADE {
+            add(ci.case(format, name, accept, (&laid(|_| {}, made(key, options))?, app))?, note);
+        }
+        for (name, fault, note) in OTHERS {
+            add(ci.case(format, name, false, (&laid(fault, made(RSA, &[]))?, app))?, note);
+        }
+    }
+    Ok(all)
 }
