@@ -26,15 +26,17 @@ build: setup
 check: setup
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets --target $(TARGET) -- -D warnings
+	$(CARGO) clippy --locked $(PROGRAMS) $(call with,keyless) --all-targets --target $(TARGET) -- -D warnings
 	@integration/tools/cargo-deny.sh --offline check bans licenses sources
 
-# Unit tests, then the fuzz targets (corpora replayed, a minute of new input), then the main job on real containerds.
+# Unit tests, then the fuzz targets (corpora replayed, a minute of new input), then the main job on real containerds. One choice of
+# crates for all three: another one has other features, and would be built anew from the bottom.
+TESTS := $(CARGO) test --locked --workspace $(addprefix --exclude boltseal-,demo bench) --target $(TARGET)
 test: build
-	$(CARGO) test --locked --workspace $(addprefix --exclude boltseal-,integration-tests demo bench) --target $(TARGET)
-	$(BUILD) -p boltseal-fuzz
-	target/$(TARGET)/debug/boltseal-fuzz replay
-	target/$(TARGET)/debug/boltseal-fuzz run --seconds 60
-	$(CARGO) test --locked -p boltseal-integration-tests --target $(TARGET)
+	$(TESTS)
+	$(TESTS) --test minute -- replay
+	$(TESTS) --test minute -- run --seconds 60
+	$(TESTS) --test main
 
 # Every signature format with what must be accepted and refused: by boltseal, and by cosign side by side; keyless ones also at a
 # start, by programs with the feature, which are kept in a folder of their own, and by those without.

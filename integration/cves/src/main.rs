@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use outcome::{Line, Outcome};
 use row::{Control, Row, Seen};
 use site::{Site, Who};
-use stack::node::trail;
+use stack::since::Since;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -33,7 +33,7 @@ fn work(scratch: &Path) -> Result<()> {
     }
     let mut site = Site::make(scratch)?;
     rows::keep()?;
-    let before = trail()?.len();
+    let before = Since::now()?;
     let mut lines = Vec::new();
     for group in &groups {
         for row in group.rows.iter().filter(|row| chosen(row)) {
@@ -42,7 +42,7 @@ fn work(scratch: &Path) -> Result<()> {
             lines.push((group.name, line));
         }
     }
-    report::end(&lines, before, words.is_empty())
+    report::end(&lines, &before, words.is_empty())
 }
 
 /// A row: its control, the peers, boltseal, and the twin of what boltseal refused.
@@ -50,9 +50,9 @@ fn one(site: &mut Site, row: &Row) -> Result<Line> {
     let runc = peer(site, row, Who::Runc);
     let crun = peer(site, row, Who::Crun);
     let control = control(site, row, &runc)?;
-    let records = trail()?.len();
+    let records = Since::now()?;
     let boltseal = attempt(site, row, Who::Boltseal).unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")));
-    let records = trail()?.split_off(records);
+    let records = records.records()?;
     let mut line = Line {
         ids: row.ids,
         mechanism: row.mechanism,

@@ -1,8 +1,8 @@
 //! The table, on screen and in README.md, and the last line.
 use crate::outcome::{Line, Outcome};
 use anyhow::{Context, Result, bail, ensure};
-use stack::node::trail;
 use stack::process::run;
+use stack::since::Since;
 use std::fs;
 use std::process::Command;
 
@@ -61,10 +61,10 @@ fn table(lines: &[(&'static str, Line)]) -> String {
 }
 
 /// Table, counts, last line; an error when something escaped or had no result. `whole`: no row was left out.
-pub(crate) fn end(lines: &[(&'static str, Line)], before: usize, whole: bool) -> Result<()> {
+pub(crate) fn end(lines: &[(&'static str, Line)], before: &Since, whole: bool) -> Result<()> {
     let text = table(lines);
     println!("\n{text}");
-    let records = trail()?.split_off(before);
+    let records = before.records()?;
     let count = |decision: &str| records.iter().filter(|record| record["decision"] == decision).count();
     let (allowed, denied) = (count("allow"), count("deny"));
     let aborted = records.iter().filter(|record| record["ev"] == "aborted").count();

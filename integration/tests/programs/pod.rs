@@ -7,6 +7,7 @@ use stack::node::{World, trail};
 use stack::policy::OWNER;
 use stack::process::poll;
 use stack::registry::ADDRESS;
+use stack::since::Since;
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -165,9 +166,8 @@ pub(crate) fn allowed(id: &str, warned: &[&str]) -> Result<Vec<String>> {
 }
 
 /// The rules that denied a container of this image, from the newest record that denies.
-pub(crate) fn denied(image: &str, before: usize) -> Result<Vec<String>> {
-    let records = trail()?;
-    let new = records.get(before..).unwrap_or_default();
+pub(crate) fn denied(image: &str, before: &Since) -> Result<Vec<String>> {
+    let new = before.records()?;
     let decision = new
         .iter()
         .rev()

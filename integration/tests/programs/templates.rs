@@ -7,9 +7,10 @@ use stack::cri::v1::{
     Capability, CdiDevice, ContainerConfig, ContainerState, Int64Value, Mount, NamespaceMode, PodSandboxConfig,
 };
 use stack::image::sha256;
-use stack::node::{World, trail};
+use stack::node::World;
 use stack::process::{poll, run};
 use stack::registry::ADDRESS;
+use stack::since::Since;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -120,12 +121,12 @@ fn both(world: &mut World, template: &Template, pod: &Pod, image: &str, other: &
     pod.cri.remove(&id)?;
 
     // The twin differs in the image alone.
-    let before = trail()?.len();
+    let before = Since::now()?;
     let mut twin = config;
     twin.image.as_mut().context("no image")?.image = other.into();
     let status = pod.start(&twin).err().context("another image starts as well")?;
     ensure!(status.message().contains("boltseal: denied by BS-"), "{status}");
-    let mut rules = pod::denied(other, before)?;
+    let mut rules = pod::denied(other, &before)?;
     let mut expected: Vec<String> = template.refused.iter().map(ToString::to_string).collect();
     rules.sort();
     expected.sort();

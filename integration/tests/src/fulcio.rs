@@ -115,6 +115,12 @@ impl Fulcio {
         Ok(file)
     }
 
+    /// The time stamp authority: where it answers, and its root's certificate.
+    #[must_use]
+    pub fn stamps(&self) -> (&str, PathBuf) {
+        (&self.url, self.folder.join("tsa-root.pem"))
+    }
+
     /// Signs the image as [`IDENTITY`] of [`ISSUER`], by a certificate as `signer` has it.
     pub fn sign(&self, signer: &Signer, image: &Image) -> Result<()> {
         let certificate = self.certify(signer)?;

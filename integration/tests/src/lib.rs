@@ -23,5 +23,6 @@ pub mod private;
 pub mod process;
 pub mod registry;
 pub mod sign;
+pub mod since;
 pub mod spec;
 pub mod tpm;

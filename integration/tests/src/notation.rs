@@ -2,7 +2,7 @@
 //! so that all of it can be bent.
 mod tool;
 
-pub use tool::Notation;
+pub use tool::{KEY, Notation};
 
 use crate::image::{Image, sha256};
 use crate::process::run;
@@ -30,7 +30,7 @@ pub struct Signer {
     /// Extensions of the leaf.
     pub usage: &'static str,
     /// notation signs, with these options, and not we; then `protected` says nothing.
-    pub tool: Option<&'static [&'static str]>,
+    pub tool: Option<Vec<String>>,
     pub protected: Value,
     /// As COSE instead of JWS; then `protected` says what is in it beside the algorithm, in the same names.
     pub cose: bool,
@@ -75,12 +75,12 @@ pub fn root(work: &Path, ca: &str) -> Result<PathBuf> {
 impl Signer {
     /// An OCI layout with the image's manifest and its signature, as `oras copy -r` leaves it, but for the layers.
     pub fn layout(&self, work: &Path, image: &Image) -> Result<PathBuf> {
-        match self.tool {
+        match &self.tool {
             None => lay(work, image, Some((&self.envelope(work, image)?, self.cose))),
             Some(options) => {
                 let layout = lay(work, image, None)?;
                 self.certified(work)?;
-                Notation::new(work, self.ca, "*")?.sign(&layout, image, self.cose, options)?;
+                Notation::new(work, self.ca, "*")?.sign(&layout, image, KEY, self.cose, options)?;
                 Ok(layout)
             }
         }

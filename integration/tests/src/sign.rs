@@ -51,14 +51,17 @@ impl Key {
     }
 
     /// A key of another kind than cosign makes: openssl's, by these options. cosign 3.1 imports it, because Debian's 2.5
-    /// imports Ed25519 alone; both sign with what was imported.
+    /// imports Ed25519 alone; both sign with what was imported. The same name and kind again is the same key.
     pub fn import(work: &Path, name: &str, options: &[&str]) -> Result<Self> {
         let home = work.join("keys");
         fs::create_dir_all(&home)?;
         let prefix = home.join(name);
-        let made = prefix.with_extension("pem");
-        run(Command::new("openssl").args(["genpkey", "-quiet"]).args(options).arg("-out").arg(&made))?;
+        let (made, kind) = (prefix.with_extension("pem"), prefix.with_extension("kind"));
         let key = Self { private: prefix.with_extension("key"), public: prefix.with_extension("pub"), home };
+        if fs::read_to_string(&kind).is_ok_and(|of| of == options.join(" ")) {
+            return Ok(key);
+        }
+        run(Command::new("openssl").args(["genpkey", "-quiet"]).args(options).arg("-out").arg(&made))?;
         for old in [&key.private, &key.public] {
             if old.exists() {
                 fs::remove_file(old)?;
@@ -66,6 +69,7 @@ impl Key {
         }
         let mut import = Cosign::V3.command(&key.home);
         run(import.args(["import-key-pair", "--key"]).arg(&made).arg("--output-key-prefix").arg(&prefix))?;
+        fs::write(kind, options.join(" "))?;
         Ok(key)
     }
 

@@ -4,8 +4,9 @@ use crate::Report;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use stack::client::Request;
-use stack::node::{World, trail};
+use stack::node::World;
 use stack::process::poll;
+use stack::since;
 use stack::spec;
 use std::fs;
 use std::time::Duration;
@@ -24,16 +25,16 @@ pub(crate) fn all(world: &mut World, report: &mut Report, name: &dyn Fn(&str) ->
     check("anomalies: a file of memory does not run, but by an allowance", memory);
 }
 
-/// What the trail says from here on: another containerd's container may have had the same id.
-pub(crate) struct Since(usize);
+/// What the trail says of a container from here on: another containerd's may have had the same id.
+pub(crate) struct Since(since::Since);
 
 impl Since {
     pub(crate) fn now() -> Result<Self> {
-        Ok(Self(trail()?.len()))
+        since::Since::now().map(Self)
     }
 
     pub(crate) fn of(&self, id: &str, event: &str) -> Result<Vec<Value>> {
-        Ok(trail()?.into_iter().skip(self.0).filter(|r| r["ev"] == event && r["what"]["id"] == id).collect())
+        Ok(self.0.records()?.into_iter().filter(|r| r["ev"] == event && r["what"]["id"] == id).collect())
     }
 
     fn anomalies(&self, id: &str) -> Result<Vec<Value>> {

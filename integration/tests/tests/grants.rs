@@ -4,9 +4,10 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use stack::granted::{FAULTS, JWKS, People, Pod, SUBJECT, bent, refused, run};
 use stack::leak::Snapshot;
-use stack::node::{World, trail};
+use stack::node::World;
 use stack::policy;
 use stack::process;
+use stack::since::Since;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
@@ -45,10 +46,10 @@ pub(crate) fn all(world: &mut World, report: &mut Report, name: &dyn Fn(&str) ->
 fn proven(world: &World, people: &People) -> Result<String> {
     let mut pod = Pod::new("granted");
     people.with(&mut pod, |_| {})?;
-    let before = trail()?.len();
+    let before = Since::now()?;
     run(world, &people.image, &pod, |_| {})?;
-    let records = trail()?;
-    let of = |ev: &str| records.iter().skip(before).filter(|r| r["ev"] == ev).cloned().collect::<Vec<Value>>();
+    let records = before.records()?;
+    let of = |ev: &str| records.iter().filter(|r| r["ev"] == ev).cloned().collect::<Vec<Value>>();
     let started = of("started");
     ensure!(started.len() == 2 && started.iter().all(|r| r["who"]["owner"] == SUBJECT), "{started:?}");
     let decided = of("decision");
@@ -75,15 +76,15 @@ fn system(world: &World) -> Result<String> {
     let pod = Pod::new("agent");
     let Err(error) = run(world, &image.name, &pod, |_| {}) else { bail!("it started in another namespace") };
     ensure!(format!("{error:#}").contains("no annotation boltseal.dev/owner-grant"), "{error:#}");
-    let before = trail()?.len();
+    let before = Since::now()?;
     run(world, &image.name, &pod, |config| {
         if let Some(metadata) = &mut config.metadata {
             metadata.namespace = "demo-system".into();
         }
     })
     .context("the twin")?;
-    let records = trail()?;
-    let mut decided = records.iter().skip(before).filter(|r| r["ev"] == "decision");
+    let records = before.records()?;
+    let mut decided = records.iter().filter(|r| r["ev"] == "decision");
     let named = |r: &Value| r["who"]["owner"] == "platform@example.com" && r.to_string().contains("system agent");
     ensure!(decided.all(named), "{records:?}");
     Ok("owner platform@example.com, by the policy's list".into())
@@ -208,12 +209,11 @@ fn glass(world: &World) -> Result<String> {
     fs::remove_file(folder.join("by-hand.json"))?;
     sign("once", 2, "twice")?;
     grant(world, 0, &["install", "twice"], "x")?;
-    let before = trail()?.len();
+    let before = Since::now()?;
     run(world, &image, &pod, |_| {}).context("with two keys")?;
-    let records = trail()?;
+    let records = before.records()?;
     let shows = |r: &&Value| r["break_glass"].to_string().contains("the owner's key is lost");
-    let decided: Vec<&Value> =
-        records.iter().skip(before).filter(|r| r["ev"] == "decision" || r["ev"] == "started").collect();
+    let decided: Vec<&Value> = records.iter().filter(|r| r["ev"] == "decision" || r["ev"] == "started").collect();
     ensure!(decided.len() == 4 && decided.iter().all(shows), "{decided:?}");
     ensure!(decided[0].to_string().contains("excepted"), "{:?}", decided[0]);
     let listed = process::run(Command::new("boltseal").args(["audit", "list", "--since", "1m"]))?;

@@ -7,6 +7,7 @@ use stack::client::{BOLTSEAL, Code};
 use stack::node::{World, trail};
 use stack::policy::OWNER;
 use stack::process::{output, poll, run};
+use stack::since::Since;
 use stack::spec;
 use std::fs;
 use std::time::Duration;
@@ -184,7 +185,7 @@ fn own_streams(world: &mut World) -> Result<String> {
 }
 
 fn oom_score(world: &mut World) -> Result<String> {
-    let before = trail()?.len();
+    let before = Since::now()?;
     let mut request = world.request("app", &["/bin/cat", "/proc/self/oom_score_adj"])?;
     request.spec["process"]["oomScoreAdj"] = json!(-998);
     let ended = world.complete(&request)?;
@@ -197,8 +198,7 @@ fn oom_score(world: &mut World) -> Result<String> {
         // With CAP_SYS_RESOURCE it is set as asked.
         return Ok(ended.output.trim().to_owned());
     }
-    let records = trail()?;
-    let new = records.get(before..).unwrap_or_default();
+    let new = before.records()?;
     ensure!(new.iter().any(|record| record.to_string().contains("oom_score_adj")), "not recorded: {new:?}");
     Ok(ended.output.trim().to_owned())
 }

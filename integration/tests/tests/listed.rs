@@ -5,7 +5,8 @@ use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 use stack::cases::list;
 use stack::client::Request;
-use stack::node::{World, trail};
+use stack::node::World;
+use stack::since::Since;
 use stack::spec;
 use std::fs;
 
@@ -24,9 +25,9 @@ fn only_listed(world: &mut World) -> Result<String> {
     let both = said(world, |_| {})?;
     ensure!(both == ["ran /bin/busybox", "ran /bin/busybox.other"], "{both:?}");
     list(world, &["/bin/sh", "-/lib/ld-linux-aarch64.so.1"])?;
-    let records = trail()?.len();
+    let records = Since::now()?;
     one_ran(&said(world, |_| {})?)?;
-    let new = trail()?.split_off(records);
+    let new = records.records()?;
     ensure!(new.iter().any(sealed), "no record of the list: {new:?}");
     list(world, &["/bin/sh", "/bin/busybox.other"])?;
     ensure!(said(world, |_| {})? == both, "what is listed does not run");

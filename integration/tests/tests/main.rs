@@ -1,6 +1,6 @@
 //! The main job and everything that is refused, on containerd 1.6 and 2.1, each in a private machine of its own, beside each other:
 //!
-//!   cargo test -p boltseal-integration-tests [-- PART..]     parts: life, cri, owner, grants, users (user-namespace: without pods), cases, warn, hooks, node, policies, scanned, inspected, signed, network, listed, fetch, anomalies, watch, odd, mutated; 1.6, 2.1; a part of a case's name
+//!   cargo test -p boltseal-integration-tests --test main [-- PART..]     parts: life, cri, owner, grants, users (user-namespace: without pods), cases, warn, hooks, node, policies, scanned, inspected, signed, network, listed, fetch, anomalies, watch, odd, mutated; 1.6, 2.1; a part of a case's name
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod anomalies;

@@ -8,7 +8,8 @@ use boltseal_fuzz::start::running::{HIDDEN, Seen, wrongs};
 use boltseal_fuzz::start::{Grant, demands};
 use serde_json::Value;
 use stack::client::Status;
-use stack::node::{World, trail};
+use stack::node::World;
+use stack::since::Since;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -36,7 +37,7 @@ struct Count {
 }
 
 fn mutated(world: &mut World) -> Result<String> {
-    let before = trail()?.len();
+    let before = Since::now()?;
     let mut count = Count::default();
     for seed in SEEDS {
         let mut request = world.request("app", &["/bin/sleep", "600"])?;
@@ -46,7 +47,7 @@ fn mutated(world: &mut World) -> Result<String> {
         request.spec = spec;
         one(world, &request, &mut count).with_context(|| format!("seed {seed}: {}", changes.join("; ")))?;
     }
-    let new = trail()?.split_off(before);
+    let new = before.records()?;
     // The twin of them all; and containerd clears away with a good one what it left of those that it took for no spec.
     let good = world.request("app", &["/bin/true"])?;
     ensure!(world.complete(&good)?.status == 0, "the good spec does not start any more");

@@ -4,8 +4,9 @@ use crate::Report;
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use stack::client::Request;
-use stack::node::{World, trail};
+use stack::node::World;
 use stack::registry::ADDRESS;
+use stack::since::Since;
 use stack::spec;
 use std::fs;
 use std::path::Path;
@@ -32,10 +33,10 @@ fn opened(world: &mut World) -> Result<String> {
     let before = steps(world, |_| Ok(()))?;
     expect(&before, ["unreachable", "unreachable", "unreachable", "unreachable", "", ""])?;
     open(world, &["7100"], &["127.0.0.1:7001"])?;
-    let records = trail()?.len();
+    let records = Since::now()?;
     let after = steps(world, |_| Ok(()))?;
     expect(&after, ["unreachable", "Permission denied", "not permitted", "not permitted", "", "Permission denied"])?;
-    let new = trail()?.split_off(records);
+    let new = records.records()?;
     for (rule, part) in
         [("BS-NET-001", "binds TCP 7100; connects to TCP 7001"), ("BS-NET-002", "reaches 127.0.0.1:7001")]
     {

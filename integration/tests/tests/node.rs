@@ -2,7 +2,8 @@
 use crate::Report;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use stack::node::{World, trail};
+use stack::node::World;
+use stack::since::Since;
 use std::fs;
 
 const VERDICT: &str = "/run/boltseal/node.json";
@@ -41,12 +42,12 @@ fn healed(world: &mut World, change: fn(&str) -> String) -> Result<String> {
 
 /// What the decision on one good start says beside its findings.
 fn note(world: &mut World) -> Result<String> {
-    let before = trail()?.len();
+    let before = Since::now()?;
     let request = world.request("app", &["/bin/true"])?;
     let ended = world.complete(&request)?;
     ensure!(ended.status == 0, "{ended:?}");
-    let records = trail()?;
+    let new = before.records()?;
     let decision = |record: &&Value| record["decision"] == "allow" && record["what"]["id"] == request.id.as_str();
-    let record = records.get(before..).unwrap_or_default().iter().find(decision).context("no decision")?;
+    let record = new.iter().find(decision).context("no decision")?;
     Ok(record["note"].as_str().unwrap_or_default().to_owned())
 }

@@ -3,7 +3,8 @@ use crate::Report;
 use anyhow::{Context, Result, bail, ensure};
 use boltseal_message::{Code, Create, Mount, Operation, Refusal, Reply, Request, Stdio};
 use stack::gate;
-use stack::node::{NAMESPACE, World, trail};
+use stack::node::{NAMESPACE, World};
+use stack::since::Since;
 use std::fs;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
@@ -114,7 +115,7 @@ fn two_creates(world: &mut World) -> Result<String> {
     let (request, create) = known(world)?;
     let mut said = String::new();
     for _ in 0..5 {
-        let before = trail()?.len();
+        let before = Since::now()?;
         let replies = gate::together(&[create.clone(), create.clone()])?;
         let made: Vec<u32> =
             replies.iter().filter_map(|r| if let Reply::Created(c) = r { Some(c.pid) } else { None }).collect();
@@ -122,7 +123,7 @@ fn two_creates(world: &mut World) -> Result<String> {
         let refused = refused.with_context(|| format!("nobody was refused: {replies:?}"))?;
         ensure!(made.len() == 1 && refused.code == Code::AlreadyExists, "{replies:?}");
         said.clone_from(&refused.message);
-        recorded(&trail()?.split_off(before), "another request makes")?;
+        recorded(&before.records()?, &["another request makes", "exists and runs"])?;
         let delete = Request { operation: Operation::Delete { events: Vec::new() }, ..create.clone() };
         let gone = gate::together(&[delete])?;
         ensure!(matches!(gone.as_slice(), [Reply::Done]), "{gone:?}");
@@ -132,25 +133,25 @@ fn two_creates(world: &mut World) -> Result<String> {
 }
 
 /// Of two decisions that allowed, one started; the other says in the trail why it did not.
-fn recorded(new: &[serde_json::Value], why: &str) -> Result<()> {
+fn recorded(new: &[serde_json::Value], why: &[&str]) -> Result<()> {
     let of = |ev: &str| new.iter().filter(|record| record["ev"] == ev).collect::<Vec<_>>();
     let (decided, started, aborted) = (of("decision"), of("started"), of("aborted"));
     ensure!(decided.len() == 2 && decided.iter().all(|record| record["decision"] == "allow"), "{new:?}");
     ensure!(started.len() == 1 && aborted.len() == 1 && started[0]["of"] != aborted[0]["of"], "{new:?}");
     ensure!(decided.iter().any(|record| record["id"] == aborted[0]["of"]), "{new:?}");
-    ensure!(aborted[0]["note"].as_str().is_some_and(|note| note.contains(why)), "{new:?}");
+    ensure!(aborted[0]["note"].as_str().is_some_and(|note| why.iter().any(|why| note.contains(why))), "{new:?}");
     Ok(())
 }
 
 /// A container that runs, and a second create of its id: refused, and in the trail. Twin: after its delete.
 fn create_again(world: &mut World) -> Result<String> {
     let (request, create) = known(world)?;
-    let before = trail()?.len();
+    let before = Since::now()?;
     let first = gate::hold(&create)?;
     let second = gate::together(std::slice::from_ref(&create))?;
     let Some(Reply::Refused(refused)) = second.first() else { bail!("it was made twice: {second:?}") };
     ensure!(refused.code == Code::AlreadyExists, "{refused:?}");
-    recorded(&trail()?.split_off(before), "exists and runs")?;
+    recorded(&before.records()?, &["exists and runs"])?;
     let first = first.reply()?;
     ensure!(matches!(first, Reply::Created(_)), "{first:?}");
     let said = refused.message.clone();

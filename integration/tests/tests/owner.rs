@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use stack::cri::{Cri, container, pod};
 use stack::jws::{HEAD, Signer, now, unsigned};
 use stack::leak::Snapshot;
-use stack::node::{World, trail};
+use stack::node::World;
 use stack::policy::{self, OWNER};
+use stack::since::Since;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -189,15 +190,15 @@ fn proven(world: &World, cluster: &Cluster) -> Result<String> {
     let pod_of = Pod { name: "owned".into() };
     cluster.project(&pod_of, |_| {})?;
     let image = world.node.images.get("app")?.name.clone();
-    let before = trail()?.len();
+    let before = Since::now()?;
     run(world, &pod_of, |cri, id, logs| {
         let config = container("app", &image, &["/bin/sleep", "600"], &Default::default());
         let container = cri.create(id, &pod("owned", logs, Some(OWNER)), &config).context("CreateContainer")?;
         cri.start(&container).context("StartContainer")
     })?;
     fs::remove_dir_all(pod_of.root())?;
-    let records = trail()?;
-    let started: Vec<&Value> = records.iter().skip(before).filter(|r| r["ev"] == "started").collect();
+    let records = before.records()?;
+    let started: Vec<&Value> = records.iter().filter(|r| r["ev"] == "started").collect();
     ensure!(started.len() == 2 && started.iter().all(|r| r["who"]["owner"] == SUBJECT), "{started:?}");
     Ok(format!("{SUBJECT}, sandbox and container"))
 }

@@ -4,7 +4,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use stack::client::{Client, Request};
 use stack::containerd;
-use stack::node::{NAMESPACE, World, trail};
+use stack::node::{NAMESPACE, World};
+use stack::since::Since;
 use stack::{policy, tpm};
 use std::fs;
 use std::path::Path;
@@ -133,12 +134,12 @@ fn last_good(world: &mut World) -> Result<String> {
 
 /// What BS-NOD-004 says in the record of a start that goes well; its strongest word.
 fn finding(world: &mut World) -> Result<Value> {
-    let before = trail()?.len();
+    let before = Since::now()?;
     let request = world.request("app", &["/bin/true"])?;
     let ended = world.complete(&request).map_err(|s| anyhow::anyhow!("{}", s.message()))?;
     ensure!(ended.status == 0, "{ended:?}");
-    let records = trail()?;
-    let decision = records.iter().skip(before).find(|r| r["decision"] == "allow").context("no decision")?;
+    let records = before.records()?;
+    let decision = records.iter().find(|r| r["decision"] == "allow").context("no decision")?;
     let found: Vec<&Value> =
         decision["findings"].as_array().context("no findings")?.iter().filter(|f| f["rule"] == "BS-NOD-004").collect();
     let strongest = found.iter().find(|f| f["outcome"] != "pass").or(found.first()).context("BS-NOD-004 is silent")?;

@@ -1,9 +1,9 @@
 //! Layers are scanned once for an image, however often it starts, and not at all where no policy asks.
 use crate::Report;
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 use stack::containerd::Version;
-use stack::node::{World, trail};
+use stack::node::World;
+use stack::since::Since;
 
 /// Starts of one image.
 const STARTS: usize = 200;
@@ -34,10 +34,9 @@ fn asked(world: &mut World) -> Result<()> {
 }
 
 /// What decisions since then say of the scan.
-fn said(before: usize) -> Result<Vec<String>> {
-    let records = trail()?;
-    let new: Vec<&Value> = records.get(before..).context("a shorter trail")?.iter().collect();
-    let facts = new.iter().filter(|r| r["decision"] == "allow").filter_map(|r| {
+fn said(before: &Since) -> Result<Vec<String>> {
+    let records = before.records()?;
+    let facts = records.iter().filter(|r| r["decision"] == "allow").filter_map(|r| {
         let found = r["findings"].as_array()?.iter().find(|f| f["rule"] == "BS-IMG-007")?;
         Some(found["fact"].as_str()?.to_owned())
     });
@@ -58,11 +57,11 @@ fn forget() -> Result<()> {
 fn once(world: &mut World) -> Result<String> {
     forget()?;
     asked(world)?;
-    let before = trail()?.len();
+    let before = Since::now()?;
     for _ in 0..STARTS {
         start(world)?;
     }
-    let facts = said(before)?;
+    let facts = said(&before)?;
     let counted = (facts.len(), count(&facts, "fresh"), count(&facts, "cached"));
     ensure!(counted == (STARTS, 1, STARTS - 1), "starts, fresh, cached: {counted:?}");
     Ok(format!("{} starts, {} scan", counted.0, counted.1))
@@ -70,9 +69,9 @@ fn once(world: &mut World) -> Result<String> {
 
 fn unasked(world: &mut World) -> Result<String> {
     forget()?;
-    let before = trail()?.len();
+    let before = Since::now()?;
     start(world)?;
-    let facts = said(before)?;
+    let facts = said(&before)?;
     ensure!(facts == ["no policy asks what its layers hold"], "{facts:?}");
     ensure!(!std::path::Path::new(CACHE).exists(), "{CACHE} was made");
     Ok(String::new())
@@ -85,10 +84,10 @@ fn unkept(world: &mut World) -> Result<String> {
     std::fs::create_dir_all(CACHE.trim_end_matches("/sha256"))?;
     std::fs::write(CACHE, "")?;
     world.undo_later(|_| std::fs::remove_file(CACHE).context(CACHE));
-    let before = trail()?.len();
+    let before = Since::now()?;
     start(world)?;
     start(world)?;
-    let facts = said(before)?;
+    let facts = said(&before)?;
     ensure!(count(&facts, "fresh") == 2, "{facts:?}");
     Ok(String::new())
 }

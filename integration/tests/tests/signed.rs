@@ -6,9 +6,10 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use stack::cases::signed::{SIGNED, enforce};
 use stack::cri::{Cri, container, pod, v1};
-use stack::node::{World, trail};
+use stack::node::World;
 use stack::policy::OWNER;
 use stack::process::poll;
+use stack::since::Since;
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
@@ -45,15 +46,14 @@ fn strict(world: &mut World) -> Result<String> {
 
 fn recorded(world: &mut World) -> Result<String> {
     const SECRET: &str = "s3cret-of-a-pod";
-    let before = trail()?.len();
+    let before = Since::now()?;
     let mut request = world.request("own", &["/bin/true", SECRET])?;
     request.spec["process"]["env"] = json!(["PATH=/bin", format!("TOKEN={SECRET}")]);
     let ended = world.complete(&request).context("it is refused")?;
     ensure!(ended.status == 0, "{ended:?}");
-    let records = trail()?;
-    let new = records.get(before..).unwrap_or_default();
+    let new = before.records()?;
     let warned: Vec<&str> =
-        findings(new).filter(|f| f["outcome"] == "warn").filter_map(|f| f["fact"].as_str()).collect();
+        findings(&new).filter(|f| f["outcome"] == "warn").filter_map(|f| f["fact"].as_str()).collect();
     ensure!(
         warned
             == ["other arguments than the signed ones, from argument 1 on", "not as the signed config has it: TOKEN"],
@@ -61,11 +61,11 @@ fn recorded(world: &mut World) -> Result<String> {
     );
     ensure!(!new.iter().any(|record| record.to_string().contains(SECRET)), "the trail holds the secret: {new:?}");
     // The twin: nothing is overridden, and nothing is said of it.
-    let before = records.len();
+    let before = Since::now()?;
     let request = world.request("own", &SIGNED)?;
     world.complete(&request).context("the twin")?;
-    let records = trail()?;
-    let all: Vec<&Value> = findings(records.get(before..).unwrap_or_default()).collect();
+    let new = before.records()?;
+    let all: Vec<&Value> = findings(&new).collect();
     ensure!(!all.is_empty() && all.iter().all(|f| f["outcome"] == "pass"), "{all:?}");
     Ok(String::new())
 }

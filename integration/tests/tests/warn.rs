@@ -2,8 +2,9 @@
 use crate::{Choice, Report};
 use anyhow::{Context, Result, ensure};
 use stack::cases::{self, Warned};
-use stack::node::{World, trail};
+use stack::node::World;
 use stack::process::run;
+use stack::since::Since;
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
@@ -44,7 +45,7 @@ fn sealed(world: &mut World) -> Result<String> {
     policy.set("limits.pids", 40)?;
     policy.write()?;
     let run = |world: &mut World| -> Result<String> {
-        let before = trail()?.len();
+        let before = Since::now()?;
         let mut request = world.request("app", &["/bin/sleep", "600"])?;
         for limit in ["memory", "pids"] {
             request.spec["linux"]["resources"][limit] = serde_json::Value::Null;
@@ -54,8 +55,7 @@ fn sealed(world: &mut World) -> Result<String> {
         world.client.remove(&request)?;
         let [memory, pids] = limits;
         ensure!((memory?, pids?) == (100 << 20, 40), "other limits than the policy's");
-        let records = trail()?;
-        let new = records.get(before..).unwrap_or_default();
+        let new = before.records()?;
         for condition in ["memory-default", "pids-default"] {
             ensure!(new.iter().any(|record| sealed_by(record, condition)), "no record of {condition}: {new:?}");
         }

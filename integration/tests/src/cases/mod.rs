@@ -27,7 +27,8 @@ pub use programs::list;
 use crate::client::{Code, Request, Status};
 use crate::containerd::Version;
 use crate::leak::Snapshot;
-use crate::node::{World, trail};
+use crate::node::World;
+use crate::since::Since;
 use crate::spec as template;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -241,7 +242,7 @@ impl Case {
 
     /// Refused as the case says, recorded, nothing left; then the twin starts. Answers with the first line.
     pub fn check(&self, world: &mut World) -> Result<String> {
-        let before = trail()?.len();
+        let before = Since::now()?;
         let clean = Snapshot::take()?;
         let status = match self.attempt(world)? {
             Try::Started => bail!("it started"),
@@ -250,8 +251,7 @@ impl Case {
         let line = first_line(&status);
         self.expect(world.containerd.version, &status, &line)?;
         clean.compare()?;
-        let records = trail()?;
-        let new = records.get(before..).unwrap_or_default();
+        let new = before.records()?;
         if self.rule.is_empty() || self.unrecorded {
             ensure!(!new.iter().any(|record| record["ev"] == "started"), "the trail says that it started: {new:?}");
             ensure!(self.unrecorded || !new.iter().any(allowed), "the trail says that it was allowed: {new:?}");
@@ -293,12 +293,11 @@ impl Case {
         policy.warn(self.rule)?;
         let enforced = std::mem::replace(&mut world.node.policy, policy);
         world.node.policy.write()?;
-        let before = trail()?.len();
+        let before = Since::now()?;
         let tried = self.attempt(world);
         world.node.policy = enforced;
         world.node.policy.write()?;
-        let records = trail()?;
-        let new = records.get(before..).unwrap_or_default();
+        let new = before.records()?;
         ensure!(new.iter().any(|record| warns(record, self.rule)), "no record of a warning: {tried:?}, {new:?}");
         match tried? {
             Try::Started => Ok("starts".into()),

@@ -21,7 +21,7 @@ fn cose(signer: &mut Signer) {
 
 /// The Notary Project's own tool signs, instead of openssl and us.
 fn by_tool(signer: &mut Signer) {
-    signer.tool = Some(&[]);
+    signer.tool = Some(Vec::new());
 }
 
 pub(super) fn cases() -> Vec<Case> {

@@ -8,6 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Its name for `leaf.key` with `chain.pem`.
+pub const KEY: &str = "ci";
+
 /// With a configuration of its own, which trusts one root for one subject.
 #[derive(Debug)]
 pub struct Notation {
@@ -26,7 +29,7 @@ impl Notation {
         let store = config.join("truststore/x509/ca/root");
         fs::create_dir_all(&store)?;
         fs::copy(root(work, ca)?, store.join("root.pem"))?;
-        let keys = json!({ "keys": [{ "name": "ci", "keyPath": folder.join("leaf.key"), "certPath": folder.join("chain.pem") }] });
+        let keys = json!({ "keys": [{ "name": KEY, "keyPath": folder.join("leaf.key"), "certPath": folder.join("chain.pem") }] });
         fs::write(config.join("signingkeys.json"), keys.to_string())?;
         let identity = if identity == "*" { identity.to_owned() } else { format!("x509.subject: {identity}") };
         let policy = json!({ "version": "1.0", "trustPolicies": [{
@@ -43,10 +46,26 @@ impl Notation {
         command
     }
 
-    /// By `leaf.key` and `chain.pem`.
-    pub(super) fn sign(&self, layout: &Path, image: &Image, cose: bool, options: &[&str]) -> Result<()> {
+    /// One that trusts the certificate that it makes for tests, for anybody: its name for the key, and the certificate's file.
+    ///
+    /// # Errors
+    /// As [`Notation::new`]; the tool makes none.
+    pub fn of_its_own(work: &Path) -> Result<(Self, &'static str, PathBuf)> {
+        const NAME: &str = "wabbit-networks.io";
+        let made = Self::new(work, NAME, "*")?;
+        run(made.command().args(["certificate", "generate-test", NAME]))?;
+        let file = made.home.join("notation/localkeys").join(format!("{NAME}.crt"));
+        fs::copy(&file, made.home.join("notation/truststore/x509/ca/root/root.pem"))?;
+        Ok((made, NAME, file))
+    }
+
+    /// By a key that it knows by that name.
+    ///
+    /// # Errors
+    /// It does not sign.
+    pub fn sign(&self, layout: &Path, image: &Image, key: &str, cose: bool, options: &[String]) -> Result<()> {
         let mut command = self.command();
-        command.args(["sign", "--oci-layout", "--key", "ci", "--signature-format", if cose { "cose" } else { "jws" }]);
+        command.args(["sign", "--oci-layout", "--key", key, "--signature-format", if cose { "cose" } else { "jws" }]);
         run(command.args(options).arg(format!("{}@{}", layout.display(), image.manifest))).map(drop)
     }
 

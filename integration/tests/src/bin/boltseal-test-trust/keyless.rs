@@ -39,8 +39,7 @@ const REPLACED: [Replaced; 3] = [
     ("a certificate that had ended when it signed", false, |s| s.ended = true),
 ];
 
-pub(crate) fn cases(given: &Given<'_>) -> Result<Vec<Case>> {
-    let fulcio = fulcio::Fulcio::start(given.work)?;
+pub(crate) fn cases(given: &Given<'_>, fulcio: &fulcio::Fulcio) -> Result<Vec<Case>> {
     let root = fulcio.trusted_root("fulcio")?;
     let trust = |identity: &'static str, issuer: &'static str| -> Result<Trust> {
         let read = Fulcio::new(&fs::read(&root)?, NO_LOG).map_err(|why| anyhow!("{why}"))?;

@@ -1,5 +1,5 @@
 //! Every signature format, each with what must be accepted and what must be refused: by boltseal, and by the tool that
-//! made it where that can be had. Vectors are made in the run by cosign 2.5, cosign 3.1 and openssl. Keyless ones, which take
+//! made it where that can be had. Vectors are made in the run by cosign 2.5, cosign 3.1, notation 1.3 and openssl. Keyless ones, which take
 //! programs of another build, also at a start by a real containerd.
 //!
 //! Each refused case names the accepted one that differs in the fault alone. Where the tool's verdict is another than
@@ -13,6 +13,7 @@ mod ours;
 mod starts;
 
 use anyhow::{Result, ensure};
+use stack::fulcio::Fulcio;
 use stack::image::{Image, Recipe, build};
 use stack::{private, registry};
 use std::path::Path;
@@ -57,8 +58,9 @@ fn vectors(scratch: &Path) -> Result<Vec<Case>> {
     };
     let given = Given { work: scratch, app: image("app")?, other: image("other")? };
     let mut cases = cosign::cases(&given)?;
-    cases.extend(keyless::cases(&given)?);
-    cases.extend(notation::cases(&given)?);
+    let fulcio = Fulcio::start(scratch)?;
+    cases.extend(keyless::cases(&given, &fulcio)?);
+    cases.extend(notation::cases(&given, &fulcio)?);
     cases.extend(grants::cases()?);
     Ok(cases)
 }

@@ -5,6 +5,7 @@ use crate::{Case, Given};
 use anyhow::{Context, Result};
 use boltseal_trust::notation::Notary;
 use serde_json::json;
+use stack::fulcio::Fulcio;
 use stack::image::Image;
 use stack::notation::{EXPIRY, Notation, RSA, Signer, lay, root};
 use std::fs;
@@ -74,7 +75,19 @@ struct Judges {
     notation: Notation,
 }
 
+/// Judges who trust a certificate that notation made for tests, and its name for the key.
+struct Own {
+    judges: Judges,
+    key: &'static str,
+}
+
 impl Judges {
+    fn of_its_own(work: &Path) -> Result<Own> {
+        let (notation, key, file) = Notation::of_its_own(work)?;
+        let notary = Notary::new(&fs::read_to_string(file)?, &["*".into()], false).map_err(anyhow::Error::msg)?;
+        Ok(Own { judges: Self { ours: Trust::Roots(notary), notation }, key })
+    }
+
     fn of(work: &Path, name: &str) -> Result<Self> {
         let roots = fs::read_to_string(root(work, "root")?)?;
         let notary = Notary::new(&roots, &[format!("O=corp, CN={name}")], false).map_err(anyhow::Error::msg)?;
@@ -90,7 +103,10 @@ impl Judges {
     }
 }
 
-pub(crate) fn cases(given: &Given<'_>) -> Result<Vec<Case>> {
+pub(crate) fn cases(given: &Given<'_>, fulcio: &Fulcio) -> Result<Vec<Case>> {
+    let (url, stamps) = fulcio.stamps();
+    let stamped = ["--timestamp-url", url, "--timestamp-root-cert", &stamps.display().to_string()].map(str::to_owned);
+    let own = Judges::of_its_own(given.work)?;
     let (ci, cd) = (Judges::of(given.work, "ci")?, Judges::of(given.work, "cd")?);
     let mut all = Vec::new();
     for (cose, format) in [(false, "notation JWS"), (true, "notation COSE")] {
@@ -118,13 +134,20 @@ pub(crate) fn cases(given: &Given<'_>) -> Result<Vec<Case>> {
             add(ci.case(format, name, false, (&laid(fault, Signer::default())?, app))?, note);
         }
 
-        let made = |key, options| Signer { key, tool: Some(options), ..Signer::default() };
+        let made = |key, options: &[String]| Signer { key, tool: Some(options.to_vec()), ..Signer::default() };
         for (name, key, options, accept, note) in MADE {
-            add(ci.case(format, name, accept, (&laid(|_| {}, made(key, options))?, app))?, note);
+            let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
+            add(ci.case(format, name, accept, (&laid(|_| {}, made(key, &options))?, app))?, note);
         }
         for (name, fault, note) in OTHERS {
             add(ci.case(format, name, false, (&laid(fault, made(RSA, &[]))?, app))?, note);
         }
+        let layout = laid(|_| {}, made(RSA, &stamped))?;
+        add(ci.case(format, "by notation, with a time stamp beside it", true, (&layout, app))?, "");
+        let layout = lay(given.work, app, None)?;
+        own.judges.notation.sign(&layout, app, own.key, cose, &[])?;
+        add(own.judges.case(format, "by notation's own test certificate", true, (&layout, app))?, "");
+        add(ci.case(format, "the same, which nobody trusts", false, (&layout, app))?, "");
     }
     Ok(all)
 }
