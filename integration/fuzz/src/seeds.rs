@@ -161,7 +161,9 @@ fn keyless(data: &Path) -> io::Result<()> {
         put("trust_answer", bundle, &encode_answer(&answer))?;
         let Ok(Proposal::Signature(proposal)) = answer else { continue };
         let fulcio = Fulcio::new(&trusted, Demands { log: true, sct: true }).map_err(io::Error::other)?;
-        put("keyless_judge", bundle, &fulcio.question(&file, &proposal.digest()))?;
+        let certified = fulcio.verify_attestation(&proposal, &proposal.digest());
+        let certified = certified.map_err(|why| io::Error::other(why.to_string()))?;
+        put("keyless_judge", bundle, &fulcio.question(&certified, &file, &proposal.digest()))?;
     }
     Ok(())
 }

@@ -45,7 +45,7 @@ impl Keyless {
     fn means<T>(&self, jail: &dyn Parse, certified: Certified<T>, file: &[u8], expected: &Digest) -> bool {
         prepare();
         jail.afresh();
-        let answer = jail.parse(judge, 0, &self.fulcio.question(file, expected));
+        let answer = jail.parse(judge, 0, &self.fulcio.question(&certified, file, expected));
         jail.afresh();
         let is = |patterns: &[String], text: &str| patterns.iter().any(|pattern| pattern::matches(pattern, text));
         answer

@@ -20,8 +20,9 @@ fn main() {
         let fulcio = Fulcio::new(&root, demands).unwrap();
         let Ok(Proposal::Signature(proposal)) = propose(Source::SigstoreBundle, &file) else { panic!() };
         let of = proposal.digest();
-        let question = fulcio.question(&file, &of);
-        assert!(fulcio.verify_attestation(&proposal, &of).unwrap().accept(&judge(&question)).is_ok());
+        let certified = fulcio.verify_attestation(&proposal, &of).unwrap();
+        let question = fulcio.question(&certified, &file, &of);
+        assert!(certified.accept(&judge(&question)).is_ok());
         time(&format!("gate: read the root of {bundle}"), || Fulcio::new(&root, demands).unwrap());
         time(&format!("gate: verify {bundle}"), || fulcio.verify_attestation(&proposal, &of).unwrap());
         time(&format!("worker: judge {bundle}"), || judge(&question));

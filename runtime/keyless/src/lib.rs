@@ -5,7 +5,8 @@
 //! cryptography under it ([`provider`]), what is demanded, and that nobody's identity is chosen here: the gate compares it.
 //!
 //! The gate has shown that a CA of the same trusted root signed the leaf and that the leaf signed the envelope
-//! ([`boltseal_trust::keyless::Fulcio`]); it believes the answer, and the record says `trust=jailed`.
+//! ([`boltseal_trust::keyless::Fulcio`]), which are not verified here a second time; it believes the answer, and the record says
+//! `trust=jailed`.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
 
@@ -31,6 +32,7 @@ pub fn judge(question: &[u8]) -> Vec<u8> {
 
 fn signer(question: &Question) -> Result<Answer, String> {
     provider::install()?;
+    provider::know(&question.verified);
     let text = |bytes| std::str::from_utf8(bytes).map_err(|_| "not UTF-8".to_owned());
     let root = TrustedRoot::from_json(text(&question.root)?).map_err(|e| format!("the trusted root: {e}"))?;
     let bundle = Bundle::from_json(text(&question.bundle)?).map_err(|e| format!("the bundle: {e}"))?;

@@ -1,5 +1,7 @@
 //! `sigstore-verify`'s cryptography by `ring`. What `ring` has not got is refused by name: signatures over a digest alone (a
 //! bundle of `cosign sign-blob`, which no image has), P-521, ML-DSA, Ed25519ph.
+use boltseal_trust::Digest;
+use boltseal_trust::keyless::verification;
 use ring::digest::{Algorithm, Context, SHA256, SHA384, SHA512};
 use ring::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P384_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ED25519,
@@ -8,7 +10,18 @@ use ring::signature::{
 };
 use sigstore_verify::crypto::{CryptoProvider, Error, HashContext, Result, SigningScheme, install_default_provider};
 use sigstore_verify::types::HashAlgorithm;
+use std::cell::RefCell;
 use std::sync::OnceLock;
+
+thread_local! {
+    /// What need not be verified again: by who asks, or before in this answer.
+    static KNOWN: RefCell<Vec<Digest>> = const { RefCell::new(Vec::new()) };
+}
+
+/// At the beginning of an answer: these, and nothing of another question's.
+pub(crate) fn know(verified: &[Digest]) {
+    KNOWN.set(verified.to_vec());
+}
 
 #[derive(Debug)]
 struct Ring;
@@ -38,9 +51,16 @@ impl CryptoProvider for Ring {
 
     fn verify_raw(&self, scheme: SigningScheme, key: &[u8], data: &[u8], signature: &[u8]) -> Result<()> {
         let algorithm = algorithm(scheme).ok_or_else(|| unsupported(scheme, ""))?;
+        // A verification on P-384 takes a millisecond, and the library asks for some a second time.
+        let this = verification(key, data, signature);
+        if KNOWN.with_borrow(|known| known.contains(&this)) {
+            return Ok(());
+        }
         UnparsedPublicKey::new(algorithm, key)
             .verify(data, signature)
-            .map_err(|_| Error::Verification(format!("{} signature does not verify", scheme.name())))
+            .map_err(|_| Error::Verification(format!("{} signature does not verify", scheme.name())))?;
+        KNOWN.with_borrow_mut(|known| known.push(this));
+        Ok(())
     }
 
     fn verify_prehashed(&self, scheme: SigningScheme, _: &[u8], _: &[u8], _: &[u8]) -> Result<()> {
@@ -89,6 +109,20 @@ mod tests {
         let prehashed = Ring.verify_prehashed(SigningScheme::EcdsaP256Sha256, &[], &[0; 32], &[]);
         assert!(refused(prehashed).contains("over a digest alone"));
         assert!(Ring.hash(HashAlgorithm::Sha2256).is_ok());
+    }
+
+    /// Nobody made these signatures: that they count shows that nothing is verified twice, and for one question alone.
+    #[test]
+    fn what_is_known_is_not_verified_again() {
+        let ask = |data: &[u8]| Ring.verify_raw(SigningScheme::EcdsaP384Sha384, b"key", data, b"signature");
+        know(&[verification(b"key", b"data", b"signature")]);
+        assert!(ask(b"data").is_ok());
+        assert!(ask(b"other").is_err());
+        // Lengths are part of it: the same bytes, cut elsewhere, are another verification.
+        assert!(Ring.verify_raw(SigningScheme::EcdsaP384Sha384, b"keyd", b"ata", b"signature").is_err());
+        know(&[]);
+        assert!(ask(b"data").is_err());
+        assert!(ask(b"data").is_err(), "what failed is not known");
     }
 
     #[test]

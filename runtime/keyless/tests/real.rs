@@ -31,7 +31,8 @@ fn asked(root: &[u8], demands: Demands, bundle: &[u8], of: &Digest) -> Result<(A
         other => return Err(format!("{other:?}")),
     };
     let certified = fulcio.verify_attestation(&proposal, of).map_err(|why| why.to_string())?;
-    certified.accept(&judge(&fulcio.question(bundle, of))).map_err(|why| why.to_string())
+    let question = fulcio.question(&certified, bundle, of);
+    certified.accept(&judge(&question)).map_err(|why| why.to_string())
 }
 
 /// The same, with one value of the bundle's JSON changed.
@@ -190,7 +191,9 @@ fn what_is_no_question_gets_a_reason() {
     let fulcio = Fulcio::new(ROOT, ALL).unwrap();
     let Ok(Proposal::Signature(proposal)) = propose(Source::SigstoreBundle, V1) else { panic!() };
     let of = subject(V1);
-    for question in [b"".to_vec(), vec![2; 40], fulcio.question(b"{}", &of), fulcio.question(&[0xff; 9], &of)] {
+    let certified = fulcio.verify_attestation(&proposal, &of).unwrap();
+    let asked = |file: &[u8]| fulcio.question(&certified, file, &of);
+    for question in [b"".to_vec(), vec![2; 40], asked(b"{}"), asked(&[0xff; 9])] {
         assert!(fulcio.verify_attestation(&proposal, &of).unwrap().accept(&judge(&question)).is_err());
     }
     for answer in [&b""[..], &[1], &[7; 20]] {

@@ -54,6 +54,8 @@ pub struct Certified<T> {
     claim: T,
     /// sha256 of the trusted root's file, hex: whom it certifies is one key where several are needed.
     key: String,
+    /// What the worker need not verify again: the leaf under its CA, and the envelope under the leaf.
+    verified: [Digest; 2],
 }
 
 /// The worker's word on a certificate and what stands beside it.
@@ -77,6 +79,19 @@ pub struct Question {
     /// sha256 that the statement must name.
     pub digest: Digest,
     pub demands: Demands,
+    /// [`verification`]s that whoever asks has done.
+    pub verified: [Digest; 2],
+}
+
+/// What was verified, as one digest: `key` as its algorithm has it (a point), `text`, and a signature that is good. Which hash
+/// it is by the text says itself, a certificate in what is signed of it, an envelope by the kind of its key.
+#[must_use]
+pub fn verification(key: &[u8], text: &[u8], signature: &[u8]) -> Digest {
+    let mut w = Writer::default();
+    for part in [key, text, signature] {
+        w.bytes(part);
+    }
+    digest(&w.0)
 }
 
 impl Fulcio {
@@ -128,9 +143,9 @@ impl Fulcio {
     /// # Errors
     /// [`Reject`]; the chain is looked at first, then the envelope, so that every later reason is about signed bytes.
     pub fn verify(&self, proposal: &SignatureProposal, expected: &Digest) -> Result<Certified<Claim>, Reject> {
-        let (payload, kind, named) = self.signed(proposal)?;
+        let Signed { payload, kind, named, verified } = self.signed(proposal)?;
         let claim = sign_claim(Format::SigstoreKeyless, payload, kind, named, expected)?;
-        Ok(Certified { claim, key: self.id() })
+        Ok(Certified { claim, key: self.id(), verified })
     }
 
     /// A statement about the image that is no signature.
@@ -142,12 +157,12 @@ impl Fulcio {
         proposal: &SignatureProposal,
         expected: &Digest,
     ) -> Result<Certified<Attestation>, Reject> {
-        let (payload, kind, named) = self.signed(proposal)?;
-        Ok(Certified { claim: about(payload, kind, named, expected)?, key: self.id() })
+        let Signed { payload, kind, named, verified } = self.signed(proposal)?;
+        Ok(Certified { claim: about(payload, kind, named, expected)?, key: self.id(), verified })
     }
 
-    /// Payload, predicate type and digest, as proposed, of an envelope that a leaf of the trusted root signed.
-    fn signed<'a>(&self, proposal: &'a SignatureProposal) -> Result<(&'a [u8], &'a str, &'a Digest), Reject> {
+    /// Of an envelope that a leaf of the trusted root signed.
+    fn signed<'a>(&self, proposal: &'a SignatureProposal) -> Result<Signed<'a>, Reject> {
         let none = |why: &str| Reject::Uncertified(why.to_owned());
         let SignatureProposal::Certified { certificate, envelope } = proposal else {
             return Err(none("not signed with a certificate"));
@@ -157,36 +172,51 @@ impl Fulcio {
         };
         let leaf = Certificate::read(certificate).ok_or_else(|| none("its certificate cannot be read"))?;
         // By name first: an ECDSA verification on P-384, which Fulcio's CAs have, is what this costs.
-        let by =
-            |ca: &Vec<u8>| Certificate::read(ca).is_some_and(|ca| ca.subject == leaf.issuer && leaf.is_signed_by(&ca));
-        if !self.certificates.iter().any(by) {
-            return Err(none("no CA of the trusted root signed its certificate"));
-        }
+        let by = |ca: &Vec<u8>| {
+            let ca = Certificate::read(ca).filter(|ca| ca.subject == leaf.issuer && leaf.is_signed_by(ca))?;
+            Some(verification(ca.key_parts()?.1, leaf.signed, leaf.signature))
+        };
+        let certified = self.certificates.iter().find_map(by);
+        let certified = certified.ok_or_else(|| none("no CA of the trusted root signed its certificate"))?;
         if payload_type != IN_TOTO {
             return Err(Reject::PayloadType(printable(payload_type)));
         }
         let key = Public::read(leaf.key).map_err(|why| Reject::Keyless(format!("the leaf's key is {why}")))?;
-        if !key.signed(Text::Envelope, &pre_authentication_encoding(payload), signature) {
+        let text = pre_authentication_encoding(payload);
+        if !key.signed(Text::Envelope, &text, signature) {
             return Err(none("the envelope is not signed by its leaf's key"));
         }
-        Ok((payload, predicate_type, digest))
+        let point = leaf.key_parts().map_or(&[][..], |(_, point)| point);
+        let verified = [certified, verification(point, &text, signature)];
+        Ok(Signed { payload, kind: predicate_type, named: digest, verified })
     }
 
     fn id(&self) -> String {
         digest(&self.root).hex()
     }
 
-    /// What the worker is asked of the bundle `file` that [`Fulcio::verify`] had nothing against.
+    /// What the worker is asked of the bundle `file`, of which `certified` came.
     #[must_use]
-    pub fn question(&self, file: &[u8], expected: &Digest) -> Vec<u8> {
+    pub fn question<T>(&self, certified: &Certified<T>, file: &[u8], expected: &Digest) -> Vec<u8> {
         let mut w = Writer::default();
         w.byte(u8::from(self.demands.log));
         w.byte(u8::from(self.demands.sct));
         w.digest(expected);
+        for verified in &certified.verified {
+            w.digest(verified);
+        }
         w.bytes(file);
         w.bytes(&self.root);
         w.0
     }
+}
+
+/// Payload, predicate type and digest as proposed, all of them signed.
+struct Signed<'a> {
+    payload: &'a [u8],
+    kind: &'a str,
+    named: &'a Digest,
+    verified: [Digest; 2],
 }
 
 impl<T> Certified<T> {
@@ -213,8 +243,9 @@ impl Question {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new(bytes)?;
         let demands = Demands { log: flag(&mut r)?, sct: flag(&mut r)? };
+        let (digest, verified) = (r.digest()?, [r.digest()?, r.digest()?]);
         let question =
-            Self { demands, digest: r.digest()?, bundle: r.bytes(MAX_BUNDLE)?, root: r.bytes(MAX_TRUSTED_ROOT)? };
+            Self { demands, digest, verified, bundle: r.bytes(MAX_BUNDLE)?, root: r.bytes(MAX_TRUSTED_ROOT)? };
         r.end()?;
         Ok(question)
     }

@@ -30,8 +30,9 @@ fn certified(fulcio: &Fulcio, proposal: &SignatureProposal) -> Result<Certified<
 }
 
 fn asked(fulcio: &Fulcio, proposal: &SignatureProposal, file: &[u8]) -> Result<(Attestation, String, Answer), Reject> {
-    let question = fulcio.question(file, &proposal.digest());
-    certified(fulcio, proposal)?.accept(&boltseal_keyless::judge(&question))
+    let certified = certified(fulcio, proposal)?;
+    let question = fulcio.question(&certified, file, &proposal.digest());
+    certified.accept(&boltseal_keyless::judge(&question))
 }
 
 pub(super) fn keyless_root(bytes: &[u8]) -> u64 {

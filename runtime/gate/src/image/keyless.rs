@@ -71,7 +71,7 @@ impl Signed<'_> {
     ) -> Result<(T, String, String, u64), Reject> {
         prepare();
         self.jail.afresh();
-        let answer = self.jail.parse(judge, 0, &keyless.fulcio.question(file, expected));
+        let answer = self.jail.parse(judge, 0, &keyless.fulcio.question(&certified, file, expected));
         self.jail.afresh();
         let (claim, key, who) = certified.accept(&answer.map_err(Reject::Keyless)?)?;
         let is = |patterns: &[String], text: &str| patterns.iter().any(|pattern| pattern::matches(pattern, text));

@@ -34,9 +34,9 @@ pub(crate) static ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Certificate<'a> {
     /// What the issuer signed.
-    signed: &'a [u8],
+    pub(crate) signed: &'a [u8],
     algorithm: &'a [u8],
-    signature: &'a [u8],
+    pub(crate) signature: &'a [u8],
     /// The names, without their outermost tag.
     pub(crate) issuer: &'a [u8],
     pub(crate) subject: &'a [u8],
@@ -109,19 +109,21 @@ impl<'a> Certificate<'a> {
 
     /// Whether the key of `issuer` signed it, by an algorithm that `ring` has.
     pub(crate) fn is_signed_by(&self, issuer: &Self) -> bool {
-        let mut rest = issuer.key;
-        let Some((algorithm, point)) = element(SEQUENCE, &mut rest).and_then(|mut key| {
-            let algorithm = element(SEQUENCE, &mut key)?;
-            let point = element(BIT_STRING, &mut key)?.strip_prefix(&[0])?;
-            key.is_empty().then_some((algorithm, point))
-        }) else {
-            return false;
-        };
+        let Some((algorithm, point)) = issuer.key_parts() else { return false };
         ALGORITHMS.iter().any(|known| {
             known.public_key_alg_id().as_ref() == algorithm
                 && known.signature_alg_id().as_ref() == self.algorithm
                 && known.verify_signature(point, self.signed, self.signature).is_ok()
         })
+    }
+
+    /// The key's algorithm, and the key itself as that has it: a point, or an RSAPublicKey.
+    pub(crate) fn key_parts(&self) -> Option<(&'a [u8], &'a [u8])> {
+        let mut rest = self.key;
+        let mut key = element(SEQUENCE, &mut rest).filter(|_| rest.is_empty())?;
+        let algorithm = element(SEQUENCE, &mut key)?;
+        let point = element(BIT_STRING, &mut key)?.strip_prefix(&[0])?;
+        key.is_empty().then_some((algorithm, point))
     }
 
     /// None when one of the three cannot be read or stands there twice. Others are webpki's business.

@@ -79,7 +79,7 @@ fn one(file: &StoreFile, trust: &Trust, expected: &Digest) -> Result<Result<Opti
         }
         (proposal, Trust::Keyless(fulcio, identity, issuer)) => fulcio
             .verify(proposal, expected)
-            .and_then(|certified| named(certified, &fulcio.question(&file.bytes, expected), identity, issuer)),
+            .and_then(|certified| named(certified, fulcio, (&file.bytes, expected), (*identity, *issuer))),
         (proposal, Trust::Key(key)) => verify_signature(proposal, key, expected),
         (_, Trust::Roots(_)) => return Ok(Err("a signature by a key, not under a root".into())),
     };
@@ -87,8 +87,14 @@ fn one(file: &StoreFile, trust: &Trust, expected: &Digest) -> Result<Result<Opti
 }
 
 /// What the worker says of a certificate, and whether it names whom the policy means.
-fn named<T>(certified: Certified<T>, question: &[u8], identity: &str, issuer: &str) -> Result<T, Reject> {
-    let (claim, _, who) = certified.accept(&boltseal_keyless::judge(question))?;
+fn named<T>(
+    certified: Certified<T>,
+    fulcio: &Fulcio,
+    (bundle, of): (&[u8], &Digest),
+    (identity, issuer): (&str, &str),
+) -> Result<T, Reject> {
+    let question = fulcio.question(&certified, bundle, of);
+    let (claim, _, who) = certified.accept(&boltseal_keyless::judge(&question))?;
     if who.identity != identity || who.issuer != issuer {
         return Err(Reject::Keyless(format!("signed by {} of {}", who.identity, who.issuer)));
     }
@@ -107,7 +113,7 @@ pub(crate) fn stated(
         other => return Err(format!("{other:?}")),
     };
     let certified = fulcio.verify_attestation(&proposal, subject).map_err(|why| why.to_string())?;
-    named(certified, &fulcio.question(bundle, subject), identity, issuer).map(drop).map_err(|why| why.to_string())
+    named(certified, fulcio, (bundle, subject), (identity, issuer)).map(drop).map_err(|why| why.to_string())
 }
 
 /// Whether any of these files attests something of this kind, and its statement is one that can be read; what it says.
