@@ -1,5 +1,6 @@
 #!/bin/sh
-# Fetches tools that this Debian does not have, or has older: containerd 2.1, cosign 2.5 and 3.1, notation 1.3, gVisor's runsc.
+# Fetches tools that this Debian does not have, or has older: containerd 2.1, cosign 2.5 and 3.1, notation 1.3,
+# sigstore-go 1.3, gVisor's runsc.
 #
 # A private apt (own lists, own cache) asks the machine's own mirror for newer releases; packages are verified with the
 # Debian archive keyring that is installed here, downloaded and unpacked beside the tests. Nothing is installed and the
@@ -22,6 +23,7 @@ wanted='containerd-2.1 containerd 2.1 2.3 sid forky
 cosign-2.5 cosign 2.5 3 trixie
 cosign-3.1 cosign 3.1 4 sid forky
 notation-1.3 notation 1.3 2 sid forky
+sigstore-go-1.3 sigstore-go 1.3 2 sid forky
 runsc runsc 0.0~2024 1 trixie'
 
 have() { # folder least: unpacked before, complete, new enough, and known by its digest

@@ -1,19 +1,22 @@
 //! Signatures by certificates that Fulcio gives out ("keyless"): made by cosign 3.1 with a CA and a time stamp authority of our own, which
-//! have no log; and statements that were made with Sigstore's own CA and logs, which cannot be had here but as files.
+//! have no log; and statements that were made with Sigstore's own CA and logs, which cannot be had here but as files, and of which
+//! sigstore-go is asked as well.
 use crate::cosign::{copy, files};
 use crate::ours::{Trust, signed, stated};
 use crate::{Case, Given};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use boltseal_trust::Digest;
 use boltseal_trust::keyless::{Demands, Fulcio};
+use boltseal_trust::{Digest, StoreFile};
 use serde_json::{Value, json};
 use stack::fulcio::{self, IDENTITY, ISSUER, Signer, certified_anew};
 use stack::image::Image;
 use stack::process::output;
 use stack::sign::Cosign;
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 const FORMAT: &str = "keyless (3.1)";
 const NO_LOG: Demands = Demands { log: false, sct: false };
@@ -70,8 +73,14 @@ pub(crate) fn cases(given: &Given<'_>, fulcio: &fulcio::Fulcio) -> Result<Vec<Ca
     add("the same, another identity named", false, signed(&found, &intern, &app)?, tool(&app, INTERN, ISSUER)?, "");
     let other_issuer = tool(&app, IDENTITY, "https://accounts.example")?;
     add("the same, another issuer named", false, signed(&found, &elsewhere, &app)?, other_issuer, "");
+    let trusted = fs::read(&root)?;
+    let beside = |found: &[StoreFile], image: &Image| {
+        let bundle = &found.first().context("no bundle")?.bytes;
+        let of = image.manifest.parse::<Digest>().map_err(|why| anyhow!("{why}"))?;
+        sigstore_go(given.work, (&trusted, bundle), (IDENTITY, ISSUER), &of, NO_LOG)
+    };
     let other = signed(&found, &own, &given.other)?;
-    add("the same, of another image", false, other, None, "cosign is not handed a file");
+    add("the same, of another image", false, other, beside(&found, &given.other)?, "");
     for (name, repository, fault) in SIGNED {
         let mut signer = Signer::default();
         fault(&mut signer);
@@ -85,16 +94,44 @@ pub(crate) fn cases(given: &Given<'_>, fulcio: &fulcio::Fulcio) -> Result<Vec<Ca
         for file in &mut found {
             file.bytes = certified_anew(&file.bytes, certificate)?;
         }
-        add(name, *accept, signed(&found, &own, &app)?, None, "cosign is not handed a file");
+        add(name, *accept, signed(&found, &own, &app)?, beside(&found, &app)?, "");
     }
-    all.extend(public()?);
-    all.extend(carried()?);
+    all.extend(public(given.work)?);
+    all.extend(carried(given.work)?);
     Ok(all)
 }
 
+/// The verdict of sigstore-go, another implementation of the same rules: cosign asks for the package that a statement is about.
+fn sigstore_go(
+    work: &Path,
+    (root, bundle): (&[u8], &[u8]),
+    (identity, issuer): (&str, &str),
+    of: &Digest,
+    demands: Demands,
+) -> Result<Option<Result<(), String>>> {
+    let (root_file, bundle_file) = (work.join("trusted-root.json"), work.join("bundle.json"));
+    fs::write(&root_file, root)?;
+    fs::write(&bundle_file, bundle)?;
+    let program = stack::private::project().join(".cache/tools/sigstore-go-1.3/usr/bin/sigstore-go-verification");
+    let mut command = Command::new(program);
+    command.env("HOME", work).args([
+        "-artifact-digest",
+        &of.hex(),
+        "-expectedSAN",
+        identity,
+        "-expectedIssuer",
+        issuer,
+    ]);
+    command.arg(format!("-requireTlog={}", demands.log)).arg(format!("-requireCTlog={}", demands.sct));
+    let said = output(command.arg("-trustedrootJSONpath").arg(root_file).arg(bundle_file))?;
+    let why = said.stderr.trim().to_owned();
+    // It says the same of what it cannot be asked.
+    ensure!(said.ok() || !(why.is_empty() || why.contains("Usage") || why.contains("flag")), "sigstore-go: {said:?}");
+    Ok(Some(if said.ok() { Ok(()) } else { Err(why) }))
+}
+
 /// With Rekor of versions 1 and 2, and the CT log's promise: files, see `runtime/keyless/tests/data/SOURCE`.
-fn public() -> Result<Vec<Case>> {
-    const NOTE: &str = "it asks for the package that the statement is about";
+fn public(work: &Path) -> Result<Vec<Case>> {
     let data = stack::private::project().join("runtime/keyless/tests/data");
     let read = |name: &str| fs::read(data.join(name));
     let digest = |hex: &str| hex.parse::<Digest>().map_err(|why| anyhow!("{why}"));
@@ -111,22 +148,26 @@ fn public() -> Result<Vec<Case>> {
         ("keyless, Rekor v2", "staging.json", "rekor-v2.json", ("jku@goto.fi", "https://github.com/login/oauth")),
     ] {
         let (root, bundle) = (read(root)?, read(bundle)?);
-        let fulcio = Fulcio::new(&root, Demands { log: true, sct: true }).map_err(|why| anyhow!("{why}"))?;
-        let mut add = |name, accept, ours| all.push(Case { format, name, accept, ours, tool: None, note: NOTE });
-        add("a statement by the identity that is named", true, stated(&bundle, &fulcio, who, &subject));
-        add("the same, another identity named", false, stated(&bundle, &fulcio, (INTERN, who.1), &subject));
-        add("the same, another issuer named", false, stated(&bundle, &fulcio, (who.0, ISSUER), &subject));
-        add("the same, of another image", false, stated(&bundle, &fulcio, who, &other));
+        let demands = Demands { log: true, sct: true };
+        let fulcio = Fulcio::new(&root, demands).map_err(|why| anyhow!("{why}"))?;
+        let mut add = |name, accept, bundle: &[u8], who, of: &Digest| -> Result<()> {
+            let tool = sigstore_go(work, (&root, bundle), who, of, demands)?;
+            all.push(Case { format, name, accept, ours: stated(bundle, &fulcio, who, of), tool, note: "" });
+            Ok(())
+        };
+        add("a statement by the identity that is named", true, &bundle, who, &subject)?;
+        add("the same, another identity named", false, &bundle, (INTERN, who.1), &subject)?;
+        add("the same, another issuer named", false, &bundle, (who.0, ISSUER), &subject)?;
+        add("the same, of another image", false, &bundle, who, &other)?;
         let unlogged = String::from_utf8_lossy(&bundle).replacen("\"inclusionProof\"", "\"inclusionproof\"", 1);
-        add("the same, without its proof of inclusion", false, stated(unlogged.as_bytes(), &fulcio, who, &subject));
+        add("the same, without its proof of inclusion", false, unlogged.as_bytes(), who, &subject)?;
     }
     Ok(all)
 }
 
 /// A containers `policy.json` that names Sigstore's CA and log, as `boltseal policy import` carries it over: the trusted root
 /// that it writes judges a real statement.
-fn carried() -> Result<Vec<Case>> {
-    const NOTE: &str = "podman and skopeo take what cosign 2 attaches, and no bundle";
+fn carried(work: &Path) -> Result<Vec<Case>> {
     let data = stack::private::project().join("runtime/keyless/tests/data");
     let bundle = fs::read(data.join("rekor-v1.json"))?;
     let root = |name: &str| -> Result<Value> { Ok(serde_json::from_slice(&fs::read(data.join(name))?)?) };
@@ -153,7 +194,8 @@ fn carried() -> Result<Vec<Case>> {
         let fulcio = Fulcio::new(written.as_bytes(), demands).map_err(|why| anyhow!("{why}"))?;
         let subject = SUBJECT.parse::<Digest>().map_err(|why| anyhow!("{why}"))?;
         let ours = stated(&bundle, &fulcio, (WORKFLOW, issuer), &subject);
-        all.push(Case { format: "keyless, imported", name, accept, ours, tool: None, note: NOTE });
+        let tool = sigstore_go(work, (written.as_bytes(), &bundle), (WORKFLOW, issuer), &subject, demands)?;
+        all.push(Case { format: "keyless, imported", name, accept, ours, tool, note: "" });
     }
     Ok(all)
 }
