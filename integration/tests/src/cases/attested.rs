@@ -1,6 +1,6 @@
 //! What others say of an image: who scanned it and what was found, what is in it, who built it. Said by the real cosign.
 use super::Case;
-use super::image::{copy_for, store_anew};
+use super::image::{fresh_copy, store_anew};
 use crate::node::World;
 use crate::policy::{FOLDER, trust};
 use crate::process::run;
@@ -188,7 +188,7 @@ fn said(world: &mut World, asks: &str, by: By, statement: Option<Said>) -> Resul
     }
     policy.write()?;
     world.undo_later(|world| world.node.policy.write());
-    let image = copy_for(world, &scanner)?;
+    let image = fresh_copy(world)?;
     store_anew(world, &image)?;
     ci.sign(Cosign::V2, &image)?;
     if let Some((cosign, kind, predicate)) = statement {

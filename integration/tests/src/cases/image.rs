@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 const SIGNATURES: &str = "/var/lib/boltseal/sig/sha256";
 /// What openssl makes of each kind.
@@ -168,16 +169,16 @@ fn by_authority(world: &mut World, kind: &[&str], cosign: Cosign, signer: Signer
     };
     trust("ci.pub", &authority.public)?;
     world.undo_later(|world| trust("ci.pub", &world.node.key.public));
-    let image = copy_for(world, &authority)?;
+    let image = fresh_copy(world)?;
     signed_by(world, &image, &[&signer], cosign)
 }
 
-/// A copy of the unsigned image under a name of this key's, so that no signature of an earlier case is found beside this one.
-pub(super) fn copy_for(world: &World, key: &Key) -> Result<Image> {
+/// A copy of the unsigned image under a name that no other has, so that no signature of an earlier case is found beside this one.
+pub(super) fn fresh_copy(world: &World) -> Result<Image> {
     let mut image = world.node.images.get("unsigned")?.clone();
     let from = format!("docker://{}@{}", image.repository, image.manifest);
-    let id = crate::image::sha256(&fs::read(&key.public)?);
-    image.repository = format!("{}-{}", image.repository, id.trim_start_matches("sha256:"));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
+    image.repository = format!("{}-{now}", image.repository);
     let mut copy = Command::new("skopeo");
     copy.args(["--insecure-policy", "copy", "--quiet", "--preserve-digests"]);
     copy.args(["--src-tls-verify=false", "--dest-tls-verify=false", &from]);

@@ -1,6 +1,6 @@
 //! More than one key must have signed.
 use super::Case;
-use super::image::{copy_for, signed_by};
+use super::image::{fresh_copy, signed_by};
 use crate::node::World;
 use crate::policy::{FOLDER, trust};
 use crate::registry::ADDRESS;
@@ -66,7 +66,7 @@ fn needing_two(world: &mut World, cosign: Cosign, by: By) -> Result<()> {
     policy.set_scope(&format!("{ADDRESS}/pause"), "authorities", vec!["release"])?;
     policy.write()?;
     world.undo_later(|world| world.node.policy.write());
-    let image = copy_for(world, &second)?;
+    let image = fresh_copy(world)?;
     let keys = if by == By::Both { vec![&first, &second] } else { vec![&first] };
     signed_by(world, &image, &keys, cosign)
 }
