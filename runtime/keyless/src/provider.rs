@@ -10,17 +10,36 @@ use ring::signature::{
 };
 use sigstore_verify::crypto::{CryptoProvider, Error, HashContext, Result, SigningScheme, install_default_provider};
 use sigstore_verify::types::HashAlgorithm;
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::sync::OnceLock;
 
+/// A bundle asks for some ten verifications.
+const MAX_KNOWN: usize = 16;
+
 thread_local! {
-    /// What need not be verified again: by who asks, or before in this answer.
-    static KNOWN: RefCell<Vec<Digest>> = const { RefCell::new(Vec::new()) };
+    /// What need not be verified again: by who asks, or before in this answer. Nothing that must be dropped: the standard library
+    /// would have the C library make a key for it, which blocks signals, for which the worker's filter kills.
+    static KNOWN: Cell<([Digest; MAX_KNOWN], usize)> = const { Cell::new(([Digest([0; 32]); MAX_KNOWN], 0)) };
 }
 
 /// At the beginning of an answer: these, and nothing of another question's.
 pub(crate) fn know(verified: &[Digest]) {
-    KNOWN.set(verified.to_vec());
+    KNOWN.set(([Digest([0; 32]); MAX_KNOWN], 0));
+    verified.iter().copied().for_each(learn);
+}
+
+/// What finds no room is verified again.
+fn learn(verified: Digest) {
+    let (mut all, len) = KNOWN.get();
+    if let Some(free) = all.get_mut(len) {
+        *free = verified;
+        KNOWN.set((all, len + 1));
+    }
+}
+
+fn known(this: &Digest) -> bool {
+    let (all, len) = KNOWN.get();
+    all.iter().take(len).any(|known| known == this)
 }
 
 #[derive(Debug)]
@@ -53,13 +72,13 @@ impl CryptoProvider for Ring {
         let algorithm = algorithm(scheme).ok_or_else(|| unsupported(scheme, ""))?;
         // A verification on P-384 takes a millisecond, and the library asks for some a second time.
         let this = verification(key, data, signature);
-        if KNOWN.with_borrow(|known| known.contains(&this)) {
+        if known(&this) {
             return Ok(());
         }
         UnparsedPublicKey::new(algorithm, key)
             .verify(data, signature)
             .map_err(|_| Error::Verification(format!("{} signature does not verify", scheme.name())))?;
-        KNOWN.with_borrow_mut(|known| known.push(this));
+        learn(this);
         Ok(())
     }
 
@@ -120,6 +139,8 @@ mod tests {
         assert!(ask(b"other").is_err());
         // Lengths are part of it: the same bytes, cut elsewhere, are another verification.
         assert!(Ring.verify_raw(SigningScheme::EcdsaP384Sha384, b"keyd", b"ata", b"signature").is_err());
+        (0..MAX_KNOWN + 2).for_each(|_| learn(verification(b"", b"", b"")));
+        assert!(ask(b"data").is_ok() && ask(b"other").is_err());
         know(&[]);
         assert!(ask(b"data").is_err());
         assert!(ask(b"data").is_err(), "what failed is not known");
