@@ -94,7 +94,7 @@ fn own(name: &str) -> Result<PathBuf> {
 fn tests() -> Result<PathBuf> {
     let said = run(Command::new("cargo")
         .current_dir(stack::private::project())
-        .args(["test", "--quiet", "--locked", "--no-run", "--message-format=json"])
+        .args(["test", "--quiet", "--locked", "--no-run", "--test=main", "--message-format=json"])
         .args(["-p", "boltseal-integration-tests", "--target", TARGET]))?;
     let found = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).find_map(|message| {
         let main = message["target"]["name"] == "main" && message["reason"] == "compiler-artifact";

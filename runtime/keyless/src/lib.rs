@@ -5,7 +5,8 @@
 //! cryptography under it ([`provider`]), what is demanded, and that nobody's identity is chosen here: the gate compares it.
 //!
 //! The gate has shown that a CA of the same trusted root signed the leaf and that the leaf signed the envelope
-//! ([`boltseal_trust::keyless::Fulcio`]), which are not verified here a second time; it believes the answer, and the record says
+//! ([`boltseal_trust::keyless::Fulcio`]), which are not verified here a second time, nor are the chains of time stamp authorities
+//! that the trusted root itself spells out; it believes the answer, and the record says
 //! `trust=jailed`.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]

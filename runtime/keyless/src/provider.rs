@@ -14,7 +14,7 @@ use std::cell::Cell;
 use std::sync::OnceLock;
 
 /// A bundle asks for some ten verifications.
-const MAX_KNOWN: usize = 16;
+const MAX_KNOWN: usize = 32;
 
 thread_local! {
     /// What need not be verified again: by who asks, or before in this answer. Nothing that must be dropped: the standard library

@@ -186,6 +186,30 @@ fn a_root_without_what_is_demanded_or_without_the_signer_is_none() {
     assert!(why.contains("no CA of the trusted root signed its certificate"), "{why}");
 }
 
+/// What the root spells out of a time stamp authority is not verified again, and nothing else of it is taken.
+#[test]
+fn a_time_stamp_is_by_the_leaf_that_the_root_spells_out() {
+    let judged = |change: &dyn Fn(&mut Value)| {
+        let mut root: Value = serde_json::from_slice(STAGING).unwrap();
+        for authority in root["timestampAuthorities"].as_array_mut().unwrap() {
+            change(&mut authority["certChain"]["certificates"]);
+        }
+        asked(root.to_string().as_bytes(), ALL, V2, &subject(V2))
+    };
+    assert!(judged(&|_| {}).is_ok());
+    let fulcio: Value = serde_json::from_slice(STAGING).unwrap();
+    let fulcio = fulcio["certificateAuthorities"][0]["certChain"]["certificates"].clone();
+    for change in [
+        &(|chain: &mut Value| chain[0] = chain[1].clone()) as &dyn Fn(&mut Value),
+        &|chain| *chain = fulcio.clone(),
+        &|chain| chain[0] = fulcio[0].clone(),
+        &|chain| chain[1] = fulcio[1].clone(),
+    ] {
+        let why = judged(change).unwrap_err();
+        assert!(why.starts_with("keyless: "), "{why}");
+    }
+}
+
 #[test]
 fn what_is_no_question_gets_a_reason() {
     let fulcio = Fulcio::new(ROOT, ALL).unwrap();

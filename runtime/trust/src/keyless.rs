@@ -24,6 +24,8 @@ pub const MAX_TRUSTED_ROOT: usize = 256 << 10;
 const MAX_BUNDLE: usize = 512 << 10;
 /// Certificates of one trusted root.
 const MAX_CERTIFICATES: usize = 64;
+/// [`verification`]s that a question carries.
+const MAX_VERIFIED: usize = 16;
 /// Bytes of an identity, an issuer, a reason.
 const MAX_ANSWER: usize = 1024;
 const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.trustedroot";
@@ -35,6 +37,9 @@ pub struct Fulcio {
     root: Vec<u8>,
     /// DER of every certificate of its CAs, those of time stamps not among them.
     certificates: Vec<Vec<u8>>,
+    /// Of its time stamp authorities, each certificate under the next of its chain: the operator's file names them all, the leaf
+    /// as well, and nobody else's signature makes them more trusted than that.
+    pinned: Vec<Digest>,
     demands: Demands,
 }
 
@@ -79,8 +84,8 @@ pub struct Question {
     /// sha256 that the statement must name.
     pub digest: Digest,
     pub demands: Demands,
-    /// [`verification`]s that whoever asks has done.
-    pub verified: [Digest; 2],
+    /// [`verification`]s that whoever asks answers for, at most 16.
+    pub verified: Vec<Digest>,
 }
 
 /// What was verified, as one digest: `key` as its algorithm has it (a point), `text`, and a signature that is good. Which hash
@@ -135,7 +140,7 @@ impl Fulcio {
         if demands.sct && !some("ctlogs") {
             return Err("no certificate log (ctlogs), which `sct` demands. Fix: sct = false where there is none".into());
         }
-        Ok(Self { root: root.to_vec(), certificates, demands })
+        Ok(Self { root: root.to_vec(), certificates, pinned: pinned(&json), demands })
     }
 
     /// A signature of the image: by a leaf of the trusted root, over the statement that `cosign sign` makes of `expected`.
@@ -202,9 +207,8 @@ impl Fulcio {
         w.byte(u8::from(self.demands.log));
         w.byte(u8::from(self.demands.sct));
         w.digest(expected);
-        for verified in &certified.verified {
-            w.digest(verified);
-        }
+        let verified: Vec<&Digest> = certified.verified.iter().chain(&self.pinned).take(MAX_VERIFIED).collect();
+        w.list(&verified, |w, verified| w.digest(verified));
         w.bytes(file);
         w.bytes(&self.root);
         w.0
@@ -217,6 +221,25 @@ struct Signed<'a> {
     kind: &'a str,
     named: &'a Digest,
     verified: [Digest; 2],
+}
+
+/// Of `timestampAuthorities`; a chain that cannot be read pins nothing, and is the worker's to refuse.
+fn pinned(root: &Json) -> Vec<Digest> {
+    let Some(Json::Array(authorities)) = root.get("timestampAuthorities") else { return Vec::new() };
+    let mut all = Vec::new();
+    for authority in authorities {
+        let Some(Json::Array(chain)) = authority.get("certChain").and_then(|chain| chain.get("certificates")) else {
+            continue;
+        };
+        let raw = |certificate: &Json| STANDARD.decode(certificate.get("rawBytes").and_then(Json::text)?).ok();
+        let chain: Vec<Vec<u8>> = chain.iter().take(MAX_CERTIFICATES).map_while(raw).collect();
+        all.extend(chain.windows(2).filter_map(|pair| {
+            let [of, by] = pair else { return None };
+            let (of, by) = (Certificate::read(of)?, Certificate::read(by)?);
+            (of.issuer == by.subject).then_some(verification(by.key_parts()?.1, of.signed, of.signature))
+        }));
+    }
+    all
 }
 
 impl<T> Certified<T> {
@@ -243,7 +266,7 @@ impl Question {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new(bytes)?;
         let demands = Demands { log: flag(&mut r)?, sct: flag(&mut r)? };
-        let (digest, verified) = (r.digest()?, [r.digest()?, r.digest()?]);
+        let (digest, verified) = (r.digest()?, r.list(MAX_VERIFIED, |r| r.digest())?);
         let question =
             Self { demands, digest, verified, bundle: r.bytes(MAX_BUNDLE)?, root: r.bytes(MAX_TRUSTED_ROOT)? };
         r.end()?;
