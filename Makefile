@@ -38,8 +38,8 @@ test: build
 	$(TESTS) --test minute -- run --seconds 60
 	$(TESTS) --test main
 
-# Every signature format with what must be accepted and refused: by boltseal, and by cosign side by side; keyless ones also at a
-# start, by programs with the feature, which are kept in a folder of their own, and by those without.
+# Every signature format with what must be accepted and refused: by boltseal, and by cosign, notation or sigstore-go side by side;
+# keyless ones also at a start, by programs with the feature, which are kept in a folder of their own, and by those without.
 TRUST := $(BUILD) --quiet -p boltseal-integration-tests $(PROGRAMS) $(addprefix --bin ,$(BINARIES))
 test-trust: setup
 	@$(TRUST) $(call with,keyless)
