@@ -1,6 +1,6 @@
 //! What the trail says from a moment on, read from its own files: all of it, as `boltseal audit list` shows it, is thousands of
 //! records at the end of a run.
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -18,10 +18,15 @@ impl Since {
         files().map(Self)
     }
 
-    /// Whole lines that were written since, oldest first.
+    /// Whole lines that were written since, oldest first. A trail that lost something is an error, not one with nothing new.
     pub fn records(&self) -> Result<Vec<Value>> {
         let mut records = Vec::new();
-        for path in files()?.into_keys() {
+        let now = files()?;
+        for (path, before) in &self.0 {
+            let len = now.get(path).with_context(|| format!("{} is gone", path.display()))?;
+            ensure!(len >= before, "{} had {before} bytes and has {len}", path.display());
+        }
+        for path in now.into_keys() {
             let mut text = String::new();
             let mut file = File::open(&path)?;
             file.seek(SeekFrom::Start(self.0.get(&path).copied().unwrap_or_default()))?;

@@ -3,6 +3,7 @@
 mod looked;
 mod measured;
 mod merged;
+mod pods;
 mod removed;
 
 use super::enrol::{self, LIB};
@@ -59,6 +60,7 @@ pub(super) fn all(world: &World) -> Result<Vec<String>> {
         import(&of(image))?;
     }
     seen.extend(merged::all(world, &unpacked)?);
+    seen.push(pods::all(world)?);
     seen.push(looked::link(world)?);
     enrol::policy(version::SCANNED)?;
     seen.push(looked::setuid(world)?);

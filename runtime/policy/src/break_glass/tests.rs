@@ -91,6 +91,10 @@ fn enough_keys_this_node_and_now() {
     ] {
         assert!(!refused, "{what}");
     }
+    // A file that nobody's keys speak for is not shown either.
+    let (mut policy, facts) = world();
+    policy.break_glass.keys.clear();
+    assert!(in_force(&policy, &facts).is_empty());
     assert!(allowed(|_, f| one(f).until = NOW - 60 + 4 * 3600));
     assert!(allowed(|p, f| {
         p.break_glass.need = 3;
