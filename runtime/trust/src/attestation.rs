@@ -67,3 +67,63 @@ pub(crate) fn about(
     }
     Ok(Attestation { predicate_type: predicate_type.to_owned(), digest: *expected, statement: digest(payload) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const APP: Digest = Digest([0xab; 32]);
+    const KIND: &str = "https://example.org/scan/v1";
+
+    fn statement(kind: &str, predicate_type: &str, subject: &str) -> String {
+        format!(r#"{{"_type":"{kind}","predicateType":"{predicate_type}","subject":[{subject}],"predicate":{{}}}}"#)
+    }
+
+    fn subject(digest: &Digest) -> String {
+        format!(r#"{{"name":"x","digest":{{"sha256":"{}"}}}}"#, digest.hex())
+    }
+
+    fn says(text: &str) -> Result<Attestation, Reject> {
+        about(text.as_bytes(), KIND, &APP, &APP)
+    }
+
+    #[test]
+    fn a_statement_of_a_known_type_about_one_image() {
+        for known in STATEMENTS {
+            let text = statement(known, KIND, &subject(&APP));
+            let found = says(&text).unwrap();
+            assert_eq!((found.predicate_type.as_str(), found.digest), (KIND, APP));
+            assert_eq!(found.statement, digest(text.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn each_part_once_and_as_it_was_read() {
+        let known = STATEMENTS[0];
+        let (good, other) = (subject(&APP), subject(&Digest([0xcd; 32])));
+        let twice = |name: &str| statement(known, KIND, &good).replacen('{', &format!(r#"{{"{name}":"{KIND}","#), 1);
+        for (what, text) in [
+            ("another _type", statement("https://in-toto.io/Statement/v2", KIND, &good)),
+            ("no _type", statement(known, KIND, &good).replace("_type", "type")),
+            ("two _types", twice("_type")),
+            ("another predicateType", statement(known, "https://example.org/other/v1", &good)),
+            ("two predicateTypes", twice("predicateType")),
+            ("no subject", statement(known, KIND, "")),
+            ("another subject", statement(known, KIND, &other)),
+            ("two subjects", statement(known, KIND, &format!("{good},{other}"))),
+            ("one subject twice", statement(known, KIND, &format!("{good},{good}"))),
+            ("not JSON", String::new()),
+        ] {
+            assert!(matches!(says(&text), Err(Reject::Statement(_))), "{what}: {:?}", says(&text));
+        }
+        let text = statement(known, KIND, &other);
+        let named = Digest([0xcd; 32]);
+        assert_eq!(about(text.as_bytes(), KIND, &named, &APP), Err(Reject::OtherImage { named }));
+    }
+
+    #[test]
+    fn a_signature_attests_nothing_more() {
+        let text = statement(STATEMENTS[0], SIGN, &subject(&APP));
+        assert!(matches!(about(text.as_bytes(), SIGN, &APP, &APP), Err(Reject::Statement(_))));
+    }
+}

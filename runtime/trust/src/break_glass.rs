@@ -92,13 +92,16 @@ mod tests {
         assert_eq!(found.id, digest(good().to_string().as_bytes()).hex()[..12]);
         assert_eq!(found.rules["BS-IMG-001"], BTreeSet::from(["unsigned".to_owned()]));
         type Row = (fn(&mut Value), &'static str);
-        let bad: [Row; 12] = [
+        let bad: [Row; 15] = [
             (|v| v["version"] = 2.into(), "version 1"),
             (|v| v["x"] = 1.into(), "unknown key"),
             (|v| v["nodes"] = json!([]), "`nodes` is no list"),
             (|v| v["nodes"] = json!(["*"]), "64 lower-case"),
+            (|v| v["nodes"] = json!(["AB".repeat(32)]), "64 lower-case"),
+            (|v| v["nodes"] = json!(["ab".repeat(33)]), "64 lower-case"),
             (|v| v["nodes"] = json!([7]), "no text"),
             (|v| v["rules"] = json!({}), "`rules` is no object"),
+            (|v| v["rules"] = (0..=MAX_LIST).map(|n| (n.to_string(), json!(["x"]))).collect(), "`rules` is no object"),
             (|v| v["rules"]["BS-IMG-001"] = json!([]), "no list of 1"),
             (|v| v["rules"] = json!(["BS-IMG-001"]), "`rules` is no object"),
             (|v| v["from"] = (-1).into(), "no time `from`"),
