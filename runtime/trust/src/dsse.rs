@@ -160,6 +160,10 @@ mod tests {
     fn what_is_no_envelope() {
         let good = r#"{"payloadType":"t","payload":"e30=","signatures":[{"sig":"AAAA"}]}"#;
         assert!(propose(good.as_bytes()).is_ok());
+        let signatures = |count| good.replace("[{", &format!("[{}{{", "{\"sig\":\"\"},".repeat(count - 1)));
+        let sized = |len| good.replace("AAAA", &STANDARD.encode(vec![0; len]));
+        assert!(propose(signatures(MAX_SIGNATURES).as_bytes()).is_ok());
+        assert!(propose(sized(MAX_SIGNATURE).as_bytes()).is_ok());
         for (bad, why) in [
             (good.replace("\"t\"", "\"t\",\"payloadType\":\"u\""), "twice"),
             (good.replace("\"t\"", "\"t\",\"PayloadType\":\"u\""), "unknown key"),
@@ -170,7 +174,8 @@ mod tests {
             (good.replace("AAAA", "AA"), "sig is not base64"),
             (good.replace("\"e30=\"", "7"), "not a text"),
             (good.replace("[{\"sig\":\"AAAA\"}]", "{}"), "not a list"),
-            (good.replace("[{", &format!("[{}{{", "{\"sig\":\"\"},".repeat(16))), "more than 16"),
+            (signatures(MAX_SIGNATURES + 1), "more than 16"),
+            (sized(MAX_SIGNATURE + 1), "sig is longer than"),
             (" ".repeat(MAX_ENVELOPE + 1), "at most"),
             ("[]".into(), "envelope"),
         ] {
