@@ -33,7 +33,7 @@ const REFUSED: [(&str, &str); 7] = [
 pub(crate) fn told(trail: &Trail, boot_id: &str) -> Result<String> {
     let mut digests: Vec<(&str, Vec<String>)> = Vec::new();
     for (id, level, word) in STARTED {
-        let start = trail.start(boot_id, id)?;
+        let start = trail.start_in_time(boot_id, id)?;
         ensure!(
             start.started && start.integrity == level && start.layers.len() == 1,
             "{id}: {start:?}, expected {level}"
@@ -50,7 +50,7 @@ pub(crate) fn told(trail: &Trail, boot_id: &str) -> Result<String> {
         }
     }
     for (id, says) in REFUSED {
-        let start = trail.start(boot_id, id)?;
+        let start = trail.start_in_time(boot_id, id)?;
         ensure!(start.refused(&["BS-IMG-002"], says), "{id}: {start:?}, expected {says:?}");
     }
     Ok(format!(

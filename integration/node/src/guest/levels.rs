@@ -1,7 +1,7 @@
 //! Layers that the kernel compares with digests of this node's own (BS-IMG-002): files with fs-verity, as containerd's erofs
 //! snapshotter makes them, and verity devices that are mounted in their place.
 use super::enrol;
-use super::work::World;
+use super::work::{World, in_time};
 use crate::job::version;
 use anyhow::{Context, Result, bail, ensure};
 use stack::client::{Client, Request};
@@ -117,8 +117,8 @@ fn request(world: &World, id: &str, snapshotter: &str, args: &[&str]) -> Result<
 }
 
 fn complete(world: &World, id: &str, args: &[&str]) -> Result<String> {
-    let ended = world
-        .complete(&request(world, id, "erofs", args)?)
+    let request = request(world, id, "erofs", args)?;
+    let ended = in_time(|| world.complete(&request))
         .map_err(|status| anyhow::anyhow!("{id}: {}", stack::cases::first_line(&status)))?;
     ensure!(ended.status == 0, "{id} ended with {}: {}", ended.status, ended.output);
     Ok(ended.output)
@@ -130,7 +130,7 @@ fn starts(world: &World, id: &str) -> Result<()> {
 
 fn refused(world: &World, id: &str, snapshotter: &str) -> Result<String> {
     let request = request(world, id, snapshotter, &SLEEP)?;
-    match world.run(&request) {
+    match in_time(|| world.run(&request)) {
         Ok(_) => {
             world.client.remove(&request)?;
             bail!("{id} started")

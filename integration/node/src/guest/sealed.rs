@@ -8,9 +8,9 @@ mod removed;
 
 use super::enrol::{self, LIB};
 use super::payload;
-use super::work::World;
+use super::work::{World, in_time};
 use crate::job::version;
-use crate::sealed::{ANOTHER, FOREIGN, LAYOUT, MORE, TIMEOUT};
+use crate::sealed::{ANOTHER, FOREIGN, LAYOUT, MORE};
 use anyhow::{Context, Result, ensure};
 use stack::client::Status;
 use stack::image;
@@ -131,20 +131,6 @@ fn complete_of(world: &World, id: &str, image: &str, args: &[&str]) -> Result<St
     let ended = in_time(|| world.complete(&request)).map_err(|status| said(id, &status))?;
     ensure!(ended.status == 0, "{id} ended with {}: {}", ended.status, ended.output);
     Ok(ended.output)
-}
-
-/// Without hardware help, and with others on the machine, a start may run into its time limits: that is said so, and is no answer.
-fn in_time<T>(mut start: impl FnMut() -> std::result::Result<T, Status>) -> std::result::Result<T, Status> {
-    const TRIES: usize = 4;
-    for _ in 1..TRIES {
-        match start() {
-            Err(status) if status.message().contains(TIMEOUT) => {
-                println!("guest: again: {}", stack::cases::first_line(&status));
-            }
-            answer => return answer,
-        }
-    }
-    start()
 }
 
 fn said(id: &str, status: &Status) -> anyhow::Error {

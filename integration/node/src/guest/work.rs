@@ -2,7 +2,9 @@
 use super::{enrol, given, job, kexec, levels, machine, made, payload, sealed, systemd, tamper};
 use crate::disk;
 use crate::job::{Job, OUTCOME, Outcome, TRAIL, What, file};
+use crate::sealed::TIMEOUT;
 use anyhow::{Context, Result, ensure};
+use stack::client::Status;
 use stack::containerd::Version;
 use stack::node::Node;
 pub(super) use stack::node::World;
@@ -171,6 +173,20 @@ fn labels(world: &World, id: &str) -> Result<Vec<String>> {
     ensure!(code == 0, "the exec failed");
     let trim = |text: &str| text.trim_matches(|c: char| c.is_whitespace() || c == '\0').to_owned();
     Ok(vec![trim(&fs::read_to_string(world.output_file(id))?), trim(&exec)])
+}
+
+/// Without hardware help, and with others on the machine, a start may run into its time limits: that is said so, and is no answer.
+pub(super) fn in_time<T>(mut start: impl FnMut() -> std::result::Result<T, Status>) -> std::result::Result<T, Status> {
+    const TRIES: usize = 4;
+    for _ in 1..TRIES {
+        match start() {
+            Err(status) if status.message().contains(TIMEOUT) => {
+                println!("guest: again: {}", stack::cases::first_line(&status));
+            }
+            answer => return answer,
+        }
+    }
+    start()
 }
 
 /// How a process in the container ended, and what it wrote.

@@ -1,6 +1,6 @@
 //! Several sealed layers: what the container sees is what the unpacked snapshot shows. A user namespace over them, and an exec.
-use super::{LATE, SLEEP, complete_of, file_of, flip, in_time, late, layer, nothing_left, of, reads, refused_of, said};
-use crate::guest::work::{World, exec};
+use super::{LATE, SLEEP, complete_of, file_of, flip, late, layer, nothing_left, of, reads, refused_of, said};
+use crate::guest::work::{World, exec, in_time};
 use crate::sealed::LAYOUT;
 use anyhow::{Context, Result, ensure};
 use stack::cases::users::{HOST, SIZE, own};

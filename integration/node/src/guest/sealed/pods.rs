@@ -1,7 +1,7 @@
 //! A pod with `hostUsers: false` over sealed layers, by the CRI: containerd makes the namespaces and names the ids of the snapshot, which the
 //! sealed layers take the place of.
-use super::{file_of, flip, in_time, layer, nothing_left, of, said};
-use crate::guest::work::World;
+use super::{file_of, flip, layer, nothing_left, of, said};
+use crate::guest::work::{World, in_time};
 use anyhow::{Context, Result, ensure};
 use stack::cases::users::{HOST, SIZE};
 use stack::client::Status;
