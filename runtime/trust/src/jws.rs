@@ -216,7 +216,9 @@ pub(crate) mod tests {
     use super::*;
     use ring::hmac;
     use ring::rand::SystemRandom;
-    use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
+    use ring::signature::{
+        ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
+    };
 
     pub(crate) fn b64(bytes: &[u8]) -> String {
         URL_SAFE_NO_PAD.encode(bytes)
@@ -368,6 +370,51 @@ pub(crate) mod tests {
             assert!(of(&keys).unwrap_err().contains(said), "{keys}: {:?}", of(&keys));
         }
         assert!(Jwks::parse(b"[]").is_err());
-        assert!(Jwks::parse(&vec![b' '; MAX_JWKS + 1]).is_err());
+    }
+
+    /// As much as is allowed, and one more.
+    #[test]
+    fn bounds() {
+        let signer = Signer::new();
+        let set = |count: usize| {
+            let keys: Vec<String> = (0..count).map(|n| signer.jwk(&n.to_string())).collect();
+            format!(r#"{{"keys":[{}]}}"#, keys.join(","))
+        };
+        assert!(Jwks::parse(set(MAX_KEYS).as_bytes()).is_ok());
+        assert!(Jwks::parse(set(MAX_KEYS + 1).as_bytes()).unwrap_err().0.contains("more than 16"));
+        let padded = |len: usize| set(1) + &" ".repeat(len - set(1).len());
+        assert!(Jwks::parse(padded(MAX_JWKS).as_bytes()).is_ok());
+        assert!(Jwks::parse(padded(MAX_JWKS + 1).as_bytes()).unwrap_err().0.contains("larger"));
+        // Three bytes of the payload are four of the token; one or two more of the header are the rest, which is never one.
+        let token = |len: usize| {
+            let of = |header: usize, payload: usize| {
+                signer.sign(&(HEADER.to_owned() + &" ".repeat(header)), &("{}".to_owned() + &" ".repeat(payload)))
+            };
+            let more = (0..3).find(|more| (len - of(*more, 1).len()).is_multiple_of(4)).unwrap();
+            of(more, 1 + (len - of(more, 1).len()) / 4 * 3)
+        };
+        assert_eq!(token(MAX_TOKEN).len(), MAX_TOKEN);
+        assert!(signer.jwks().verify(&token(MAX_TOKEN)).is_ok());
+        says(signer.jwks().verify(&token(MAX_TOKEN + 2)), "larger");
+    }
+
+    #[test]
+    fn a_key_on_p_384() {
+        let random = SystemRandom::new();
+        let made = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &random).unwrap();
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, made.as_ref(), &random).unwrap();
+        let point = pair.public_key().as_ref();
+        let (x, y) = (b64(&point[1..49]), b64(&point[49..]));
+        let set = format!(r#"{{"keys":[{{"kty":"EC","crv":"P-384","alg":"ES384","x":"{x}","y":"{y}"}}]}}"#);
+        let keys = Jwks::parse(set.as_bytes()).unwrap();
+        let sign = |alg: &str| {
+            let message = format!("{}.{}", b64(format!(r#"{{"alg":"{alg}"}}"#).as_bytes()), b64(b"{}"));
+            format!("{message}.{}", b64(pair.sign(&random, message.as_bytes()).unwrap().as_ref()))
+        };
+        assert!(keys.verify(&sign("ES384")).is_ok());
+        says(keys.verify(&sign("ES256")), "`alg` is not ES384");
+        // Its point is none of P-256.
+        let other = set.replace("P-384", "P-256").replace("ES384", "ES256");
+        assert!(Jwks::parse(other.as_bytes()).unwrap_err().0.contains("odd size"));
     }
 }

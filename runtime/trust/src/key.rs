@@ -150,6 +150,19 @@ mod tests {
     }
 
     #[test]
+    fn a_point_is_of_a_curve() {
+        let key = Key::from_spki_pem(SIGNER).unwrap();
+        assert_eq!(key.ec_point(), Some(&key.der[P256.len() - 1..]));
+        let ed = [&[0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0][..], &[7; 32]].concat();
+        let pem = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(ed));
+        let ed = Key::from_spki_pem(&pem).unwrap();
+        assert_eq!(ed.ec_point(), None);
+        // cosign 3 hashes first with this one.
+        assert!(key.signs_bundles() && !ed.signs_bundles());
+        assert!(Key::from_spki_pem(&format!("{SIGNER:MAX_PEM$}")).is_ok());
+    }
+
+    #[test]
     fn anything_else_is_refused() {
         let body = SIGNER.lines().nth(1).unwrap();
         for (bad, why) in [

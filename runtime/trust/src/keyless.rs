@@ -313,3 +313,6 @@ impl Answer {
         Ok(answer)
     }
 }
+
+#[cfg(test)]
+mod tests;

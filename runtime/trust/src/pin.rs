@@ -76,6 +76,7 @@ mod tests {
         let floor = Some(Floor { tpm: "/dev/tpmrm0".into(), base: 12 });
         for floor in [None, floor, Some(Floor { tpm: "unix:/run/a b/tpm".into(), base: 0 })] {
             let pin = Pin { key: key.clone(), floor };
+            assert_eq!(pin.id(), digest(pin.text().as_bytes()).hex());
             assert_eq!(Pin::read(pin.text().as_bytes()), Some(pin));
         }
         let good = Pin { key, floor: Some(Floor { tpm: "/dev/tpmrm0".into(), base: 12 }) }.text();

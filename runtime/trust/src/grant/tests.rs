@@ -103,6 +103,12 @@ fn what_is_missing_or_odd_is_no_grant() {
     let mut many = claims();
     many[CLAIM]["pods"] = vec!["a"; MAX_LIST + 1].into();
     assert!(of(&many).unwrap_err().contains("at most"));
+    let mut many = claims();
+    let names = |count| (0..count).map(|n| (format!("A{n}"), json!("any"))).collect::<serde_json::Value>();
+    many[CLAIM]["containers"][0]["env"] = names(MAX_LIST + 1);
+    assert!(of(&many).unwrap_err().contains("at most 512 names"));
+    many[CLAIM]["containers"][0]["env"] = names(MAX_LIST);
+    assert!(of(&many).is_ok());
     let mut one = claims();
     one["aud"] = "boltseal:prod".into();
     assert_eq!(of(&one), of(&claims()));
