@@ -148,3 +148,30 @@ pub fn decode_statement(answer: &[u8]) -> Result<Result<Statement, String>, Deco
     r.end()?;
     Ok(read)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_severity_is_one_of_them() {
+        let answer = |severity: usize| {
+            let mut w = Writer::default();
+            w.byte(1);
+            w.text("trivy");
+            w.text("2026-01-01T00:00:00Z");
+            (0..6).for_each(|count| w.u32(count));
+            w.list(&[u8::try_from(severity).unwrap()], |w, severity| {
+                w.text("CVE-2026-1");
+                w.byte(*severity);
+            });
+            w.0
+        };
+        for severity in 0..SEVERITIES.len() {
+            let Ok(Ok(Statement::Scan { found, counts, .. })) = decode_statement(&answer(severity)) else { panic!() };
+            assert_eq!(found, [("CVE-2026-1".to_owned(), u8::try_from(severity).unwrap())]);
+            assert_eq!(counts, [0, 1, 2, 3, 4, 5]);
+        }
+        assert_eq!(decode_statement(&answer(SEVERITIES.len())), Err(DecodeError("no severity")));
+    }
+}

@@ -60,3 +60,33 @@ pub(crate) fn names(claim: Option<&Json>, wanted: &str) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jws::tests::Signer;
+
+    const NOW: i64 = 1_000_000;
+    const HEADER: &str = r#"{"alg":"ES256","kid":"v1"}"#;
+
+    /// Each bound where it still holds, and a second later.
+    #[test]
+    fn how_long_a_token_counts() {
+        let signer = Signer::new();
+        let demands = Demands { section: "here", issuer: "i", audience: "a", now: NOW.unsigned_abs() };
+        let of = |times: &str| {
+            let token = signer.sign(HEADER, &format!(r#"{{"iss":"i","aud":["b","a"],{times}}}"#));
+            open(token.as_bytes(), &signer.jwks(), &demands).map(|(_, expires)| expires).map_err(|e| e.0)
+        };
+        let longest = NOW + MAX_LIFE + SKEW;
+        assert_eq!(of(&format!(r#""exp":{}"#, NOW + 1)), Ok(NOW + 1));
+        assert!(of(&format!(r#""exp":{NOW}"#)).unwrap_err().contains("has expired"));
+        assert_eq!(of(&format!(r#""exp":{longest}"#)), Ok(longest));
+        assert!(of(&format!(r#""exp":{}"#, longest + 1)).unwrap_err().contains("more than a day"));
+        for name in ["nbf", "iat"] {
+            let from = |from: i64| of(&format!(r#""exp":{longest},"{name}":{from}"#));
+            assert_eq!(from(NOW + SKEW), Ok(longest), "{name}");
+            assert!(from(NOW + SKEW + 1).unwrap_err().contains("from the future"), "{name}");
+        }
+    }
+}

@@ -162,11 +162,26 @@ mod tests {
         // As cosign 2 writes it, and with white space.
         let spaced = statement.replace("\":", "\" : ").replace("Statement/v1", "Statement/v0.1");
         assert_eq!(verity_layers(spaced.as_bytes()), Ok(layers));
+        let signed = format!("DSSEv1 28 application/vnd.in-toto+json {} {statement}", statement.len());
+        assert_eq!(dsse_message(&statement), signed.as_bytes());
         let envelope = dsse_envelope(&statement, b"sig", "id");
         let Ok(Proposal::Signature(proposal)) = propose(Source::Dsse, envelope.as_bytes()) else {
             panic!("{envelope}")
         };
         assert_eq!((proposal.payload(), proposal.digest()), (statement.as_bytes(), digest(b"image")));
+    }
+
+    #[test]
+    fn a_file_has_data_and_its_tree_and_an_end() {
+        assert!(layer("a", 1).is_whole());
+        assert!(!layer("a", 0).is_whole());
+        let most =
+            (0..MAX_VERITY_BLOB / BLOCK).rev().find(|blocks| layer("a", *blocks).size <= MAX_VERITY_BLOB).unwrap();
+        assert!(layer("a", most).is_whole());
+        assert!(!layer("a", most + 1).is_whole());
+        for (size, hash_offset) in [(BLOCK, BLOCK), (BLOCK - 1, BLOCK), (2 * BLOCK + 1, BLOCK + 1)] {
+            assert!(!VerityLayer { size, hash_offset, ..layer("a", 1) }.is_whole(), "{size} {hash_offset}");
+        }
     }
 
     #[test]
