@@ -52,6 +52,11 @@ fn whose_scan_it_is() {
         p.authorities.iter_mut().for_each(|a| a.format = "keyless".into());
     };
     assert_eq!(table(keyless), "pass");
+    let others_alone = |p: &mut Policy, f: &mut Facts| {
+        keyless(p, f);
+        p.authorities.iter_mut().filter(|a| a.name == "scanner").for_each(|a| a.format.clear());
+    };
+    assert_eq!(table(others_alone), "deny build-key");
     let same = |p: &mut Policy, f: &mut Facts| {
         keyless(p, f);
         p.scopes[0].authorities.push("scanner".into());
