@@ -83,6 +83,15 @@ fn what_cannot_be_read_denies() {
     for text in ["", "yesterday", "2026-11-22"] {
         assert_eq!(table(|_, f| scan(f).finished = text.into()), "deny unreadable", "{text}");
     }
+    // Of several reasons the one that says most.
+    let both = |f: &mut Facts| {
+        let mut other = statement(f).clone();
+        other.key = "1".repeat(64);
+        statement(f).says = Fact::Absent;
+        let Fact::Is(image) = &mut f.image else { panic!() };
+        image.attestations.push(other);
+    };
+    assert_eq!(table(|_, f| both(f)), "deny unreadable");
     // Beside one that can, it does no harm.
     let beside = |f: &mut Facts| {
         let mut other = statement(f).clone();
