@@ -172,6 +172,26 @@ fn what_is_tolerated_runs_out() {
     }
 }
 
+/// A record says what was let through, and of nothing else that it was.
+#[test]
+fn what_is_tolerated_is_told() {
+    for (found, told) in [(&[("CVE-1", Critical)][..], true), (&[], false)] {
+        let (mut policy, mut facts) = (fixture::policy(), fixture::facts());
+        fixture::gated(&mut policy, &mut facts);
+        finds(&mut facts, found);
+        let except = |id: &str| Tolerated {
+            id: id.into(),
+            owner: "ops".into(),
+            reason: "not reachable".into(),
+            expires: "2027-01-01".into(),
+        };
+        rules(&mut policy).except = vec![except("CVE-1"), except("CVE-2")];
+        let [finding] = &check(&Ctx::new(&policy, &facts))[..] else { panic!() };
+        assert_eq!(finding.fact.ends_with("; tolerated: CVE-1"), told, "{}", finding.fact);
+        assert_eq!(finding.fact.contains("tolerated"), told, "{}", finding.fact);
+    }
+}
+
 /// The newest of one authority replaces its older ones; of two authorities both must hold.
 #[test]
 fn of_several_scans() {
