@@ -271,7 +271,9 @@ mod tests {
         ] {
             assert!(repository(bad).is_err(), "{bad}");
         }
-        assert!(repository(&format!("h/{}", "a".repeat(MAX_REPOSITORY))).is_err());
+        let long = |len: usize| format!("h/{}", "a".repeat(len - 2));
+        assert_eq!(repository(&long(MAX_REPOSITORY)).unwrap(), long(MAX_REPOSITORY));
+        assert!(repository(&long(MAX_REPOSITORY + 1)).is_err());
     }
 
     fn simple(identity: &str, image: &str, kind: &str, optional: &str) -> String {

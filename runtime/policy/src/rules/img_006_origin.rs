@@ -169,6 +169,20 @@ mod tests {
         ] {
             assert_eq!(table(|_, f| change(f, SPDX, |a| a.says = says.clone())), expected, "{says:?}");
         }
+        // What is there and says nothing good is told, not that another one is missing.
+        let beside_an_expired_one = |p: &mut Policy, f: &mut Facts| {
+            let asked = &mut p.image.sbom.as_mut().unwrap().authorities;
+            let mut other = p.authorities.iter().find(|a| a.name == asked[0]).unwrap().clone();
+            (other.name, other.until) = ("other".into(), Some("2026-11-01".into()));
+            asked.push("other".into());
+            p.authorities.push(other);
+            let mut statement = taken(f, SPDX);
+            statement.says = Fact::Absent;
+            let expired = Attestation { authority: "other".into(), ..statement.clone() };
+            let Fact::Is(image) = &mut f.image else { panic!() };
+            image.attestations.extend([statement, expired]);
+        };
+        assert_eq!(table(beside_an_expired_one), "deny unreadable; pass");
     }
 
     #[test]

@@ -189,6 +189,8 @@ fn what_is_tolerated_is_told() {
         let [finding] = &check(&Ctx::new(&policy, &facts))[..] else { panic!() };
         assert_eq!(finding.fact.ends_with("; tolerated: CVE-1"), told, "{}", finding.fact);
         assert_eq!(finding.fact.contains("tolerated"), told, "{}", finding.fact);
+        let counted = if told { "trust=jailed): 1 critical" } else { "trust=jailed): nothing found" };
+        assert!(finding.fact.contains(counted) && !finding.fact.contains(" 0 "), "{}", finding.fact);
     }
 }
 
