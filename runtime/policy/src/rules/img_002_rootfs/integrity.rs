@@ -99,6 +99,7 @@ mod tests {
     use super::*;
     use crate::facts::VerityLayer;
     use crate::fixture;
+    use crate::policy::Authority;
 
     /// Facts of a sealed image, as the gate gives them.
     fn sealed_facts() -> Facts {
@@ -295,6 +296,51 @@ mod tests {
         policy.image.integrity = SIGNED.into();
         policy.scopes.iter_mut().for_each(|scope| scope.integrity = "unpacked".into());
         assert_eq!(of(&policy, |_, r| unsealed(r)), ["deny integrity"]);
+    }
+
+    /// A level that is claimed and not shown is told as that, whatever else is wrong.
+    #[test]
+    fn a_level_that_nothing_shows() {
+        let policy = fixture::policy();
+        assert_eq!(of(&policy, |_, r| r.verity = Fact::Unknown("no dm-verity".into())), ["deny integrity"]);
+        let mut facts = sealed_facts();
+        if let Fact::Is(r) = &mut facts.rootfs {
+            r.verity = Fact::Absent;
+        }
+        let found = check(&Ctx::new(&policy, &facts)).remove(0);
+        assert!(found.fact.ends_with("nothing shows that level"), "{found:?}");
+    }
+
+    /// Each condition of the sealer's own: who signed the image meets them all.
+    #[test]
+    fn a_sealer_may_seal_here_and_now() {
+        let with = |change: &dyn Fn(&mut Authority, &mut Facts)| {
+            let (mut policy, mut facts) = (fixture::policy(), sealed_facts());
+            let Fact::Is(image) = &mut facts.image else { panic!() };
+            let signer = std::mem::replace(&mut image.verity[0].authority, "sealer".into());
+            let mut sealer = policy.authorities.iter().find(|a| a.name == signer).unwrap().clone();
+            sealer.name = "sealer".into();
+            change(&mut sealer, &mut facts);
+            policy.authorities.push(sealer);
+            let nobody = sealed(&policy, &facts);
+            assert!(nobody.is_none(), "no scope names it");
+            policy.scopes.iter_mut().for_each(|scope| scope.authorities.push("sealer".into()));
+            sealed(&policy, &facts).is_some()
+        };
+        let unclear = |facts: &mut Facts| facts.now = Fact::Unknown("no clock".into());
+        assert!(with(&|_, _| {}));
+        assert!(with(&|a, _| a.until = Some("2099-01-01".into())));
+        assert!(!with(&|a, _| a.until = Some("2001-01-01".into())));
+        assert!(!with(&|a, _| a.from = Some("2099-01-01".into())));
+        assert!(with(&|_, facts| unclear(facts)));
+        assert!(!with(&|a, facts| {
+            a.until = Some("2099-01-01".into());
+            unclear(facts);
+        }));
+        // What a seal has not got: a time that somebody is trusted with.
+        assert!(!with(&|a, _| a.min_signing_time = Some("2001-01-01".into())));
+        assert!(!with(&|a, _| a.repositories = vec!["ghcr.io/elsewhere".into()]));
+        assert!(!with(&|a, _| a.repositories.clear()));
     }
 
     #[test]
