@@ -54,6 +54,13 @@ fn bent(value: &mut Value) {
     *value = STANDARD.encode(bytes).into();
 }
 
+/// One bit of the CA's signature, which ends the certificate: name, key and envelope are as they were.
+fn forged(certificate: &mut Value) {
+    let mut bytes = STANDARD.decode(certificate.as_str().unwrap()).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    *certificate = STANDARD.encode(bytes).into();
+}
+
 #[test]
 fn what_a_workflow_signed_names_it_its_issuer_and_the_time() {
     prepare();
@@ -92,8 +99,13 @@ fn of_anything_else_it_says_nothing() {
 #[test]
 fn one_fault_is_enough() {
     type Fault = (&'static str, fn(&mut Value), &'static str);
-    let faults: [Fault; 9] = [
+    let faults: [Fault; 10] = [
         ("the envelope's signature", |b| bent(&mut b["dsseEnvelope"]["signatures"][0]["sig"]), "leaf's key"),
+        (
+            "the CA's signature",
+            |b| forged(&mut b["verificationMaterial"]["certificate"]["rawBytes"]),
+            "no CA of the trusted root signed",
+        ),
         ("the certificate", |b| bent(&mut b["verificationMaterial"]["certificate"]["rawBytes"]), ""),
         ("no log entry", |b| b["verificationMaterial"]["tlogEntries"] = Value::Array(Vec::new()), ""),
         (
