@@ -7,6 +7,8 @@
 //! property: see `targets`. A build with overflow checks and debug assertions (the dev profile) sees more.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
+// `minute` is this file as a test without harness, which leaves the tests out and not what they use.
+#![cfg_attr(test, allow(dead_code, unused_imports, reason = "see above"))]
 
 mod corpus;
 mod mutate;

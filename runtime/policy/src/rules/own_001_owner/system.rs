@@ -91,6 +91,15 @@ mod tests {
         assert_eq!([digests("", false), digests("", true)], [yes, yes]);
         assert_eq!([digests(&fixture::digest('9'), false), digests(&fixture::digest('9'), true)], [no, no]);
         assert_eq!(table(|p, _| (p.owner.system[0].authority, p.owner.system[0].digests) = Default::default()), no);
+        // The pause image that the policy pins runs a system pod's sandbox, and none of its containers.
+        let pinned = |own: bool| {
+            table(move |p, f| {
+                unsigned(p, f);
+                p.sandbox.digests.push(f.image.is().unwrap().manifest.clone());
+                f.subject.sandbox_id = if own { f.subject.id.clone() } else { "another".into() };
+            })
+        };
+        assert_eq!([pinned(true), pinned(false)], [yes, no]);
         // Whatever proof others are asked for.
         assert_eq!(table(|p, _| p.owner.level = "grant".into()), yes);
         assert_eq!(table(|p, _| p.owner.level = "pod-token".into()), yes);
